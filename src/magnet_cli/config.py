@@ -1,0 +1,172 @@
+"""What a model is (read from its checkpoint) and what the user asks of it.
+
+The first group has no default values: every field comes from a checkpoint's own configuration.
+The second group is the user's, and is the only place where defaults are written down.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from magnet_cli.errors import UsageError
+
+Task = Literal["music", "sound"]
+Spans = Literal["nonoverlap", "stride1"]
+SpanScore = Literal["max", "prod"]
+Normalize = Literal["loudness", "peak", "none"]
+Subtype = Literal["pcm16", "pcm24", "float32"]
+DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+# -- from a checkpoint ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Shape of the masked transformer.
+
+    width           D, size of a token's state
+    heads           H, attention heads
+    layers          transformer layers
+    feed_forward    hidden size of a feed-forward block
+    codebooks       K
+    codes           V, codes in a codebook; code V itself is the mask token
+    text_width      size of the text encoder's states, before projection to D
+    span_length     frames in a span, the unit that is masked and scored
+    context         in codebooks above the first, frame i attends to frame j only if |i-j| <= context; -1: to all
+    clip_seconds    length of a clip
+    max_period      longest period of the sinusoidal positions
+    position_scale  factor on the positions
+    """
+
+    width: int
+    heads: int
+    layers: int
+    feed_forward: int
+    codebooks: int
+    codes: int
+    text_width: int
+    span_length: int
+    context: int
+    clip_seconds: float
+    max_period: float
+    position_scale: float
+
+    @property
+    def mask_code(self) -> int:
+        """The token that stands for a code yet to be predicted."""
+        return self.codes
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Which text encoder a decoder was trained with: the name its configuration gives, such as `t5-base`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Shape of the EnCodec autoencoder; field names follow the `encodec` package where it has one.
+
+    `sample_rate` is in Hz; `ratios` are the strides of the decoder, whose product is the samples in a frame.
+    """
+
+    sample_rate: int
+    channels: int
+    codebooks: int
+    codes: int
+    dimension: int
+    n_filters: int
+    n_residual_layers: int
+    ratios: tuple[int, ...]
+    kernel_size: int
+    residual_kernel_size: int
+    last_kernel_size: int
+    dilation_base: int
+    compress: int
+    lstm: int
+    causal: bool
+    pad_mode: str
+    true_skip: bool
+    activation: str
+    activation_params: dict[str, Any]
+    trim_right_ratio: float
+    final_activation: str | None
+
+    @property
+    def hop(self) -> int:
+        """Samples in a frame."""
+        return math.prod(self.ratios)
+
+    @property
+    def frame_rate(self) -> int:
+        """Frames in a second, as the reference counts them (whole frames)."""
+        return self.sample_rate // self.hop
+
+
+# -- from the user ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How codes are drawn; the defaults are those of the reference for 10-second music models.
+
+    steps           decoding steps for each codebook
+    temperature     softmax temperature at the first step of a codebook
+    anneal          lower the temperature linearly over the steps of a codebook
+    top_p           draw from the most probable codes that hold this much probability; None: off
+    top_k           draw from the k most probable codes; None: off (never together with top_p)
+    greedy          take the most probable code instead of drawing
+    guidance        weight of the text, at the first step of a codebook ...
+    min_guidance    ... falling to this at its last
+    spans           "nonoverlap": a fixed grid of spans; "stride1": spans may start at any frame
+    span_score      rank a span by its most probable code ("max") or by the product ("prod"); for nonoverlap only
+    """
+
+    steps: tuple[int, ...] = (20, 10, 10, 10)
+    temperature: float = 3.0
+    anneal: bool = True
+    top_p: float | None = 0.9
+    top_k: int | None = None
+    greedy: bool = False
+    guidance: float = 10.0
+    min_guidance: float = 1.0
+    spans: Spans = "nonoverlap"
+    span_score: SpanScore = "max"
+
+    def __post_init__(self) -> None:
+        if not self.steps or any(n < 1 for n in self.steps):
+            raise UsageError(f"steps must be whole numbers of at least 1, not {self.steps}", "Give e.g. 20,10,10,10")
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(
+                f"temperature must be above 0, not {self.temperature}", "Give e.g. 3.0, or --greedy for no randomness"
+            )
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(
+                f"top-p must be above 0 and at most 1, not {self.top_p}",
+                "Give e.g. 0.9, or 1 to draw from every code",
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top-k must be at least 1, not {self.top_k}", "Give e.g. 250, or leave it out")
+        if self.top_p is not None and self.top_k is not None:
+            raise UsageError("top-p and top-k cannot be combined", "Give one of the two")
+        if not (math.isfinite(self.guidance) and math.isfinite(self.min_guidance)):
+            raise UsageError("guidance must be a finite number", "Give e.g. --guidance 10 --min-guidance 1")
+        if self.spans not in ("nonoverlap", "stride1"):
+            raise UsageError(f"unknown spans {self.spans!r}", "Give nonoverlap or stride1")
+        if self.span_score not in ("max", "prod"):
+            raise UsageError(f"unknown span score {self.span_score!r}", "Give max or prod")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Half the passes of the default. The later codebooks refine what the first one decides, so they are cut most.
+    "fast": {"first_steps": 12, "later_steps": 4},
+    # What the checkpoint's authors chose.
+    "balanced": {},
+    # The first codebook carries the structure and gains most from more steps; stride1 spans are what the
+    # reference's demo page used for music.
+    "best": {"first_steps": 60, "later_steps": 20, "spans": "stride1"},
+}

@@ -1,0 +1,70 @@
+"""Every failure that a user or a file can cause, each kind with its own exit code.
+
+    MagnetError                1   anything else that went wrong
+    ├── UsageError             2   an option, a prompt or a combination that cannot work
+    ├── ModelError             3   a checkpoint that is missing, damaged, unsafe or unsupported
+    ├── HubError               4   the Hub cannot be reached, or has no such repository or file
+    ├── DeviceError            5   no such device, or not enough memory on it
+    ├── NumericsError          6   the model computed a value that is not finite
+    └── OutputError            7   a file exists already or cannot be written
+
+130 is the exit code after Ctrl-C, as shells expect.
+"""
+
+from __future__ import annotations
+
+INTERRUPTED = 130
+
+
+class MagnetError(Exception):
+    """A failure with a remedy.
+
+    `message` says what was wrong and with which value; `hint` is an imperative sentence saying what to do about it.
+    Neither ends with a full stop.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}."
+
+
+class UsageError(MagnetError):
+    """An option, a prompt or a combination of them that cannot work."""
+
+    exit_code = 2
+
+
+class ModelError(MagnetError):
+    """A checkpoint that is missing, damaged, unsafe to read, or of a kind this package does not support."""
+
+    exit_code = 3
+
+
+class HubError(MagnetError):
+    """The Hub cannot be reached, refuses access, or has no such repository or file."""
+
+    exit_code = 4
+
+
+class DeviceError(MagnetError):
+    """A device that is not there, cannot do what was asked, or has too little memory."""
+
+    exit_code = 5
+
+
+class NumericsError(MagnetError):
+    """A value that is not finite came out of the model."""
+
+    exit_code = 6
+
+
+class OutputError(MagnetError):
+    """A result that cannot be written, or would overwrite something."""
+
+    exit_code = 7
