@@ -7,7 +7,8 @@ The second group is the user's, and is the only place where defaults are written
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from magnet_cli.errors import UsageError
@@ -161,12 +162,106 @@ class SamplingConfig:
             raise UsageError(f"unknown span score {self.span_score!r}", "Give max or prod")
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    # Half the passes of the default. The later codebooks refine what the first one decides, so they are cut most.
-    "fast": {"first_steps": 12, "later_steps": 4},
-    # What the checkpoint's authors chose.
-    "balanced": {},
-    # The first codebook carries the structure and gains most from more steps; stride1 spans are what the
-    # reference's demo page used for music.
-    "best": {"first_steps": 60, "later_steps": 20, "spans": "stride1"},
+    def with_preset(self, name: str) -> SamplingConfig:
+        """This configuration, with the steps and spans of a preset; everything else stays."""
+        if name not in PRESETS:
+            raise UsageError(f"unknown preset {name!r}", f"Give one of {', '.join(PRESETS)}")
+        preset = PRESETS[name]
+        return replace(
+            self,
+            steps=preset.steps(len(self.steps)) or self.steps,
+            spans=preset.spans or self.spans,
+        )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named trade of time for quality; None keeps what the checkpoint's defaults say."""
+
+    summary: str
+    first_steps: int | None = None
+    later_steps: int | None = None
+    spans: Spans | None = None
+
+    def steps(self, codebooks: int) -> tuple[int, ...] | None:
+        """Decoding steps for each codebook."""
+        if self.first_steps is None or self.later_steps is None:
+            return None
+        return (self.first_steps,) + (self.later_steps,) * (codebooks - 1)
+
+
+PRESETS: dict[str, Preset] = {
+    # The first codebook carries the structure, the later ones refine it and attend only to their neighbourhood,
+    # so steps are cut hardest there.
+    "fast": Preset("half the work of the defaults for 10-second models", first_steps=12, later_steps=4),
+    "balanced": Preset("what the authors of the checkpoint chose"),
+    # stride1 is what the reference's demo page uses for music; more steps mean fewer codes decided at once.
+    "best": Preset("twice the work, overlapping spans", first_steps=60, later_steps=15, spans="stride1"),
 }
+
+
+def default_sampling(task: Task, clip_seconds: float, codebooks: int) -> SamplingConfig:
+    """The sampling options a checkpoint's authors used for it.
+
+    10-second music models: the defaults of the reference library. Longer music models and sound models: the
+    evaluation settings in their training configurations (audiocraft `config/solver/magnet/*.yaml`).
+    """
+    if task == "sound":
+        return SamplingConfig(
+            steps=(20,) + (10,) * (codebooks - 1), temperature=3.5, top_p=0.8, guidance=20.0, min_guidance=1.0
+        )
+    first = 60 if clip_seconds >= 30 else 20
+    return SamplingConfig(steps=(first,) + (10,) * (codebooks - 1))
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What becomes of a decoded waveform.
+
+    duration    seconds to keep, from the start, with a short fade at the cut; None: the whole clip
+    normalize   "loudness": gain to `lufs`, then a limiter at `true_peak`; "peak": gain to `true_peak`; "none": as is
+    lufs        target loudness, LUFS (ITU-R BS.1770)
+    true_peak   ceiling for the 4x oversampled peak, dBTP
+    subtype     sample format of the file
+    """
+
+    duration: float | None = None
+    normalize: Normalize = "loudness"
+    lufs: float = -14.0
+    true_peak: float = -1.0
+    subtype: Subtype = "pcm16"
+
+    def __post_init__(self) -> None:
+        if self.duration is not None and not 0 < self.duration < math.inf:
+            raise UsageError(f"duration must be above 0 seconds, not {self.duration}", "Give e.g. --duration 5")
+        if self.normalize not in ("loudness", "peak", "none"):
+            raise UsageError(f"unknown normalization {self.normalize!r}", "Give loudness, peak or none")
+        if not -70 <= self.lufs <= 0:
+            raise UsageError(f"lufs must be between -70 and 0, not {self.lufs}", "Give e.g. --lufs -14")
+        if not -60 <= self.true_peak <= 0:
+            raise UsageError(f"true-peak must be between -60 and 0 dB, not {self.true_peak}", "Give e.g. -1")
+        if self.subtype not in ("pcm16", "pcm24", "float32"):
+            raise UsageError(f"unknown subtype {self.subtype!r}", "Give pcm16, pcm24 or float32")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how the model runs.
+
+    device      "auto", "cpu", "cuda", "cuda:N" or "mps"
+    dtype       of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
+                "auto": float16 on CUDA, which is what the released weights are stored in; float32 elsewhere
+    batch_size  clips decoded together; None: 1 on a CPU, where a batch gains nothing, 4 on a GPU
+    """
+
+    device: str = "auto"
+    dtype: DTypeName = "auto"
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            raise UsageError(f"unknown device {self.device!r}", "Give auto, cpu, cuda, cuda:N or mps")
+        if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise UsageError(f"unknown dtype {self.dtype!r}", "Give auto, float32, bfloat16 or float16")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch size must be at least 1, not {self.batch_size}", "Give e.g. 4")

@@ -1,0 +1,49 @@
+"""The checkpoints this package knows by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from magnet_cli.config import SamplingConfig, Task, default_sampling
+
+NON_COMMERCIAL = "CC-BY-NC-4.0"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A released checkpoint.
+
+    `repository` is its Hub id, `seconds` the length of a clip, `parameters` those of the decoder with its
+    embeddings and heads, `text_encoder` and `sample_rate` (Hz) what its own configuration says too.
+    """
+
+    name: str
+    repository: str
+    task: Task
+    seconds: int
+    parameters: int
+    text_encoder: str
+    sample_rate: int
+    licence: str = NON_COMMERCIAL
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The sampling options its authors used."""
+        return default_sampling(self.task, self.seconds, codebooks=4)
+
+
+SMALL, MEDIUM = 419_000_000, 1_840_000_000
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec("magnet-small-10secs", "facebook/magnet-small-10secs", "music", 10, SMALL, "t5-base", 32_000),
+        ModelSpec("magnet-medium-10secs", "facebook/magnet-medium-10secs", "music", 10, MEDIUM, "t5-base", 32_000),
+        ModelSpec("magnet-small-30secs", "facebook/magnet-small-30secs", "music", 30, SMALL, "t5-base", 32_000),
+        ModelSpec("magnet-medium-30secs", "facebook/magnet-medium-30secs", "music", 30, MEDIUM, "t5-base", 32_000),
+        ModelSpec("audio-magnet-small", "facebook/audio-magnet-small", "sound", 10, SMALL, "t5-large", 16_000),
+        ModelSpec("audio-magnet-medium", "facebook/audio-magnet-medium", "sound", 10, MEDIUM, "t5-large", 16_000),
+    )
+}
+
+DEFAULT_MODEL = "magnet-small-10secs"
