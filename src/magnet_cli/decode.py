@@ -1,0 +1,152 @@
+"""Masked iterative decoding, readable: the definition that any faster version is tested against.
+
+One codebook after the other. Each starts fully masked; every step predicts all masked codes at once, keeps the ones
+the model is surest of and masks the rest again, until nothing is masked. audiocraft `models/lm_magnet.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magnet_cli.config import SamplingConfig
+from magnet_cli.errors import NumericsError, UsageError
+from magnet_cli.noise import uniforms
+from magnet_cli.sampling import (
+    DECIDED,
+    guidance_weight,
+    guide,
+    highest_units,
+    mask_rates,
+    masked_units,
+    overlapping_units,
+    propose,
+    span_scores,
+    step_temperature,
+)
+from magnet_cli.transformer import MaskedTransformer, TextMemory
+
+
+@dataclass(frozen=True)
+class Known:
+    """Codes that are given. codes: int64 [B, K, T]; keep: bool [B, K, T], True where the code stays as it is."""
+
+    codes: Tensor
+    keep: Tensor
+
+    @classmethod
+    def prefix(cls, codes: Tensor, frames: int) -> Known:
+        """Given codes [B, K, P] begin a clip of T `frames`; what follows them is to be decoded."""
+        length = codes.shape[-1]
+        if length >= frames:
+            raise UsageError(
+                f"{length} frames are given, but the clip has only {frames}", "Give less audio to continue from"
+            )
+        keep = torch.zeros(*codes.shape[:2], frames, dtype=torch.bool, device=codes.device)
+        keep[..., :length] = True
+        return cls(torch.nn.functional.pad(codes, (0, frames - length)), keep)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decoding step, reported when it is done. `codes` [B, K, T] holds the mask token where nothing is known."""
+
+    codebook: int
+    step: int
+    steps: int
+    codes: Tensor
+
+
+@torch.inference_mode()
+def decode(
+    model: MaskedTransformer,
+    memory: TextMemory,
+    seeds: Sequence[int],
+    sampling: SamplingConfig,
+    *,
+    frames: int,
+    known: Known | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Tensor:
+    """Decode a batch of clips: one for each prompt of the text memory, with its own seed.
+
+    Returns int64 codes [B, K, T]. T is `frames`, cut to whole spans when spans do not overlap; codes that `known`
+    keeps come back unchanged. Raises NumericsError when the model computes a value that is not finite.
+    """
+    check_steps(sampling, model.config.codebooks)
+    if sampling.spans == "nonoverlap":
+        frames -= frames % model.config.span_length
+    shape = (memory.batch, model.config.codebooks, frames)
+    codes = torch.full(shape, model.config.mask_code, device=model.device)
+    keep = torch.zeros(shape, dtype=torch.bool, device=model.device)
+    if known is not None:
+        keep |= known.keep[..., :frames].to(model.device)
+        # Kept codes are seen from the start, also those in codebooks above the one that is being decoded.
+        codes = torch.where(keep, known.codes[..., :frames].to(model.device), codes)
+    for codebook in range(model.config.codebooks):
+        _decode_codebook(model, memory, seeds, sampling, codes, codebook, keep[:, codebook], on_step)
+    return codes
+
+
+def check_steps(sampling: SamplingConfig, codebooks: int) -> None:
+    """Raise UsageError unless there is a number of steps for every codebook."""
+    if len(sampling.steps) != codebooks:
+        raise UsageError(
+            f"steps {','.join(map(str, sampling.steps))} are {len(sampling.steps)} numbers, "
+            f"but the model has {codebooks} codebooks",
+            f"Give one for each, e.g. --steps {','.join(['20'] + ['10'] * (codebooks - 1))}",
+        )
+
+
+def _decode_codebook(
+    model: MaskedTransformer,
+    memory: TextMemory,
+    seeds: Sequence[int],
+    sampling: SamplingConfig,
+    codes: Tensor,
+    codebook: int,
+    keep: Tensor,
+    on_step: Callable[[Step], None] | None,
+) -> None:
+    """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T] is not set."""
+    current = codes[:, codebook]  # a view: what is written to it is in `codes`
+    span, mask_code = model.config.span_length, model.config.mask_code
+    on_grid = sampling.spans == "nonoverlap" or span == 1
+    unit = span if on_grid else 1
+
+    decided = keep.unflatten(-1, (-1, unit)).all(dim=-1)
+    scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
+    to_decode = (~decided).sum(dim=-1).tolist()
+    steps = sampling.steps[codebook]
+    for step, rate in enumerate(mask_rates(steps)):
+        counts = [masked_units(rate, units) for units in to_decode]
+        masked = highest_units(scores, counts) if on_grid else overlapping_units(scores, counts, span)
+        # A span may be masked though some of its frames are kept.
+        current.masked_fill_(masked.repeat_interleave(unit, dim=-1) & ~keep, mask_code)
+
+        logits = guide(model(torch.cat([codes, codes]), codebook, memory), guidance_weight(float(rate), sampling))
+        _check_finite(logits, codebook, step, model)
+        random = None
+        if not sampling.greedy:
+            frames, vocabulary = logits.shape[1:]
+            random = uniforms(
+                seeds, codebook=codebook, step=step, frames=frames, codes=vocabulary, device=codes.device
+            )
+        proposed, probability = propose(logits, step_temperature(step, steps, sampling), sampling, random)
+
+        predicted = current == mask_code
+        current.copy_(torch.where(predicted, proposed, current))
+        scores = span_scores(probability, unit, sampling.span_score if unit > 1 else "prod")
+        scores.masked_fill_(~(masked if on_grid else predicted), DECIDED)
+        if on_step is not None:
+            on_step(Step(codebook, step, steps, codes))
+
+
+def _check_finite(logits: Tensor, codebook: int, step: int, model: MaskedTransformer) -> None:
+    if not torch.isfinite(logits).all():
+        dtype = str(model.dtype).removeprefix("torch.")
+        remedy = "The weights are damaged" if dtype == "float32" else "Try --dtype float32 (or bfloat16)"
+        raise NumericsError(f"the model computed values that are not finite: codebook {codebook}, step {step}, {dtype}", remedy)
