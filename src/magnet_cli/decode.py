@@ -50,6 +50,21 @@ class Known:
         return cls(torch.nn.functional.pad(codes, (0, frames - length)), keep)
 
 
+    def check(self, shape: tuple[int, int, int], codes: int) -> None:
+        """Raise UsageError unless these codes can be part of a clip of this shape [B, K, T]."""
+        if self.codes.shape != self.keep.shape or self.codes.dim() != 3:
+            raise UsageError(
+                f"known codes {list(self.codes.shape)} and keep {list(self.keep.shape)} differ in shape",
+                "Give both as [B, K, T]",
+            )
+        batch, codebooks, frames = self.codes.shape
+        if batch not in (1, shape[0]) or codebooks != shape[1] or frames < shape[2]:
+            raise UsageError(f"known codes {list(self.codes.shape)} do not fit a clip of {list(shape)}", "Pad or cut them")
+        values = self.codes[self.keep]
+        if values.numel() and (values.min() < 0 or values.max() >= codes):
+            raise UsageError(f"known codes must be between 0 and {codes - 1}", "Encode them with the model's own codec")
+
+
 @dataclass(frozen=True)
 class Step:
     """One decoding step, reported when it is done. `codes` [B, K, T] holds the mask token where nothing is known."""
@@ -83,6 +98,7 @@ def decode(
     codes = torch.full(shape, model.config.mask_code, device=model.device)
     keep = torch.zeros(shape, dtype=torch.bool, device=model.device)
     if known is not None:
+        known.check(shape, model.config.codes)
         keep |= known.keep[..., :frames].to(model.device)
         # Kept codes are seen from the start, also those in codebooks above the one that is being decoded.
         codes = torch.where(keep, known.codes[..., :frames].to(model.device), codes)

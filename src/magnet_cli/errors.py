@@ -8,12 +8,16 @@
     ├── NumericsError          6   the model computed a value that is not finite
     └── OutputError            7   a file exists already or cannot be written
 
-130 is the exit code after Ctrl-C, as shells expect.
+130 is the exit code after Ctrl-C, as shells expect. What is worth knowing but stops nothing is a MagnetWarning.
 """
 
 from __future__ import annotations
 
 INTERRUPTED = 130
+
+
+class MagnetWarning(UserWarning):
+    """Something the user should know: the CPU stands in for a GPU, a prompt is longer than the model was trained on."""
 
 
 class MagnetError(Exception):
@@ -68,3 +72,9 @@ class OutputError(MagnetError):
     """A result that cannot be written, or would overwrite something."""
 
     exit_code = 7
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The text of another library's exception, on one line and not too long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

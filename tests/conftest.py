@@ -1,0 +1,98 @@
+"""Shared fixtures: the golden models, loaded once."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# No test asks the Hub or reads the user's cache; huggingface_hub reads these when it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="magnet-tests-hf-")
+
+import numpy as np
+import pytest
+import torch
+
+from magnet_cli.checkpoint import build_codec, build_decoder, read_codec, read_decoder
+from magnet_cli.codec import Codec
+from magnet_cli.config import SamplingConfig
+from magnet_cli.text import TextEncoder
+from magnet_cli.transformer import MaskedTransformer, TextMemory
+
+GOLDEN = Path(__file__).parent / "golden"
+CPU = torch.device("cpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests skip where there is no GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A golden model and what the reference computed from it."""
+
+    folder: Path
+    decoder: MaskedTransformer
+    codec: Codec
+    text: TextEncoder
+    prompts: list[str]
+    cases: list[SamplingConfig]
+    arrays: dict[str, torch.Tensor]
+
+    @property
+    def frames(self) -> int:
+        return int(self.decoder.config.clip_seconds * self.codec.config.frame_rate)
+
+    def memory(self, *prompts: str) -> TextMemory:
+        text = self.text.encode(prompts)
+        with torch.inference_mode():
+            return self.decoder.text_memory(text.states, text.lengths)
+
+
+def _case(options: dict[str, Any]) -> SamplingConfig:
+    return SamplingConfig(
+        steps=tuple(options["decoding_steps"]),
+        temperature=options["temperature"],
+        guidance=options["max_cfg_coef"],
+        min_guidance=options["min_cfg_coef"],
+        spans=options["span_arrangement"],
+        greedy=True,
+    )
+
+
+def load_golden(kind: str) -> Golden:
+    folder = GOLDEN / kind
+    decoder = read_decoder(folder)
+    codec = read_codec(folder)
+    description = json.loads((folder / "golden.json").read_text())
+    with np.load(folder / "golden.npz") as arrays:
+        tensors = {name: torch.from_numpy(arrays[name]) for name in arrays}
+    return Golden(
+        folder=folder,
+        decoder=build_decoder(decoder, CPU, torch.float32),
+        codec=build_codec(codec, CPU),
+        text=TextEncoder.load(folder / decoder.text.name, CPU),
+        prompts=description["prompts"],
+        cases=[_case(options) for options in description["cases"]],
+        arrays={name: t.long() if t.dtype == torch.int16 else t for name, t in tensors.items()},
+    )
+
+
+@pytest.fixture(scope="session", params=["music", "sound"])
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Each of the golden models in turn."""
+    return load_golden(request.param)
+
+
+@pytest.fixture(scope="session")
+def music() -> Golden:
+    """The golden music model."""
+    return load_golden("music")
