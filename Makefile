@@ -5,7 +5,7 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Packages are compiled when first imported: compiling all of them takes longer than the tests do.
+# Python compiles what it imports when it first does; most of what is installed never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --no-compile
 
 .PHONY: install test lint types demo clean

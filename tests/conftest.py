@@ -12,6 +12,8 @@ from typing import Any
 # No test asks the Hub or reads the user's cache; huggingface_hub reads these when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="magnet-tests-hf-")
+# The models are tiny: a second thread costs more than it brings, and much more on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -119,7 +119,12 @@ def exact_probabilities(logits: torch.Tensor, temperature: float, sampling: Samp
 @pytest.mark.parametrize("temperature", [3.0, 0.7])
 @pytest.mark.parametrize(
     "sampling",
-    [SamplingConfig(top_p=0.9), SamplingConfig(top_p=0.35), SamplingConfig(top_p=None, top_k=7), SamplingConfig(top_p=None)],
+    [
+        SamplingConfig(top_p=0.9),
+        SamplingConfig(top_p=0.35),
+        SamplingConfig(top_p=None, top_k=7),
+        SamplingConfig(top_p=None),
+    ],
     ids=["top-p 0.9", "top-p 0.35", "top-k 7", "plain"],
 )
 def test_codes_are_drawn_with_their_probabilities(sampling: SamplingConfig, temperature: float) -> None:

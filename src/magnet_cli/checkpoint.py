@@ -227,7 +227,7 @@ def _load_package(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):
             raise ModelError(
-                f"{path} is not a plain checkpoint: reading it would run code or build unknown objects, so it was refused",
+                f"{path} is no plain checkpoint: it was refused, because reading it would run code",
                 "Get the file from its original source; do not load it with other tools",
             ) from error
         raise ModelError(f"{path} is not a checkpoint: {one_line(error)}", "Fetch it again") from error

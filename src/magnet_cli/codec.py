@@ -6,6 +6,8 @@ Built without weight normalization: `checkpoint` folds it into the weights when 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
@@ -20,7 +22,7 @@ class Codec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        shape = {
+        shape: dict[str, Any] = {
             "channels": config.channels,
             "dimension": config.dimension,
             "n_filters": config.n_filters,

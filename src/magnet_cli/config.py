@@ -161,7 +161,6 @@ class SamplingConfig:
         if self.span_score not in ("max", "prod"):
             raise UsageError(f"unknown span score {self.span_score!r}", "Give max or prod")
 
-
     def with_preset(self, name: str) -> SamplingConfig:
         """This configuration, with the steps and spans of a preset; everything else stays."""
         if name not in PRESETS:

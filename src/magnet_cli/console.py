@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from magnet_cli.errors import INTERRUPTED, MagnetError, MagnetWarning
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -24,6 +25,8 @@ class Console:
     """Messages go to stderr unless quiet; warnings too; errors always. Results go to stdout, one a line."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        from rich.console import Console as RichConsole  # a tenth of a second, which --help need not wait for
+
         self.quiet = quiet
         self.verbose = verbose
         self._stderr = RichConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -61,8 +64,26 @@ class Console:
             self._bar.start()
 
     @contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """Say what takes a while; gone when it is done, and on a terminal only."""
+        if self.quiet or not self._stderr.is_terminal:
+            yield
+        else:
+            with self._stderr.status(text):
+                yield
+
+    @contextmanager
     def progress(self, total: int) -> Iterator[ProgressBar]:
         """A bar over `total` decoding steps; invisible when quiet or when stderr is no terminal."""
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -49,7 +49,6 @@ class Known:
         keep[..., :length] = True
         return cls(torch.nn.functional.pad(codes, (0, frames - length)), keep)
 
-
     def check(self, shape: tuple[int, int, int], codes: int) -> None:
         """Raise UsageError unless these codes can be part of a clip of this shape [B, K, T]."""
         if self.codes.shape != self.keep.shape or self.codes.dim() != 3:
@@ -59,7 +58,9 @@ class Known:
             )
         batch, codebooks, frames = self.codes.shape
         if batch not in (1, shape[0]) or codebooks != shape[1] or frames < shape[2]:
-            raise UsageError(f"known codes {list(self.codes.shape)} do not fit a clip of {list(shape)}", "Pad or cut them")
+            raise UsageError(
+                f"known codes {list(self.codes.shape)} do not fit a clip of {list(shape)}", "Pad or cut them"
+            )
         values = self.codes[self.keep]
         if values.numel() and (values.min() < 0 or values.max() >= codes):
             raise UsageError(f"known codes must be between 0 and {codes - 1}", "Encode them with the model's own codec")
@@ -148,9 +149,7 @@ def _decode_codebook(
         random = None
         if not sampling.greedy:
             frames, vocabulary = logits.shape[1:]
-            random = uniforms(
-                seeds, codebook=codebook, step=step, frames=frames, codes=vocabulary, device=codes.device
-            )
+            random = uniforms(seeds, codebook=codebook, step=step, frames=frames, codes=vocabulary, device=codes.device)
         proposed, probability = propose(logits, step_temperature(step, steps, sampling), sampling, random)
 
         predicted = current == mask_code
@@ -165,4 +164,6 @@ def _check_finite(logits: Tensor, codebook: int, step: int, model: MaskedTransfo
     if not torch.isfinite(logits).all():
         dtype = str(model.dtype).removeprefix("torch.")
         remedy = "The weights are damaged" if dtype == "float32" else "Try --dtype float32 (or bfloat16)"
-        raise NumericsError(f"the model computed values that are not finite: codebook {codebook}, step {step}, {dtype}", remedy)
+        raise NumericsError(
+            f"the model computed values that are not finite: codebook {codebook}, step {step}, {dtype}", remedy
+        )

@@ -60,7 +60,8 @@ def locate_model(model: str) -> ModelSource:
         return ModelSource(model, folder, model, folder.name, known.licence if known else UNKNOWN_LICENCE)
     if "/" in model or "\\" in model or model.startswith((".", "~")):
         raise ModelError(f"there is no folder {model}", "Check the path, or give a model's name or Hub id")
-    close = difflib.get_close_matches(model, MODELS, n=1, cutoff=0.4)
+    longer = [name for name in MODELS if name.startswith(model)]
+    close = longer or difflib.get_close_matches(model, MODELS, n=1, cutoff=0.4)
     raise UsageError(
         f"unknown model {model!r}",
         f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(MODELS)}, a folder or a Hub id",
@@ -99,13 +100,17 @@ def _snapshot(repository: str, files: Sequence[str], *, also_cached_as: str | No
         if files != MODEL_FILES and not (folder / WEIGHT_FILES[0]).is_file():  # an old repository
             folder = Path(snapshot_download(repository, allow_patterns=[*patterns, WEIGHT_FILES[1]]))
     except GatedRepoError as error:
-        raise HubError(f"access to {repository} is restricted", "Accept its terms on the Hub and set HF_TOKEN") from error
+        raise HubError(
+            f"access to {repository} is restricted", "Accept its terms on the Hub and set HF_TOKEN"
+        ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise HubError(
             f"the Hub has no repository {repository}", "Check the name; a private one needs HF_TOKEN to be set"
         ) from error
     except OfflineModeIsEnabled as error:
-        raise HubError(f"{repository} is not in the cache and HF_HUB_OFFLINE is set", "Unset it once to download") from error
+        raise HubError(
+            f"{repository} is not in the cache and HF_HUB_OFFLINE is set", "Unset it once to download"
+        ) from error
     except OSError as error:
         raise HubError(
             f"{repository} is not in the cache and could not be downloaded: {one_line(error, 160)}",

@@ -95,7 +95,9 @@ def _fill(template: str, item: Item, index: str, model: str) -> Path:
     try:
         path = Path(template.format(**values)).expanduser()
     except (ValueError, KeyError, IndexError) as error:
-        raise UsageError(f"{template} is not a template: {error}", "Write fields as {index}, all of them text") from error
+        raise UsageError(
+            f"{template} is not a template: {error}", "Write fields as {index}, all of them text"
+        ) from error
     if len(path.name.encode()) > LONGEST_NAME:
         raise UsageError(f"the file name {path.name[:40]}… is too long", f"Keep it under {LONGEST_NAME} bytes")
     return path

@@ -112,6 +112,8 @@ class Pipeline:
         device = resolve_device(runtime)
         dtype = resolve_dtype(runtime, device)
         source = hub.locate_model(model)
+        if runtime.device == "auto" and device.type == "cpu":
+            warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
         checkpoint = read_decoder(source.folder)
         codec_checkpoint = read_codec(source.folder)
         if isinstance(codec_checkpoint, CodecPointer):
@@ -260,19 +262,20 @@ class Stopwatch:
 
 
 def resolve_device(runtime: RuntimeConfig) -> torch.device:
-    """The device to run on: for "auto" a GPU if there is one, else the CPU with a warning."""
+    """The device to run on: for "auto" a GPU if there is one, else the CPU."""
     wanted = runtime.device
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         if torch.backends.mps.is_available():
             return torch.device("mps")
-        warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=3)
         return torch.device("cpu")
     device = torch.device(wanted)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no usable CUDA device"
-        raise DeviceError(f"{wanted} was asked for, but PyTorch finds {found}", "Check the driver, or give --device cpu")
+        raise DeviceError(
+            f"{wanted} was asked for, but PyTorch finds {found}", "Check the driver, or give --device cpu"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("mps was asked for, but this machine has none", "Give --device cpu")
     return device

@@ -150,6 +150,4 @@ def overlapping_spans(scores: Tensor, target: int, span: int) -> Tensor:
 
 def overlapping_units(scores: Tensor, counts: Sequence[int], span: int) -> Tensor:
     """`overlapping_spans` for every item. [B, T] -> bool [B, T]."""
-    return torch.stack(
-        [overlapping_spans(score, count, span) for score, count in zip(scores, counts, strict=True)]
-    )
+    return torch.stack([overlapping_spans(score, count, span) for score, count in zip(scores, counts, strict=True)])

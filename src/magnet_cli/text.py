@@ -22,8 +22,9 @@ from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
 TRAINED_TOKENS = 512
-# Attention takes memory in the square of the tokens: about 2 GB at this many in t5-large.
-MOST_TOKENS = 4096
+# Attention takes memory in the square of the tokens: about 5 GB at this many in t5-base. Only a prompt of thousands of
+# one-letter words comes near; what goes beyond is an oddity of Unicode, such as letters that stand for whole phrases.
+MOST_TOKENS = 10_240
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -54,7 +55,9 @@ class TextEncoder:
             model = T5EncoderModel(config)
         weights = _encoder_weights(folder)
         try:
-            model.load_state_dict({name: weight.to(device, torch.float32) for name, weight in weights.items()}, assign=True)
+            model.load_state_dict(
+                {name: weight.to(device, torch.float32) for name, weight in weights.items()}, assign=True
+            )
         except RuntimeError as error:
             raise ModelError(
                 f"the text encoder in {folder} does not fit its config.json: {one_line(error)}", "Fetch it again"
@@ -67,11 +70,12 @@ class TextEncoder:
         return int(self.model.config.d_model)
 
     def tokenize(self, prompt: str) -> list[int]:
-        """Token ids of a prompt with its end token. Warns beyond TRAINED_TOKENS, raises UsageError beyond MOST_TOKENS."""
+        """Token ids of a prompt, end token included; a warning beyond TRAINED_TOKENS, UsageError beyond MOST_TOKENS."""
         ids: list[int] = self.tokenizer.encode(prompt).ids
         if len(ids) > MOST_TOKENS:
             raise UsageError(
-                f"a prompt has {len(ids)} tokens; at most {MOST_TOKENS} are possible", "Describe the clip in fewer words"
+                f"a prompt has {len(ids)} tokens; at most {MOST_TOKENS} are possible",
+                "Describe the clip in fewer words",
             )
         if len(ids) > TRAINED_TOKENS:
             warnings.warn(
@@ -105,7 +109,9 @@ def _encoder_weights(folder: Path) -> dict[str, Tensor]:
             weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {one_line(error)}", "Fetch it again") from error
-    encoder = {name: weight for name, weight in weights.items() if name.startswith("encoder.") or name == "shared.weight"}
+    encoder = {
+        name: weight for name, weight in weights.items() if name.startswith("encoder.") or name == "shared.weight"
+    }
     if "shared.weight" not in encoder and "encoder.embed_tokens.weight" in encoder:
         encoder["shared.weight"] = encoder["encoder.embed_tokens.weight"]
     elif "shared.weight" in encoder:
@@ -118,7 +124,9 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for a missing or damaged file
-        raise ModelError(f"cannot read the tokenizer {path}: {one_line(error)}", "Fetch the text encoder again") from error
+        raise ModelError(
+            f"cannot read the tokenizer {path}: {one_line(error)}", "Fetch the text encoder again"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

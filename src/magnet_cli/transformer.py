@@ -149,7 +149,8 @@ class MaskedTransformer(nn.Module):
         tokens = torch.arange(states.shape[1], device=self.device)
         valid = tokens < torch.tensor(lengths, device=self.device).view(-1, 1)  # [B, N]
         text = self.text_projection(states.to(self.device, self.dtype)) * valid.unsqueeze(-1)
-        keys, values = zip(*(layer.cross_attention.keys_and_values(text) for layer in self.layers), strict=True)
+        pairs = [layer.cross_attention.keys_and_values(text) for layer in self.layers]  # type: ignore[union-attr, operator]
+        keys, values = zip(*pairs, strict=True)
         padded = min(lengths) < states.shape[1]
         return TextMemory(keys, values, valid[:, None, None, :] if padded else None)
 

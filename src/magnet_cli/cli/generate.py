@@ -207,7 +207,7 @@ def plan_targets(
     paths = plan_paths(out, items, model=Path(model).name, extensions=AUDIO_EXTENSIONS)
     targets = [Target(path, path.with_name(f"{path.stem}.codes.npz") if save_codes else None) for path in paths]
     for target in targets:
-        check_format(target.audio, output.subtype)
+        check_format(target.audio, 16_000, output.subtype)
         check_writable(target.audio, overwrite=force)
         if target.codes is not None:
             check_writable(target.codes, overwrite=force)
@@ -224,10 +224,10 @@ def _read_prompt(prompt: str) -> str:
 def _run(console: Console, request: Request) -> None:
     """Load the model, then make and write the clips one after the other."""
     started = time.perf_counter()
-    console.detail("loading PyTorch")
-    from magnet_cli.pipeline import Pipeline
+    with console.busy(f"loading {request.model}"):
+        from magnet_cli.pipeline import Pipeline
 
-    pipeline = Pipeline.load(request.model, request.runtime)
+        pipeline = Pipeline.load(request.model, request.runtime)
     info = pipeline.info
     sampling = request.overrides.apply(info.sampling)
     jobs = [replace(draft, sampling=sampling) for draft in request.drafts]
@@ -246,7 +246,7 @@ def _run(console: Console, request: Request) -> None:
         for clip, target in zip(clips, request.targets, strict=True):
             _write(clip, target, request)
             done += 1
-            console.message(describe_clip(clip, target))
+            console.message(describe_clip(clip, target, request.output))
             console.detail(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in clip.timings.items()))
             console.result(as_record(clip, target, info) if request.as_json else str(target.audio))
 
@@ -281,10 +281,12 @@ def describe_sampling(sampling: SamplingConfig) -> str:
     )
 
 
-def describe_clip(clip: Clip, target: Target) -> str:
+def describe_clip(clip: Clip, target: Target, output: OutputConfig) -> str:
     """The line that says what was written."""
     after = clip.audio.after
     loudness = "silence" if after.lufs is None else f"{after.lufs:.1f} LUFS"
+    if output.normalize == "loudness" and after.lufs is not None and not clip.audio.reached:
+        loudness += f" (not {output.lufs:g}: the peak ceiling came first)"
     peak = "" if after.true_peak is None else f", {after.true_peak:.1f} dBTP"
     return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {loudness}{peak}"
 

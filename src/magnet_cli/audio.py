@@ -1,0 +1,270 @@
+"""Reading and writing audio files, so that a file is either there and complete, or not there.
+
+`write_atomic` is what every file this package leaves behind goes through, whatever is in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from scipy.io import wavfile
+
+from magnet_cli.config import Subtype
+from magnet_cli.errors import NumericsError, OutputError, UsageError
+
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".opus")
+OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # RFC 6716, section 2
+CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
+
+OVERWRITE_HINT = "Pass --force to overwrite it, or choose another name"
+
+
+# -- audio ------------------------------------------------------------------------------------------------------------
+
+
+def check_format(path: Path, sample_rate: int, subtype: Subtype) -> None:
+    """Raise UsageError unless `write_audio` can write this kind of file; needs no waveform, so call it before any work.
+
+    The format follows from the extension, one of AUDIO_EXTENSIONS in any case. Ogg Vorbis (.ogg) and Opus (.opus) have
+    no sample format: `subtype` is ignored for them.
+    """
+    extension = path.suffix.lower()
+    if extension not in AUDIO_EXTENSIONS:
+        kind = f"files ending in {path.suffix!r}" if path.suffix else "files without an extension"
+        raise UsageError(f"cannot write {kind}: {path}", f"Use one of {', '.join(AUDIO_EXTENSIONS)}")
+    if extension == ".flac" and subtype == "float32":
+        raise UsageError("FLAC holds whole numbers only, not float32", "Choose pcm24, or a .wav file")
+    if extension == ".opus" and sample_rate not in OPUS_RATES:
+        raise UsageError(
+            f"Opus has no sample rate of {sample_rate} Hz, only {', '.join(map(str, OPUS_RATES))}",
+            "Use .ogg (Vorbis), .flac or .wav",
+        )
+
+
+def write_audio(
+    path: Path, waveform: NDArray[np.float32], sample_rate: int, subtype: Subtype, *, overwrite: bool = False
+) -> None:
+    """Write a waveform, float32 [C, L] with full scale at 1, as the kind of file that the extension says.
+
+    What exceeds full scale is clipped, except in float32 files, which keep it. Nothing is random, so the same waveform
+    gives the same bytes, except for .ogg and .opus, whose stream number libsndfile draws.
+    Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite,
+    OutputError for a file that exists (unless `overwrite`) or cannot be written.
+    """
+    check_format(path, sample_rate, subtype)
+    if waveform.ndim != 2 or waveform.size == 0:
+        raise ValueError(f"a waveform is [C, L] and not empty, not {waveform.shape}")
+    if not np.isfinite(waveform).all():
+        raise NumericsError(
+            "the waveform holds samples that are not finite, nothing was written",
+            "Try --dtype float32, or another seed",
+        )
+    # Encoded in memory: from inside libsndfile's callbacks an error of the disk, or Ctrl-C, would be printed and lost.
+    try:
+        encoded = _encode(waveform.T, sample_rate, path.suffix.lower(), subtype)
+    except soundfile.SoundFileError as error:
+        raise OutputError(
+            f"cannot encode {path}: {getattr(error, 'error_string', error)}",
+            "Try a .wav file; if that fails too, report the message",
+        ) from error
+    write_atomic(path, lambda file: file.write(encoded), overwrite=overwrite)
+
+
+def read_audio(path: Path) -> tuple[NDArray[np.float32], int]:
+    """Read an audio file: float32 [C, L], full scale at 1, and its sample rate in Hz.
+
+    Reads whatever libsndfile does (WAV, FLAC, Ogg, MP3, AIFF and more). Raises UsageError for a file that is missing,
+    is not audio, holds no samples, or holds values that are not finite.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {_reason(error)}", "Check the path and its permissions") from error
+    try:
+        # From memory, without a name: soundfile would take a name that ends in .raw for a request to read anything.
+        samples, sample_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)  # [L, C]
+    except soundfile.SoundFileError as error:
+        raise UsageError(
+            f"{path} is not an audio file that can be read", "Give a WAV, FLAC, Ogg or MP3 file"
+        ) from error
+    if samples.size == 0:
+        raise UsageError(f"{path} holds no samples", "Give a file with audio in it")
+    if not np.isfinite(samples).all():
+        raise UsageError(f"{path} holds samples that are not finite", "Export it again, as pcm16 or pcm24")
+    return np.ascontiguousarray(samples.T), int(sample_rate)
+
+
+def _encode(frames: NDArray[np.float32], sample_rate: int, extension: str, subtype: Subtype) -> bytes:
+    """Samples [L, C] -> the bytes of a file."""
+    buffer = io.BytesIO()
+    if extension == ".wav" and subtype == "float32":
+        # libsndfile would put the time of day into the file (its PEAK chunk).
+        wavfile.write(buffer, sample_rate, np.ascontiguousarray(frames, dtype=np.float32))
+        return buffer.getvalue()
+    if extension in (".ogg", ".opus"):
+        container, coding = "OGG", "VORBIS" if extension == ".ogg" else "OPUS"
+        data: NDArray[Any] = np.clip(frames, -1.0, 1.0).astype(np.float32)
+    else:
+        container, coding = extension[1:].upper(), "PCM_16" if subtype == "pcm16" else "PCM_24"
+        data = _quantize(frames, 16 if subtype == "pcm16" else 24)
+    data = np.ascontiguousarray(data)
+    with soundfile.SoundFile(
+        buffer, "w", samplerate=sample_rate, channels=data.shape[1], format=container, subtype=coding
+    ) as file:
+        for start in range(0, len(data), CHUNK):
+            file.write(data[start : start + CHUNK])
+    return buffer.getvalue()
+
+
+def _quantize(waveform: NDArray[np.float32], bits: int) -> NDArray[Any]:
+    """Nearest whole numbers of 16 or 24 bits, clipped; in the upper bits of int16 or int32, as libsndfile wants them.
+
+    Done here because libsndfile truncates. Without dither: it would have to be random, and the codec's own noise lies
+    well above -98 dBFS, where 16 bits put theirs.
+    """
+    scale = 2 ** (bits - 1)
+    # float64: float32 holds 24 bits, so that rounding and the bound scale - 1 would be lost on it
+    whole: NDArray[np.float64] = np.clip(np.rint(waveform.astype(np.float64) * scale), -scale, scale - 1)
+    if bits == 16:
+        return whole.astype(np.int16)
+    return whole.astype(np.int32) << (32 - bits)
+
+
+# -- any file ---------------------------------------------------------------------------------------------------------
+
+
+def check_writable(path: Path, *, overwrite: bool = False) -> None:
+    """Raise OutputError if writing to `path` is bound to fail; called before any work, and leaves nothing behind.
+
+    It must not exist (unless `overwrite`, and then be a regular file), and its nearest existing parent must be a folder
+    that takes a new file. This is tried rather than asked: os.access knows nothing of Windows ACLs.
+    """
+    _check_target(path, overwrite=overwrite)
+    parent = path.absolute().parent
+    while not _exists(parent) and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {path}: {parent} is not a folder", "Choose another folder")
+    probe = _temporary(parent, "")
+    try:
+        probe.touch(exist_ok=False)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, overwrite: bool = False) -> None:
+    """Create a file, with its folders, from what `write` puts into the binary file it is given: all of it, or nothing.
+
+    `write` fills a hidden file beside `path`, which is flushed to the disk and takes its name only then. On any
+    failure, Ctrl-C among them, the hidden file is removed and whatever was at `path` stays. Without `overwrite` an
+    existing file is never replaced, even if it appeared during the work. Raises OutputError; what `write` raises passes
+    through, except OSError, which becomes an OutputError.
+    """
+    _check_target(path, overwrite=overwrite)
+    temporary = _temporary(path.parent, path.suffix)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, path, overwrite=overwrite)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:  # gone already after a rename
+        with suppress(OSError):
+            temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Give the finished file its name; OutputError if that is taken and must stay."""
+    if overwrite:
+        os.replace(temporary, path)
+        return
+    try:
+        if os.name == "nt":
+            os.rename(temporary, path)  # on Windows alone this refuses a name that is taken
+        else:
+            os.link(temporary, path)
+    except FileExistsError as error:
+        raise OutputError(f"{path} already exists", OVERWRITE_HINT) from error
+    except OSError:
+        if os.name == "nt":
+            raise
+        _claim(temporary, path)
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """As `_publish`, on a file system without hard links, such as FAT: take the name with an empty file first."""
+    try:
+        path.open("xb").close()
+    except FileExistsError as error:
+        raise OutputError(f"{path} already exists", OVERWRITE_HINT) from error
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _temporary(folder: Path, suffix: str) -> Path:
+    # Not made from the file's own name, which may have the greatest length already; nor by tempfile, whose files only
+    # their owner may read.
+    return folder / f".magnet-{secrets.token_hex(8)}{suffix}"
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    if not _exists(path):
+        return
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", "Give the name of a file")
+    if not overwrite:
+        raise OutputError(f"{path} already exists", OVERWRITE_HINT)
+    if not stat.S_ISREG(path.lstat().st_mode) and not path.is_symlink():  # replacing /dev/null would break the system
+        raise OutputError(f"{path} is not a regular file", "Choose another name")
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)  # a link that leads nowhere has taken the name too
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a loss of power, where the system lets a folder be opened; Windows does not."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    hints = {
+        "ENOSPC": "Free some space, or choose a folder on another disk",
+        "EDQUOT": "Free some space, or choose a folder on another disk",
+        "EROFS": "Choose a folder that is not read-only",
+        "ENAMETOOLONG": "Choose a shorter name",
+    }
+    hint = hints.get(
+        errno.errorcode.get(error.errno or 0, ""), "Check the folder and its permissions, or choose another"
+    )
+    return OutputError(f"cannot write {path}: {_reason(error)}", hint)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
