@@ -70,13 +70,12 @@ def test_float32_keeps_every_bit(tmp_path: Path) -> None:
     assert np.array_equal(back, waveform)
 
 
-@pytest.mark.parametrize(("name", "rate", "subtype"), [("a.ogg", RATE, "VORBIS"), ("a.opus", 16_000, "OPUS")])
-def test_lossy_formats_hold_the_sound(tmp_path: Path, name: str, rate: int, subtype: str) -> None:
-    sine = (0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.float32)[None]
-    write_audio(tmp_path / name, sine, rate, "pcm16")
-    info = soundfile.info(tmp_path / name)
-    assert (info.format, info.subtype, info.channels) == ("OGG", subtype, 1)
-    back, _ = soundfile.read(tmp_path / name)
+def test_vorbis_holds_the_sound(tmp_path: Path) -> None:
+    sine = (0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)[None]
+    write_audio(tmp_path / "a.ogg", sine, RATE, "pcm16")
+    info = soundfile.info(tmp_path / "a.ogg")
+    assert (info.format, info.subtype, info.channels) == ("OGG", "VORBIS", 1)
+    back, _ = soundfile.read(tmp_path / "a.ogg")
     # its level within 0.5 dB (6 %): lossy, but a sine is easy
     assert np.sqrt(np.mean(back**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.06)
 
@@ -106,14 +105,10 @@ def test_another_extension_names_those_that_work(tmp_path: Path, name: str) -> N
 
 def test_formats_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="float32") as caught:
-        check_format(Path("a.flac"), RATE, "float32")
+        check_format(Path("a.flac"), "float32")
     assert "pcm24" in caught.value.hint
-    with pytest.raises(UsageError, match="32000 Hz") as caught:
-        check_format(Path("a.opus"), RATE, "pcm16")
-    assert ".ogg" in caught.value.hint
     for name in ("a.wav", "a.flac", "a.ogg", "b.FLAC"):
-        check_format(Path(name), RATE, "pcm16")
-    check_format(Path("a.opus"), 16_000, "float32")
+        check_format(Path(name), "pcm16")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -638,7 +638,7 @@ def test_a_decoder_of_another_shape_builds_and_decodes(tmp_path: Path, name: str
     assert codes.shape == (1, config.codebooks, whole)
     assert codes.min() >= 0
     assert codes.max() < config.codes  # no mask token is left
-    assert len(codes.unique()) > config.codes // 2  # random weights, so no few codes dominate
+    assert len(codes.unique()) > 8  # not stuck on a few codes
 
 
 CODECS: dict[str, dict[str, Any]] = {
@@ -891,7 +891,7 @@ def test_a_pipeline_loads_a_model_with_a_pointer(model: Path, folder: str) -> No
 def test_a_codec_that_does_not_fit_the_decoder_is_refused(model: Path) -> None:
     write_codec(model, {"rvq.bins": 32})
     shutil.copytree(GOLDEN / "music" / "t5-base", model / "t5-base")
-    with pytest.raises(ModelError, match="4 codebooks of 64 codes.*reads 4 of 32"):
+    with pytest.raises(ModelError, match=r"4 codebooks of 64 codes.*reads 4 of 32"):
         Pipeline.load(str(model), RuntimeConfig(device="cpu"))
 
 

@@ -23,8 +23,7 @@ from scipy.io import wavfile
 from magnet_cli.config import Subtype
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 
-AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".opus")
-OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # RFC 6716, section 2
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
 OVERWRITE_HINT = "Pass --force to overwrite it, or choose another name"
@@ -33,11 +32,11 @@ OVERWRITE_HINT = "Pass --force to overwrite it, or choose another name"
 # -- audio ------------------------------------------------------------------------------------------------------------
 
 
-def check_format(path: Path, sample_rate: int, subtype: Subtype) -> None:
+def check_format(path: Path, subtype: Subtype) -> None:
     """Raise UsageError unless `write_audio` can write this kind of file; needs no waveform, so call it before any work.
 
-    The format follows from the extension, one of AUDIO_EXTENSIONS in any case. Ogg Vorbis (.ogg) and Opus (.opus) have
-    no sample format: `subtype` is ignored for them.
+    The format follows from the extension, one of AUDIO_EXTENSIONS in any case. Ogg Vorbis (.ogg) has no
+    sample format: `subtype` is ignored for it.
     """
     extension = path.suffix.lower()
     if extension not in AUDIO_EXTENSIONS:
@@ -45,11 +44,6 @@ def check_format(path: Path, sample_rate: int, subtype: Subtype) -> None:
         raise UsageError(f"cannot write {kind}: {path}", f"Use one of {', '.join(AUDIO_EXTENSIONS)}")
     if extension == ".flac" and subtype == "float32":
         raise UsageError("FLAC holds whole numbers only, not float32", "Choose pcm24, or a .wav file")
-    if extension == ".opus" and sample_rate not in OPUS_RATES:
-        raise UsageError(
-            f"Opus has no sample rate of {sample_rate} Hz, only {', '.join(map(str, OPUS_RATES))}",
-            "Use .ogg (Vorbis), .flac or .wav",
-        )
 
 
 def write_audio(
@@ -58,11 +52,11 @@ def write_audio(
     """Write a waveform, float32 [C, L] with full scale at 1, as the kind of file that the extension says.
 
     What exceeds full scale is clipped, except in float32 files, which keep it. Nothing is random, so the same waveform
-    gives the same bytes, except for .ogg and .opus, whose stream number libsndfile draws.
+    gives the same bytes, except for .ogg, whose stream number libsndfile draws.
     Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite,
     OutputError for a file that exists (unless `overwrite`) or cannot be written.
     """
-    check_format(path, sample_rate, subtype)
+    check_format(path, subtype)
     if waveform.ndim != 2 or waveform.size == 0:
         raise ValueError(f"a waveform is [C, L] and not empty, not {waveform.shape}")
     if not np.isfinite(waveform).all():
@@ -112,8 +106,8 @@ def _encode(frames: NDArray[np.float32], sample_rate: int, extension: str, subty
         # libsndfile would put the time of day into the file (its PEAK chunk).
         wavfile.write(buffer, sample_rate, np.ascontiguousarray(frames, dtype=np.float32))
         return buffer.getvalue()
-    if extension in (".ogg", ".opus"):
-        container, coding = "OGG", "VORBIS" if extension == ".ogg" else "OPUS"
+    if extension == ".ogg":
+        container, coding = "OGG", "VORBIS"
         data: NDArray[Any] = np.clip(frames, -1.0, 1.0).astype(np.float32)
     else:
         container, coding = extension[1:].upper(), "PCM_16" if subtype == "pcm16" else "PCM_24"

@@ -207,7 +207,7 @@ def plan_targets(
     paths = plan_paths(out, items, model=Path(model).name, extensions=AUDIO_EXTENSIONS)
     targets = [Target(path, path.with_name(f"{path.stem}.codes.npz") if save_codes else None) for path in paths]
     for target in targets:
-        check_format(target.audio, 16_000, output.subtype)
+        check_format(target.audio, output.subtype)
         check_writable(target.audio, overwrite=force)
         if target.codes is not None:
             check_writable(target.codes, overwrite=force)
