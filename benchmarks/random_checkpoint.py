@@ -1,4 +1,4 @@
-"""Write a checkpoint in the released format and size with random weights, to measure speed and memory without a download.
+"""Write a checkpoint in the released format and size with random weights: speed and memory without a download.
 
     .venv/bin/python benchmarks/random_checkpoint.py small-10secs /tmp/small
     .venv/bin/magnet generate x --model /tmp/small -o /tmp/x.wav -v

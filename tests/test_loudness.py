@@ -260,6 +260,9 @@ def test_the_ceiling_holds_on_every_meter(target: float, ceiling: float) -> None
     for name, waveform in (*hostile(), *normal(1.0)):
         result = normalize(waveform, RATE, OutputConfig(lufs=target, true_peak=ceiling))
         assert np.isfinite(result.waveform).all(), name
+        if name == "dc":  # an offset and nothing else
+            assert not result.waveform.any()
+            continue
         assert result.after.true_peak is not None
         assert result.after.true_peak <= ceiling, name
         for meter, peak in METERS.items():
@@ -338,6 +341,27 @@ def test_just_above_the_gate_is_a_sound() -> None:
     waveform = 10 ** (-66 / 20) * rng.standard_normal((1, 2 * RATE))
     assert -70 < (measure(waveform, RATE).lufs or 0) < -60
     assert normalize(waveform, RATE, OutputConfig(lufs=-20)).reached
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_constant_offset_is_removed_as_it_would_use_up_the_room(channels: int) -> None:
+    sound = 0.03 * np.repeat(tones(0)[:1], channels, axis=0)
+    shifted = sound + 0.3 * (-1.0) ** np.arange(channels)[:, None]
+    result, wanted = (normalize(waveform, RATE, OutputConfig()) for waveform in (shifted, sound))
+    assert result.reached
+    # what is left of the offset: the mean of the sound itself
+    np.testing.assert_allclose(result.waveform, wanted.waveform, atol=0.01)
+
+
+def test_a_small_offset_or_a_slow_swell_is_left_alone() -> None:
+    sound = 0.5 * tones(0) / np.abs(tones(0)).max()
+    swell = np.hanning(sound.shape[1])[None] * (0.2 + 0.3 * sound)
+    for waveform in (sound - sound.mean() + 0.001, swell):
+        result = normalize(waveform, RATE, OutputConfig(lufs=-30))
+        assert not result.limited
+        np.testing.assert_allclose(
+            result.waveform, waveform * 10 ** (result.gain_db / 20), rtol=1e-5, atol=1e-7
+        )  # float32
 
 
 def test_inaudible_but_too_high_still_keeps_the_ceiling() -> None:
