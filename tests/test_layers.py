@@ -21,7 +21,7 @@ ROOT = Path(magnet_cli.__file__).parent
 # `__init__` also offers names of higher layers, loaded when asked for: it may import those under `if TYPE_CHECKING:`.
 LAYERS = (
     "errors < config < registry prompts naming < __init__",
-    "transformer text codec sampling noise loudness audio",
+    "weights settings < transformer text codec sampling noise loudness audio",
     "checkpoint hub decode engine rescore",
     "pipeline train evaluate benchmark",
     "console < cli < __main__",

@@ -223,7 +223,7 @@ def test_truncated_safetensors_are_an_error(folder: Path) -> None:
 
 def test_missing_weights_are_an_error(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="no text encoder weights"):
+    with pytest.raises(ModelError, match="no weights"):
         load(folder)
 
 
@@ -275,7 +275,8 @@ def words(tokens: int) -> str:
 
 
 def test_a_prompt_as_long_as_the_training_passes_quietly(music: Golden) -> None:
-    assert len(music.text.tokenize(words(TRAINED_TOKENS))) == TRAINED_TOKENS == 512
+    assert TRAINED_TOKENS == 512
+    assert len(music.text.tokenize(words(TRAINED_TOKENS))) == TRAINED_TOKENS
 
 
 def test_a_longer_prompt_warns_and_is_used_whole(music: Golden) -> None:
@@ -286,10 +287,10 @@ def test_a_longer_prompt_warns_and_is_used_whole(music: Golden) -> None:
 
 
 def test_the_longest_possible_prompt_only_warns(music: Golden) -> None:
-    with pytest.warns(MagnetWarning, match="4096 tokens"):
-        assert len(music.text.tokenize(words(MOST_TOKENS))) == MOST_TOKENS == 4096
+    with pytest.warns(MagnetWarning, match=f"{MOST_TOKENS} tokens"):
+        assert len(music.text.tokenize(words(MOST_TOKENS))) == MOST_TOKENS
 
 
 def test_a_prompt_beyond_what_is_possible_is_an_error(music: Golden) -> None:
-    with pytest.raises(UsageError, match="4097 tokens"):
+    with pytest.raises(UsageError, match=f"{MOST_TOKENS + 1} tokens"):
         music.text.encode([words(MOST_TOKENS + 1)])

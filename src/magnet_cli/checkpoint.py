@@ -3,39 +3,31 @@
 The released format is two files written by torch.save, `state_dict.bin` (the decoder) and
 `compression_state_dict.bin` (the codec), each a dictionary with the weights in `best_state` and the training
 configuration in `xp.cfg`, a YAML string. The second file may instead point to a codec in Hugging Face format.
-
-Files are memory-mapped and read with restricted unpickling only: one that needs more is refused. A tensor that is
-missing, unexpected or of the wrong shape is an error.
+A tensor that is missing, unexpected or of the wrong shape is an error.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from magnet_cli.codec import Codec
 from magnet_cli.config import CodecConfig, DecoderConfig, Task, TextConfig
 from magnet_cli.errors import ModelError, one_line
+from magnet_cli.settings import Settings
 from magnet_cli.transformer import MaskedTransformer
+from magnet_cli.weights import Weights, as_weights, assign, read_package, read_weights
 
 DECODER_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
-
-Weights = dict[str, Tensor]
-Network = TypeVar("Network", bound=nn.Module)
 
 # What this package's network is; a checkpoint whose configuration says otherwise is refused.
 SUPPORTED_DECODER: dict[str, Any] = {
@@ -46,6 +38,7 @@ SUPPORTED_DECODER: dict[str, Any] = {
     "fuser.cross": ["description"],
     "fuser.input_interpolate": [],
     "fuser.cross_attention_pos_emb": False,
+    "interleave_stereo_codebooks.use": False,
     "conditioners.description.model": "t5",
     "conditioners.description.t5.normalize_text": False,
     "transformer_lm.norm": "layer_norm",
@@ -107,39 +100,24 @@ def build_decoder(checkpoint: DecoderCheckpoint, device: torch.device, dtype: to
     """The network with the checkpoint's weights. In the stored dtype on the CPU, the weights stay memory-mapped."""
     with torch.device("meta"):
         model = MaskedTransformer(checkpoint.config)
-    return _assign(model, checkpoint.weights, checkpoint.path, device, dtype)
+    return assign(model, checkpoint.weights, checkpoint.path, device=device, dtype=dtype)
 
 
 def build_codec(checkpoint: CodecCheckpoint, device: torch.device) -> Codec:
     """The codec with the checkpoint's weights, in float32."""
-    with torch.device("meta"):
-        codec = Codec(checkpoint.config)
-    codec = _assign(codec, checkpoint.weights, checkpoint.path, device, torch.float32)
+    try:
+        with torch.device("meta"):
+            codec = Codec(checkpoint.config)
+    except (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise ModelError(
+            f"the configuration of {checkpoint.path} describes no codec that can be built: {one_line(error)}",
+            "Its configuration is damaged; fetch it again",
+        ) from error
+    codec = assign(codec, checkpoint.weights, checkpoint.path, device=device, dtype=torch.float32)
     for module in codec.modules():
         if isinstance(module, nn.LSTM):
             module.flatten_parameters()  # one block of memory, as cuDNN wants it
     return codec
-
-
-def _assign(model: Network, weights: Weights, path: Path, device: torch.device, dtype: torch.dtype) -> Network:
-    """Give a network built on `meta` its weights, tensor by tensor, after checking every name and shape."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"{name} is not expected" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"{name} has shape {list(found[name])} instead of {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        more = f" (and {len(problems) - 3} more problems)" if len(problems) > 3 else ""
-        raise ModelError(
-            f"{path} does not fit its own configuration: {'; '.join(problems[:3])}{more}",
-            "The file is damaged or of another kind of model; fetch it again",
-        )
-    model.load_state_dict({name: weight.to(device, dtype) for name, weight in weights.items()}, assign=True)
-    return model.eval().requires_grad_(False)
 
 
 # -- reading the released format --------------------------------------------------------------------------------------
@@ -147,15 +125,14 @@ def _assign(model: Network, weights: Weights, path: Path, device: torch.device, 
 
 def read_decoder(folder: Path) -> DecoderCheckpoint:
     """Read `state_dict.bin` of a checkpoint folder."""
-    path = folder / DECODER_FILE
-    package = _load_package(path)
-    settings = Settings.parse(package, path)
+    path, package = _read_part(folder, DECODER_FILE)
+    settings = Settings.parse(package.get("xp.cfg"), path)
     settings.require(SUPPORTED_DECODER)
-    weights = _rename_decoder(_best_state(package, path))
+    weights = _rename_decoder(as_weights(package.get("best_state"), path, "best_state"), path)
     projection = weights.get("text_projection.weight")
     if projection is None or projection.dim() != 2:
         raise ModelError(f"{path} has no text projection", "It is no MAGNeT checkpoint; choose another")
-    width = settings.integer("transformer_lm.dim")
+    width = settings.integer("transformer_lm.dim", least=4)  # two sines and two cosines
     config = DecoderConfig(
         width=width,
         heads=settings.integer("transformer_lm.num_heads"),
@@ -165,30 +142,31 @@ def read_decoder(folder: Path) -> DecoderCheckpoint:
         codes=settings.integer("transformer_lm.card"),
         text_width=projection.shape[1],
         span_length=settings.integer("masking.span_len"),
-        context=settings.integer("transformer_lm.subcodes_context"),
+        context=settings.integer("transformer_lm.subcodes_context", least=-1),
         clip_seconds=settings.number("dataset.segment_duration"),
         max_period=settings.number("transformer_lm.max_period", 10_000),  # the reference's default, seldom written
         position_scale=settings.number("transformer_lm.positional_scale", 1),  # likewise
     )
-    if config.heads < 1 or config.width % (2 * config.heads) or config.span_length < 1:
+    if config.width % 2 or config.width % config.heads:
         raise ModelError(
-            f"{path} has a width of {config.width}, {config.heads} heads and spans of {config.span_length}, "
-            "which do not go together",
+            f"{path} has a width of {config.width} and {config.heads} heads, which do not go together",
             "Its configuration is damaged; fetch it again",
         )
-    task: Task = "sound" if settings.value("solver", "") == "audio_magnet" else "music"
-    name = str(settings.value("conditioners.description.t5.name"))
-    return DecoderCheckpoint(path, config, TextConfig(name), task, weights)
+    task: Task = "sound" if settings.value("solver", None) == "audio_magnet" else "music"
+    text = TextConfig(settings.text("conditioners.description.t5.name"))
+    return DecoderCheckpoint(path, config, text, task, weights)
 
 
 def read_codec(folder: Path) -> CodecCheckpoint | CodecPointer:
     """Read `compression_state_dict.bin` of a checkpoint folder."""
-    path = folder / CODEC_FILE
-    package = _load_package(path)
+    path, package = _read_part(folder, CODEC_FILE)
     if "pretrained" in package:
         return CodecPointer(path, str(package["pretrained"]))
-    settings = Settings.parse(package, path)
+    settings = Settings.parse(package.get("xp.cfg"), path)
     settings.require(SUPPORTED_CODEC)
+    ratios = settings.value("seanet.ratios")
+    if not (isinstance(ratios, list) and ratios and all(isinstance(ratio, int) and ratio > 0 for ratio in ratios)):
+        raise ModelError(f"seanet.ratios in the configuration in {path} is {ratios!r}", "Fetch it again")
     config = CodecConfig(
         sample_rate=settings.integer("encodec.sample_rate"),
         channels=settings.integer("encodec.channels"),
@@ -196,53 +174,32 @@ def read_codec(folder: Path) -> CodecCheckpoint | CodecPointer:
         codes=settings.integer("rvq.bins"),
         dimension=settings.integer("seanet.dimension"),
         n_filters=settings.integer("seanet.n_filters"),
-        n_residual_layers=settings.integer("seanet.n_residual_layers"),
-        ratios=tuple(int(ratio) for ratio in settings.value("seanet.ratios")),
+        n_residual_layers=settings.integer("seanet.n_residual_layers", least=0),
+        ratios=tuple(ratios),
         kernel_size=settings.integer("seanet.kernel_size"),
         residual_kernel_size=settings.integer("seanet.residual_kernel_size"),
         last_kernel_size=settings.integer("seanet.last_kernel_size"),
         dilation_base=settings.integer("seanet.dilation_base"),
         compress=settings.integer("seanet.compress"),
-        lstm=settings.integer("seanet.lstm"),
+        lstm=settings.integer("seanet.lstm", least=0),
         causal=bool(settings.value("seanet.causal")),
-        pad_mode=str(settings.value("seanet.pad_mode")),
+        pad_mode=settings.text("seanet.pad_mode"),
         true_skip=bool(settings.value("seanet.true_skip")),
-        activation=str(settings.value("seanet.activation")),
-        activation_params=dict(settings.value("seanet.activation_params")),
+        activation=settings.text("seanet.activation"),
+        activation_params=settings.mapping("seanet.activation_params"),
         trim_right_ratio=settings.number("seanet.decoder.trim_right_ratio"),
         final_activation=settings.value("seanet.decoder.final_activation"),
     )
-    return CodecCheckpoint(path, config, _fold_weight_norm(_best_state(package, path)))
+    return CodecCheckpoint(
+        path, config, _fold_weight_norm(as_weights(package.get("best_state"), path, "best_state"), path)
+    )
 
 
-def _load_package(path: Path) -> Mapping[str, Any]:
-    """Read a file of torch.save, memory-mapped, with restricted unpickling and no way around it."""
+def _read_part(folder: Path, name: str) -> tuple[Path, Mapping[Any, Any]]:
+    path = folder / name
     if not path.is_file():
-        raise ModelError(
-            f"{path.parent} has no {path.name}", f"A checkpoint folder holds {DECODER_FILE} and {CODEC_FILE}"
-        )
-    try:
-        # Only the zip format, torch's own since 2020, can be memory-mapped.
-        package = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):
-            raise ModelError(
-                f"{path} is no plain checkpoint: it was refused, because reading it would run code",
-                "Get the file from its original source; do not load it with other tools",
-            ) from error
-        raise ModelError(f"{path} is not a checkpoint: {one_line(error)}", "Fetch it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise ModelError(f"cannot read {path}: {one_line(error)}", "The file is damaged; fetch it again") from error
-    if not isinstance(package, Mapping):
-        raise ModelError(f"{path} holds a {type(package).__name__}, not a checkpoint", "Choose another file")
-    return package
-
-
-def _best_state(package: Mapping[str, Any], path: Path) -> Weights:
-    state = package.get("best_state")
-    if not isinstance(state, Mapping) or not all(isinstance(weight, Tensor) for weight in state.values()):
-        raise ModelError(f"{path} has no weights (best_state)", "Use a checkpoint in the released format")
-    return dict(state)
+        raise ModelError(f"{folder} has no {name}", f"A checkpoint folder holds {DECODER_FILE} and {CODEC_FILE}")
+    return path, read_package(path)
 
 
 DECODER_NAMES = (
@@ -261,13 +218,15 @@ DECODER_NAMES = (
 )
 
 
-def _rename_decoder(state: Weights) -> Weights:
+def _rename_decoder(state: Weights, path: Path) -> Weights:
     """The released tensors under our names. Cross-attention's stacked projection is split: its inputs differ."""
     renamed: Weights = {}
     for name, weight in state.items():
         for pattern, replacement in DECODER_NAMES:
             name = re.sub(pattern, replacement, name)
         if name.endswith("cross_attention.in_proj_weight"):
+            if weight.dim() != 2 or weight.shape[0] % 3:
+                raise ModelError(f"{name} in {path} has shape {list(weight.shape)}", "Fetch it again")
             block, third = name.removesuffix("in_proj_weight"), weight.shape[0] // 3
             renamed[block + "query.weight"], renamed[block + "key_value.weight"] = weight[:third], weight[third:]
         else:
@@ -275,18 +234,22 @@ def _rename_decoder(state: Weights) -> Weights:
     return renamed
 
 
-def _fold_weight_norm(state: Weights) -> Weights:
+def _fold_weight_norm(state: Weights, path: Path) -> Weights:
     """Replace each pair of direction `weight_v` and length `weight_g` by the weight they stand for."""
     folded: Weights = {}
     for name, weight in state.items():
-        if name.endswith("weight_g"):
-            continue
-        if name.endswith("weight_v"):
-            length = state.get(name.removesuffix("v") + "g")
-            if length is not None:
-                folded[name.removesuffix("_v")] = torch._weight_norm(weight.float(), length.float(), 0)
-                continue
-        folded[name] = weight
+        block = name[:-2] if name.endswith(("weight_v", "weight_g")) else None
+        if block is None or not {f"{block}_v", f"{block}_g"} <= state.keys():
+            folded[name] = weight
+        elif name.endswith("_v"):
+            length = state[f"{block}_g"]
+            if weight.dim() < 2 or length.shape != (weight.shape[0], *[1] * (weight.dim() - 1)):
+                raise ModelError(
+                    f"{block}_g has shape {list(length.shape)} and {name} {list(weight.shape)} in {path}, "
+                    "which do not go together",
+                    "The file is damaged; fetch it again",
+                )
+            folded[block] = torch._weight_norm(weight.float(), length.float(), 0)
     return folded
 
 
@@ -298,14 +261,10 @@ def read_hugging_face_codec(folder: Path) -> CodecCheckpoint:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = _hugging_face_config(settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise ModelError(f"{folder} has no usable config.json: {one_line(error)}", "Fetch the codec again") from error
-    path = folder / "model.safetensors"
-    try:
-        state = load_file(path) if path.is_file() else dict(_load_package(folder / "pytorch_model.bin"))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"cannot read {path}: {one_line(error)}", "Fetch the codec again") from error
-    return CodecCheckpoint(path, config, _fold_weight_norm(_rename_hugging_face_codec(state)))
+    path, state = read_weights(folder)
+    return CodecCheckpoint(path, config, _fold_weight_norm(_rename_hugging_face_codec(state), path))
 
 
 def _hugging_face_config(settings: dict[str, Any]) -> CodecConfig:
@@ -357,70 +316,3 @@ def _rename_hugging_face_codec(state: Weights) -> Weights:
         module = "convtr" if layer and int(layer[1]) in transposed else "conv"
         renamed[name.replace(".conv.", f".{module}.{module}.")] = weight
     return renamed
-
-
-# -- the training configuration ---------------------------------------------------------------------------------------
-
-_REQUIRED = object()
-
-
-class Settings:
-    """A training configuration: YAML whose values may refer to others, as in `${encodec.causal}`.
-
-    References are resolved when a value is read, so those that nobody needs (`${oc.env:USER}`) are no problem.
-    """
-
-    def __init__(self, tree: Mapping[str, Any], path: Path) -> None:
-        self.tree = tree
-        self.path = path
-
-    @classmethod
-    def parse(cls, package: Mapping[str, Any], path: Path) -> Settings:
-        """Read the configuration of a checkpoint; ModelError when it has none."""
-        try:
-            tree = yaml.safe_load(package["xp.cfg"])
-        except (KeyError, AttributeError, TypeError, yaml.YAMLError) as error:
-            raise ModelError(f"{path} has no readable configuration (xp.cfg)", "Fetch it again") from error
-        if not isinstance(tree, Mapping):
-            raise ModelError(f"the configuration in {path} is not a mapping", "Fetch it again")
-        return cls(tree, path)
-
-    def value(self, key: str, default: Any = _REQUIRED, *, depth: int = 0) -> Any:
-        """The value at a dotted key, references resolved; ModelError when it is not there and has no default."""
-        node: Any = self.tree
-        for part in key.split("."):
-            if not isinstance(node, Mapping) or part not in node:
-                if default is _REQUIRED:
-                    raise ModelError(f"the configuration in {self.path} lacks {key}", "Use a MAGNeT checkpoint")
-                return default
-            node = node[part]
-        reference = re.fullmatch(r"\$\{([\w.]+)\}", node) if isinstance(node, str) else None
-        if reference is None:
-            return node
-        if depth > 10:
-            raise ModelError(f"{key} in the configuration in {self.path} refers to itself", "Fetch it again")
-        return self.value(reference[1], depth=depth + 1)
-
-    def number(self, key: str, default: Any = _REQUIRED) -> float:
-        """The value at a key as a float."""
-        value = self.value(key, default)
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise ModelError(
-                f"{key} in the configuration in {self.path} is {value!r}, not a number", "Fetch it again"
-            ) from None
-
-    def integer(self, key: str) -> int:
-        """The value at a key as a whole number."""
-        return int(self.number(key))
-
-    def require(self, supported: Mapping[str, Any]) -> None:
-        """Raise ModelError if a value differs from what is supported; a key that is absent is as in the reference."""
-        for key, wanted in supported.items():
-            found = self.value(key, wanted)
-            if found != wanted:
-                raise ModelError(
-                    f"{self.path} has {key} = {found!r}, which is not supported (only {wanted!r} is)",
-                    "Choose one of the MAGNeT checkpoints",
-                )

@@ -8,21 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
 from magnet_cli.errors import HubError, ModelError, UsageError, one_line
 from magnet_cli.registry import MODELS
+from magnet_cli.weights import WEIGHT_FILES
 
 MODEL_FILES = ("state_dict.bin", "compression_state_dict.bin")
 TEXT_FILES = ("config.json", "tokenizer.json")
 CODEC_FILES = ("config.json",)
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 UNKNOWN_LICENCE = "unknown"
@@ -45,6 +40,8 @@ def locate_model(model: str) -> ModelSource:
     Raises UsageError for a name that means nothing, ModelError for a folder that is no model, HubError when a
     download is needed and fails.
     """
+    if not model.strip():
+        raise UsageError("the model has no name", f"Choose one of {', '.join(MODELS)}, a folder or a Hub id")
     if model in MODELS:
         spec = MODELS[model]
         folder = _snapshot(spec.repository, MODEL_FILES)
@@ -107,19 +104,20 @@ def _snapshot(repository: str, files: Sequence[str], *, also_cached_as: str | No
         raise HubError(
             f"the Hub has no repository {repository}", "Check the name; a private one needs HF_TOKEN to be set"
         ) from error
-    except OfflineModeIsEnabled as error:
-        raise HubError(
-            f"{repository} is not in the cache and HF_HUB_OFFLINE is set", "Unset it once to download"
-        ) from error
     except OSError as error:
-        raise HubError(
-            f"{repository} is not in the cache and could not be downloaded: {one_line(error, 160)}",
-            "Check the network connection and try again, or give a folder with --model",
-        ) from error
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(f"{repository} has no {missing[0]}", "Choose a repository of the kind of facebook/magnet-*")
+        raise _unavailable(repository, one_line(error, 100)) from error
+    if not _is_whole(folder, files):  # the library falls back to what is cached, whole or not
+        raise _unavailable(repository, "some of its files")
     return folder
+
+
+def _unavailable(repository: str, what: str) -> HubError:
+    if constants.HF_HUB_OFFLINE:
+        return HubError(f"{repository} is not whole in the cache, and HF_HUB_OFFLINE is set", "Unset it to download")
+    return HubError(
+        f"{repository} is not whole in the cache and could not be downloaded: {what}",
+        "Check the name and the network connection, or give a folder with --model",
+    )
 
 
 def _cached(repository: str, files: Sequence[str]) -> Path | None:
@@ -128,7 +126,10 @@ def _cached(repository: str, files: Sequence[str]) -> Path | None:
         folder = Path(snapshot_download(repository, local_files_only=True))
     except (OSError, HFValidationError):
         return None
-    whole = all((folder / name).is_file() for name in files)
-    if files != MODEL_FILES:
-        whole = whole and any((folder / name).is_file() for name in WEIGHT_FILES)
-    return folder if whole else None
+    return folder if _is_whole(folder, files) else None
+
+
+def _is_whole(folder: Path, files: Sequence[str]) -> bool:
+    """Whether a folder has these files, and weights if they are not among them."""
+    weights = files == MODEL_FILES or any((folder / name).is_file() for name in WEIGHT_FILES)
+    return weights and all((folder / name).is_file() for name in files)

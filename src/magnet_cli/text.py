@@ -6,19 +6,19 @@ overflows in float16.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
+from magnet_cli.weights import Weights, assign, read_weights
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
 TRAINED_TOKENS = 512
@@ -26,7 +26,7 @@ TRAINED_TOKENS = 512
 # one-letter words comes near; what goes beyond is an oddity of Unicode, such as letters that stand for whole phrases.
 MOST_TOKENS = 10_240
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+EMBEDDINGS = "encoder.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,11 @@ class TextEncoder:
 
         Raises ModelError when a file is missing or damaged, or a tensor is missing or has the wrong shape.
         """
-        config = T5Config.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            model = T5EncoderModel(config)
-        weights = _encoder_weights(folder)
-        try:
-            model.load_state_dict(
-                {name: weight.to(device, torch.float32) for name, weight in weights.items()}, assign=True
-            )
-        except RuntimeError as error:
-            raise ModelError(
-                f"the text encoder in {folder} does not fit its config.json: {one_line(error)}", "Fetch it again"
-            ) from error
-        return cls(model.eval().requires_grad_(False), _read_tokenizer(folder))
+        model = _build(folder)
+        path, weights = read_weights(folder)
+        model = assign(model, _encoder_half(weights), path, device=torch.device(device), dtype=torch.float32)
+        model.set_input_embeddings(model.shared)  # one table under its two names
+        return cls(model, _read_tokenizer(folder))
 
     @property
     def width(self) -> int:
@@ -97,25 +89,27 @@ class TextEncoder:
         return TextStates(torch.nn.utils.rnn.pad_sequence(states, batch_first=True), [len(state) for state in states])
 
 
-def _encoder_weights(folder: Path) -> dict[str, Tensor]:
-    """The encoder's tensors among those of a whole T5, under the names T5EncoderModel uses."""
-    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise ModelError(f"no text encoder weights in {folder}", f"It must hold one of {', '.join(WEIGHT_FILES)}")
+def _build(folder: Path) -> T5EncoderModel:
+    """The encoder that config.json describes, without weights."""
+    path = folder / "config.json"
     try:
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {one_line(error)}", "Fetch it again") from error
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings["model_type"] != "t5":
+            raise ValueError(f"model_type is {settings['model_type']!r}, not 't5'")
+        with torch.device("meta"):
+            return T5EncoderModel(T5Config.from_dict(settings))
+    except Exception as error:  # the library checks little of what it is given, and fails in as many ways
+        raise ModelError(f"{path} describes no T5: {one_line(error)}", "Fetch the text encoder again") from error
+
+
+def _encoder_half(weights: Weights) -> Weights:
+    """The encoder's tensors among those of a whole T5. Its embeddings go by two names; files hold either or both."""
     encoder = {
         name: weight for name, weight in weights.items() if name.startswith("encoder.") or name == "shared.weight"
     }
-    if "shared.weight" not in encoder and "encoder.embed_tokens.weight" in encoder:
-        encoder["shared.weight"] = encoder["encoder.embed_tokens.weight"]
-    elif "shared.weight" in encoder:
-        encoder["encoder.embed_tokens.weight"] = encoder["shared.weight"]
+    for name, other in (("shared.weight", EMBEDDINGS), (EMBEDDINGS, "shared.weight")):
+        if other in encoder:
+            encoder.setdefault(name, encoder[other])
     return encoder
 
 

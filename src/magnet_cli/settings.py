@@ -1,0 +1,99 @@
+"""The training configuration inside a checkpoint: YAML whose values may refer to others, as in `${encodec.causal}`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from magnet_cli.errors import ModelError
+
+DEEPEST_REFERENCE = 10
+_REQUIRED = object()
+
+
+class Settings:
+    """Values by dotted key, each checked when it is read; ModelError for what is missing or of the wrong kind.
+
+    References are resolved then, too, so those that nobody needs (`${oc.env:USER}`) are no problem.
+    """
+
+    def __init__(self, tree: Mapping[str, Any], path: Path) -> None:
+        self.tree = tree
+        self.path = path
+
+    @classmethod
+    def parse(cls, text: object, path: Path) -> Settings:
+        """Read the configuration of the checkpoint at `path`; ModelError when it is no YAML mapping."""
+        try:
+            tree = yaml.safe_load(text) if isinstance(text, str) else None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ModelError(f"the configuration (xp.cfg) in {path} is no YAML", "Fetch it again") from error
+        if not isinstance(tree, Mapping):
+            raise ModelError(f"{path} has no configuration (xp.cfg) that is a mapping", "Fetch it again")
+        return cls(tree, path)
+
+    def value(self, key: str, default: Any = _REQUIRED, *, depth: int = 0) -> Any:
+        """The value at a key, references resolved."""
+        node: Any = self.tree
+        for part in key.split("."):
+            if not isinstance(node, Mapping) or part not in node:
+                if default is _REQUIRED:
+                    raise ModelError(f"the configuration in {self.path} lacks {key}", "Use a MAGNeT checkpoint")
+                return default
+            node = node[part]
+        reference = re.fullmatch(r"\$\{([\w.]+)\}", node) if isinstance(node, str) else None
+        if reference is None:
+            return node
+        if depth == DEEPEST_REFERENCE:
+            raise ModelError(f"{key} in the configuration in {self.path} refers to itself", "Fetch it again")
+        return self.value(reference[1], depth=depth + 1)
+
+    def number(self, key: str, default: Any = _REQUIRED) -> float:
+        """The value at a key as a positive, finite float."""
+        value = self.value(key, default)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise self._wrong(key, value, "a positive number")
+        return number
+
+    def integer(self, key: str, *, least: int = 1) -> int:
+        """The value at a key as a whole number of at least `least`."""
+        value = self.value(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self._wrong(key, value, f"a whole number of at least {least}")
+        return value
+
+    def text(self, key: str) -> str:
+        """The value at a key as a string."""
+        value = self.value(key)
+        if not isinstance(value, str) or not value:
+            raise self._wrong(key, value, "a text")
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """The value at a key as a dictionary."""
+        value = self.value(key)
+        if not isinstance(value, Mapping):
+            raise self._wrong(key, value, "a mapping")
+        return dict(value)
+
+    def require(self, supported: Mapping[str, Any]) -> None:
+        """Raise ModelError if a value differs from what is supported; one that is absent is as in the reference."""
+        for key, wanted in supported.items():
+            found = self.value(key, wanted)
+            if found != wanted:
+                raise ModelError(
+                    f"{self.path} has {key} = {found!r}, which is not supported (only {wanted!r} is)",
+                    "Choose one of the MAGNeT checkpoints",
+                )
+
+    def _wrong(self, key: str, value: Any, wanted: str) -> ModelError:
+        return ModelError(f"{key} in the configuration in {self.path} is {value!r}, not {wanted}", "Fetch it again")

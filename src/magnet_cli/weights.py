@@ -1,0 +1,98 @@
+"""Reading tensors from files, and giving them to a network: restricted, memory-mapped, strict."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from magnet_cli.errors import ModelError, one_line
+
+Weights = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
+
+# As `transformers` names them; the first is preferred.
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+# An error names this many tensors; a checkpoint of another kind may have hundreds that do not fit.
+NAMED_PROBLEMS = 3
+
+
+def read_package(path: Path) -> Mapping[Any, Any]:
+    """Read the dictionary in a file of torch.save, memory-mapped.
+
+    Unpickling is restricted to tensors and plain containers, with no way around it: ModelError for anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch remarks on pickles of other versions, and then reads or refuses them
+            # Only the zip format, torch's own since 2020, can be memory-mapped.
+            package = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to read the file without restrictions, which is what an attacker would like.
+        raise ModelError(
+            f"{path} is no plain checkpoint; it was refused, because reading anything else could run code",
+            "Get it again from its original source",
+        ) from error
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        raise ModelError(
+            f"{path} is damaged or no checkpoint ({type(error).__name__}: {one_line(error)})", "Fetch it again"
+        ) from error
+    if not isinstance(package, Mapping):
+        raise ModelError(f"{path} holds a {type(package).__name__}, not a checkpoint", "Choose another file")
+    return package
+
+
+def as_weights(state: object, path: Path, where: str) -> Weights:
+    """Check that these are named tensors; ModelError otherwise, which says `where` in the file they should be."""
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(weight, Tensor) for name, weight in state.items()
+    ):
+        raise ModelError(f"{path} has no named tensors in {where}", "Fetch it again")
+    return dict(state)
+
+
+def read_weights(folder: Path) -> tuple[Path, Weights]:
+    """The file of weights in a folder in Hugging Face format, and its tensors."""
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise ModelError(f"there are no weights in {folder}", f"It must have one of {', '.join(WEIGHT_FILES)}")
+    if path.suffix != ".safetensors":
+        return path, as_weights(read_package(path), path, "it")
+    try:
+        return path, load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {one_line(error)}", "The file is damaged; fetch it again") from error
+
+
+def assign(model: Network, weights: Weights, path: Path, *, device: torch.device, dtype: torch.dtype) -> Network:
+    """Give a network built on `meta` its weights, tensor by tensor, after checking every name and shape.
+
+    On the CPU, weights that are stored in `dtype` stay memory-mapped. `path` is for the error, a ModelError.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not expected" for name in found if name not in expected]
+    problems += [
+        f"{name} has shape {list(found[name])} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - NAMED_PROBLEMS} more problems)" if len(problems) > NAMED_PROBLEMS else ""
+        raise ModelError(
+            f"{path} does not fit its configuration: {'; '.join(problems[:NAMED_PROBLEMS])}{more}",
+            "The file is damaged or of another kind of model; fetch it again",
+        )
+    model.load_state_dict({name: weight.to(device, dtype) for name, weight in weights.items()}, assign=True)
+    return model.eval().requires_grad_(False)
