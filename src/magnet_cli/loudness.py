@@ -74,7 +74,7 @@ class Normalized:
     """A waveform at its new level.
 
     waveform  float32 [C, L]
-    before    measured on what came in; for "loudness" without its constant offset
+    before    measured on what came in
     after     measured on `waveform`
     gain_db   gain applied to the whole clip, before the limiter
     limited   the limiter lowered some part of it
@@ -105,13 +105,10 @@ def normalize(waveform: NDArray[Any], sample_rate: int, config: OutputConfig) ->
     "loudness": gain to `config.lufs`, then a limiter that keeps the true peak at or below `config.true_peak`, and more
     gain for what it takes. Where both cannot hold, the ceiling wins and `reached` is False. Silence (below the gate of
     -70 LUFS) is not amplified: it is the standard's own border between a quiet sound and none, and bounds the gain.
-    A constant offset goes first, where it is worth it: nobody hears it, but it uses up the room below the ceiling.
     "peak": gain alone, so that the true peak is `config.true_peak`. "none": only measured.
     Raises NumericsError for values that are not finite.
     """
     checked = _checked(waveform)
-    if config.normalize == "loudness" and checked.size:
-        checked = _without_offset(checked, sample_rate)
     peaks = _true_peaks(checked)
     before = Loudness(_integrated(checked, sample_rate), _peak_db(peaks))
     if config.normalize == "none":
@@ -119,6 +116,24 @@ def normalize(waveform: NDArray[Any], sample_rate: int, config: OutputConfig) ->
     if config.normalize == "loudness" and before.lufs is not None:
         return _to_loudness(checked, sample_rate, config, before=before, peaks=peaks)
     return _to_peak(checked, sample_rate, config, before=before)
+
+
+def remove_offset(waveform: NDArray[Any], sample_rate: int) -> NDArray[Any]:
+    """A waveform [C, L] less each channel's constant offset: nobody hears it, but it uses up the room below a ceiling.
+
+    What counts is a mean of more than OFFSET of the peak that is there at both ends, too. A slow swell has a mean as
+    well, and taking that away would make a click of the silence around it.
+    """
+    if waveform.size == 0 or not np.isfinite(waveform).all():
+        return waveform
+    edge = max(1, round(0.050 * sample_rate))
+    offset, first, last = (
+        part.mean(axis=1, keepdims=True, dtype=np.float64)
+        for part in (waveform, waveform[:, :edge], waveform[:, -edge:])
+    )
+    constant = (np.abs(first - offset) < np.abs(first)) & (np.abs(last - offset) < np.abs(last))
+    offset[~constant | (np.abs(offset) <= OFFSET * np.abs(waveform).max())] = 0.0
+    return (waveform - offset).astype(waveform.dtype) if offset.any() else waveform
 
 
 def trim(waveform: NDArray[Any], sample_rate: int, duration: float | None) -> NDArray[Any]:
@@ -161,21 +176,6 @@ def _checked(waveform: NDArray[Any]) -> Waveform:
             "Try --dtype float32, or another seed",
         )
     return checked
-
-
-def _without_offset(waveform: Waveform, sample_rate: int) -> Waveform:
-    """A waveform [C, L] less each channel's mean, where that is more than OFFSET of the peak and there at both ends.
-
-    At the ends, because a slow swell has a mean, too: taking it away would make a click of the silence around it.
-    """
-    edge = max(1, round(0.050 * sample_rate))
-    offset, first, last = (
-        part.mean(axis=1, keepdims=True, dtype=np.float64)
-        for part in (waveform, waveform[:, :edge], waveform[:, -edge:])
-    )
-    constant = (np.abs(first - offset) < np.abs(first)) & (np.abs(last - offset) < np.abs(last))
-    offset[~constant | (np.abs(offset) <= OFFSET * np.abs(waveform).max())] = 0.0
-    return np.asarray((waveform - offset).astype(np.float32)) if offset.any() else waveform
 
 
 def _integrated(waveform: Waveform, sample_rate: int) -> float | None:

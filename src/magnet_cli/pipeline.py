@@ -32,7 +32,7 @@ from magnet_cli.codec import Codec
 from magnet_cli.config import OutputConfig, RuntimeConfig, SamplingConfig, Subtype, Task, default_sampling
 from magnet_cli.decode import Known, Step, check_steps, decode
 from magnet_cli.errors import DeviceError, MagnetWarning, ModelError, UsageError, one_line
-from magnet_cli.loudness import Normalized, normalize, trim
+from magnet_cli.loudness import Normalized, normalize, remove_offset, trim
 from magnet_cli.prompts import Job, plan
 from magnet_cli.registry import DEFAULT_MODEL
 from magnet_cli.text import TextEncoder
@@ -231,6 +231,8 @@ class Pipeline:
 
     def _finish(self, waveform: NDArray[np.float32], output: OutputConfig) -> Normalized:
         """Trim and normalize a waveform [C, L]."""
+        if output.normalize == "loudness":
+            waveform = remove_offset(waveform, self.info.sample_rate)
         # Whole spans can make a clip a few frames shorter than its nominal length; asking for that is no error.
         if output.duration is not None and output.duration < waveform.shape[-1] / self.info.sample_rate:
             waveform = trim(waveform, self.info.sample_rate, output.duration)

@@ -43,10 +43,10 @@ def read_package(path: Path) -> Mapping[Any, Any]:
             f"{path} is no plain checkpoint; it was refused, because reading anything else could run code",
             "Get it again from its original source",
         ) from error
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        raise ModelError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}: {one_line(error)})", "Fetch it again"
-        ) from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", "Check the file and its permissions") from error
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes, none of them telling
+        raise ModelError(f"{path} is damaged, or no checkpoint at all", "Fetch it again") from error
     if not isinstance(package, Mapping):
         raise ModelError(f"{path} holds a {type(package).__name__}, not a checkpoint", "Choose another file")
     return package
