@@ -62,7 +62,7 @@ def magnet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], t
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from magnet_cli.cli import main; main()", *arguments]
+    return [sys.executable, "-m", "magnet_cli", *arguments]
 
 
 def files(folder: Path) -> list[str]:

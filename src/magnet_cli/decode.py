@@ -163,7 +163,9 @@ def _decode_codebook(
 def _check_finite(logits: Tensor, codebook: int, step: int, model: MaskedTransformer) -> None:
     if not torch.isfinite(logits).all():
         dtype = str(model.dtype).removeprefix("torch.")
-        remedy = "The weights are damaged" if dtype == "float32" else "Try --dtype float32 (or bfloat16)"
+        remedy = (
+            "The weights are damaged; fetch them again" if dtype == "float32" else "Try --dtype float32 (or bfloat16)"
+        )
         raise NumericsError(
             f"the model computed values that are not finite: codebook {codebook}, step {step}, {dtype}", remedy
         )

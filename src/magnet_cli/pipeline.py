@@ -218,6 +218,7 @@ class Pipeline:
             waveforms = self.codec.decode(codes).cpu().numpy()  # [B, C, L]
             clock.lap("codec")
         for row, job in enumerate(jobs):
+            clock.start()
             audio = self._finish(waveforms[row], output)
             clock.lap("loudness")
             yield Clip(
@@ -254,6 +255,10 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Leave out the time until now."""
         self._started = time.perf_counter()
 
     def lap(self, stage: str) -> None:
@@ -297,6 +302,12 @@ def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
 
 
 def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:
+    """Raise ModelError unless the two halves of a checkpoint go together."""
+    if decoder.config.clip_seconds * codec.config.frame_rate < decoder.config.span_length:
+        raise ModelError(
+            f"a clip of {decoder.path} lasts {decoder.config.clip_seconds:g} s, less than one span",
+            "Its configuration is damaged; fetch it again",
+        )
     if codec.config.codebooks < decoder.config.codebooks or codec.config.codes != decoder.config.codes:
         raise ModelError(
             f"{decoder.path} writes {decoder.config.codebooks} codebooks of {decoder.config.codes} codes, but "
@@ -310,8 +321,11 @@ def _memory_errors(device: torch.device, purpose: str) -> Iterator[None]:
     """Turn running out of memory into a DeviceError with a remedy."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has an exception for GPUs; on the CPU only the message tells.
+        if isinstance(error, RuntimeError) and not (
+            isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+        ):
             raise
         raise DeviceError(
             f"not enough memory on {device} {purpose}: {one_line(error, 120)}",
