@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
-from magnet_cli import hub
+from magnet_cli import cache as cache_module
+from magnet_cli import hub, transfer
 from magnet_cli.errors import HubError, MagnetError, ModelError, UsageError
 from magnet_cli.registry import MODELS
+from magnet_cli.weights import WEIGHT_FILES
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 OTHER_HASH = "f" * 40
@@ -115,7 +118,7 @@ def test_an_empty_name_is_not_the_current_folder() -> None:
 def test_a_short_name_goes_before_a_folder_of_that_name(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot = put(cache, "facebook/magnet-small-10secs", *hub.MODEL_FILES)
+    snapshot = put(cache, "facebook/magnet-small-10secs", *cache_module.MODEL_FILES)
     (tmp_path / "magnet-small-10secs").mkdir()
     monkeypatch.chdir(tmp_path)
     assert hub.locate_model("magnet-small-10secs").folder == snapshot
@@ -128,25 +131,25 @@ def test_a_short_name_goes_before_a_folder_of_that_name(
 @pytest.mark.parametrize("name", MODELS)
 def test_a_cached_model_is_found_by_its_short_name(cache: Path, name: str) -> None:
     spec = MODELS[name]
-    snapshot = put(cache, spec.repository, *hub.MODEL_FILES, "README.md")
+    snapshot = put(cache, spec.repository, *cache_module.MODEL_FILES, "README.md")
     assert hub.locate_model(name) == hub.ModelSource(name, snapshot, spec.repository, HASH, "CC-BY-NC-4.0")
 
 
 def test_a_cached_model_is_found_by_its_hub_id(cache: Path) -> None:
     repository = "facebook/magnet-medium-30secs"
-    snapshot = put(cache, repository, *hub.MODEL_FILES)
+    snapshot = put(cache, repository, *cache_module.MODEL_FILES)
     assert hub.locate_model(repository) == hub.ModelSource(repository, snapshot, repository, HASH, "CC-BY-NC-4.0")
 
 
 def test_a_cached_model_of_someone_else_is_found_by_its_hub_id(cache: Path) -> None:
-    snapshot = put(cache, "someone/their.model", *hub.MODEL_FILES)
+    snapshot = put(cache, "someone/their.model", *cache_module.MODEL_FILES)
     source = hub.locate_model("someone/their.model")
     assert (source.folder, source.licence) == (snapshot, hub.UNKNOWN_LICENCE)
 
 
 def test_the_revision_is_what_the_cache_calls_main(cache: Path) -> None:
-    put(cache, "facebook/magnet-small-10secs", *hub.MODEL_FILES)
-    snapshot = put(cache, "facebook/magnet-small-10secs", *hub.MODEL_FILES, commit=OTHER_HASH)
+    put(cache, "facebook/magnet-small-10secs", *cache_module.MODEL_FILES)
+    snapshot = put(cache, "facebook/magnet-small-10secs", *cache_module.MODEL_FILES, commit=OTHER_HASH)
     source = hub.locate_model("magnet-small-10secs")
     assert (source.folder, source.revision) == (snapshot, OTHER_HASH)
 
@@ -181,7 +184,7 @@ def test_a_model_that_is_cached_in_part_is_not_taken(cache: Path, present: tuple
 
 
 def test_a_link_to_a_lost_blob_is_no_file(cache: Path) -> None:
-    snapshot = put(cache, "facebook/magnet-small-10secs", *hub.MODEL_FILES)
+    snapshot = put(cache, "facebook/magnet-small-10secs", *cache_module.MODEL_FILES)
     (snapshot / "state_dict.bin").resolve().unlink()
     with pytest.raises(HubError, match="facebook/magnet-small-10secs"):
         hub.locate_model("magnet-small-10secs")
@@ -266,6 +269,81 @@ def test_a_codec_that_is_cached_in_part_is_not_taken(cache: Path, tmp_path: Path
     put(cache, "facebook/encodec_32khz", *present)
     with pytest.raises(HubError, match="facebook/encodec_32khz"):
         hub.locate_codec(tmp_path, "facebook/encodec_32khz")
+
+
+@pytest.mark.parametrize("lost", [None, 1, 2])
+def test_shards_count_when_all_are_there(cache: Path, tmp_path: Path, lost: int | None) -> None:
+    snapshot = put(
+        cache, "a/b", "config.json", cache_module.SHARDS, "model-00001-of-00002.safetensors", "2.safetensors"
+    )
+    (snapshot / cache_module.SHARDS).unlink()
+    (snapshot / cache_module.SHARDS).write_text(
+        '{"weight_map": {"x": "model-00001-of-00002.safetensors", "y": "2.safetensors", "z": "2.safetensors"}}'
+    )
+    if lost:
+        (snapshot / ("model-00001-of-00002.safetensors", "2.safetensors")[lost - 1]).unlink()
+    assert cache_module.cached("a/b", cache_module.CODEC) == (None if lost else snapshot)
+
+
+def test_an_index_that_is_none_is_no_weights(cache: Path) -> None:
+    snapshot = put(cache, "a/b", "config.json", cache_module.SHARDS)
+    for content in ("", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {}}', '{"weight_map": {"a": []}}'):
+        (snapshot / cache_module.SHARDS).unlink()
+        (snapshot / cache_module.SHARDS).write_text(content)
+        assert cache_module.cached("a/b", cache_module.CODEC) is None
+
+
+def test_weights_have_the_names_that_are_read() -> None:
+    assert (cache_module.SAFETENSORS, cache_module.PICKLE) == WEIGHT_FILES
+
+
+# -- content and its hash ---------------------------------------------------------------------------------------------
+
+
+def fill(cache: Path, repository: str = "a/b") -> tuple[transfer.Plan, dict[str, bytes]]:
+    """A plan whose files are in the cache as content only, not yet under their names."""
+    contents = {"state_dict.bin": b"large" * 1000, "config.json": b"{}", "deep/file": b""}
+    digests = {
+        "state_dict.bin": hashlib.sha256(contents["state_dict.bin"]).hexdigest(),
+        "config.json": hashlib.sha1(b"blob 2\0{}").hexdigest(),
+        "deep/file": hashlib.sha1(b"blob 0\0").hexdigest(),
+    }
+    storage = cache_module.storage_folder(repository)
+    (storage / "blobs").mkdir(parents=True)
+    for name, content in contents.items():
+        (storage / "blobs" / digests[name]).write_bytes(content)
+    files = tuple(transfer.RemoteFile(name, len(contents[name]), digests[name], False) for name in contents)
+    return transfer.Plan(repository, HASH, "main", storage, files), contents
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_content_that_is_there_is_not_fetched_again(cache: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(self: Path, target: str) -> None:
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+    plan, contents = fill(cache)
+    steps: list[int] = []
+    result = transfer.download(plan, progress=steps.append)
+    assert {name: (result.folder / name).read_bytes() for name in result.files} == contents
+    assert (steps[0], steps[-1]) == (0, plan.missing_size)
+    assert (result.folder / "config.json").is_symlink() == links
+    assert cache_module.cached("a/b", cache_module.Wanted(tuple(contents))) == result.folder
+    assert cache_module.damaged(result.folder) == []
+
+
+def test_damage_is_found_and_taken_out(cache: Path) -> None:
+    plan, _ = fill(cache)
+    folder = transfer.download(plan).folder
+    (folder / "state_dict.bin").resolve().write_bytes(b"Large" * 1000)
+    (folder / "deep" / "file").resolve().unlink()
+    damaged = cache_module.damaged(folder)
+    assert sorted(damaged) == ["deep/file", "state_dict.bin"]
+    cache_module.discard(folder, damaged)
+    assert sorted(path.name for path in plan.storage.glob("blobs/*")) == [plan.files[1].hash]
+    assert cache_module.damaged(folder) == []
+    assert cache_module.cached("a/b", cache_module.MODEL) is None
 
 
 def test_every_error_has_a_hint(cache: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 import zipfile
@@ -20,6 +21,7 @@ Weights = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
 # As `transformers` names them; the first is preferred.
+SHARD_INDEX = "model.safetensors.index.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # An error names this many tensors; a checkpoint of another kind may have hundreds that do not fit.
 NAMED_PROBLEMS = 3
@@ -63,13 +65,33 @@ def as_weights(state: object, path: Path, where: str) -> Weights:
 
 def read_weights(folder: Path) -> tuple[Path, Weights]:
     """The file of weights in a folder in Hugging Face format, and its tensors."""
+    if (folder / SHARD_INDEX).is_file() and not (folder / WEIGHT_FILES[0]).is_file():
+        return folder / SHARD_INDEX, _read_shards(folder / SHARD_INDEX)
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise ModelError(f"there are no weights in {folder}", f"It must have one of {', '.join(WEIGHT_FILES)}")
     if path.suffix != ".safetensors":
         return path, as_weights(read_package(path), path, "it")
+    return path, read_safetensors(path)
+
+
+def _read_shards(index: Path) -> Weights:
+    """The tensors of a model that is split over several safetensors files, which its index names."""
     try:
-        return path, load_file(path)
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        paths = [index.parent / Path(name).name for name in names]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is damaged", "Fetch it again") from error
+    weights: Weights = {}
+    for path in paths:
+        weights |= read_safetensors(path)
+    return weights
+
+
+def read_safetensors(path: Path) -> Weights:
+    """The tensors in a safetensors file, memory-mapped."""
+    try:
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {one_line(error)}", "The file is damaged; fetch it again") from error
 

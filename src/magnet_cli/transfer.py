@@ -1,0 +1,415 @@
+"""Downloads from the Hub into its cache: planned, pinned to a commit, resumable, verified.
+
+The library's own loop is not used for file bodies: since 2.0 it deletes what it has of a file when a download breaks
+off. Here an unfinished file stays as `blobs/HASH.incomplete` and is continued, and it becomes part of the cache only
+once its hash is right. Requests, headers, tokens, locks and error classes are the library's.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from huggingface_hub import constants
+
+from magnet_cli.cache import HASH, PICKLE, SAFETENSORS, SHARD, SHARDS, Wanted, is_intact, snapshot, storage_folder
+from magnet_cli.errors import HubError, MagnetError, OutputError, one_line
+
+FIRST_ANSWER = 8  # seconds; HF_HUB_ETAG_TIMEOUT goes before it
+# How often, and for how many seconds, to try without a new byte. A server that hangs in the middle is so asked twice,
+# with the library's timeout of 10 s between two pieces (HF_HUB_DOWNLOAD_TIMEOUT).
+ATTEMPTS, PATIENCE = 3, 12
+SLOWEST = 10_000  # bytes per second that count as something new: some proxies pass the first bytes on and fall silent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: its size in bytes, its hash, and whether the cache has it."""
+
+    name: str
+    size: int
+    hash: str
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a download will fetch. `revision` is the commit that `reference` (normally main) stood for."""
+
+    repository: str
+    revision: str
+    reference: str
+    storage: Path
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the files will be."""
+        return self.storage / "snapshots" / self.revision
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def missing_size(self) -> int:
+        """Bytes of the files that are not in the cache, those begun before included."""
+        return sum(file.size for file in self.files if not file.cached)
+
+    def partial(self, file: RemoteFile) -> Path:
+        """Where a file is while it is unfinished."""
+        return self.storage / "blobs" / f"{file.hash}.incomplete"
+
+
+@dataclass(frozen=True)
+class Download:
+    """Files of a repository, all of one commit, in the cache: name -> size in bytes."""
+
+    repository: str
+    revision: str
+    folder: Path
+    files: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Access:
+    """How models are looked for.
+
+    cache_dir: instead of the Hub cache (HF_HUB_CACHE, HF_HOME). offline: make no request; HF_HUB_OFFLINE sets it too.
+    progress: called during a download with its plan and the bytes done of `plan.missing_size`, first with 0.
+    """
+
+    cache_dir: Path | None = None
+    offline: bool = False
+    progress: Callable[[Plan, int], None] | None = None
+
+
+DEFAULT_ACCESS = Access()
+
+
+# -- planning a download ----------------------------------------------------------------------------------------------
+
+
+def plan_download(
+    repository: str,
+    wanted: Wanted,
+    access: Access = DEFAULT_ACCESS,
+    *,
+    revision: str = "main",
+    model: str | None = None,
+) -> Plan:
+    """Ask the Hub, in one request, for the commit and for sizes and hashes of the wanted files.
+
+    Raises HubError, offline too: that one names the files missing in the cache. model: whose they are, for messages.
+    """
+    if access.offline or constants.HF_HUB_OFFLINE:
+        raise _offline(repository, wanted, access, model)
+    from huggingface_hub import HfApi
+
+    seconds: float = constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else FIRST_ANSWER
+    api = HfApi(library_name="magnet-cli")
+
+    def ask() -> Any:
+        return api.model_info(repository, revision=revision, files_metadata=True, timeout=seconds)
+
+    with _errors(repository, f"revision {revision}"):
+        info = _persistently(lambda: _within(seconds, ask))
+    storage = storage_folder(repository, access.cache_dir)
+    files = {file.rfilename: file for file in info.siblings or ()}
+    chosen = []
+    for name in _select(repository, wanted, files):
+        # Hashes become file names: nothing else may come in.
+        size, digest = files[name].size, files[name].lfs.sha256 if files[name].lfs else files[name].blob_id
+        if size is None or not (HASH.fullmatch(digest or "") and HASH.fullmatch(info.sha or "")):
+            raise HubError(f"{constants.ENDPOINT} gives no size and hash of {name}", "Check HF_ENDPOINT")
+        pointer = storage / "snapshots" / info.sha / name
+        chosen.append(RemoteFile(name, size, digest, pointer.is_file() and pointer.stat().st_size == size))
+    return Plan(repository, info.sha, revision, storage, tuple(chosen))
+
+
+def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str, Any]) -> list[str]:
+    """The names to fetch of those available; HubError if something is not among them."""
+    names = [*wanted.files, *(name for name in wanted.optional if name in available)]
+    if wanted.weights:
+        shards = [SHARDS, *sorted(name for name in available if SHARD.fullmatch(name))]
+        best = next((name for name in (SAFETENSORS, SHARDS, PICKLE) if name in available), SAFETENSORS)
+        names += shards if best == SHARDS else [best]
+    for name in names:
+        if name not in available:
+            raise HubError(f"{repository} on the Hub has no {name}", "Choose a repository of the right kind of model")
+    return names
+
+
+def _offline(repository: str, wanted: Wanted, access: Access, model: str | None) -> HubError:
+    missing = wanted.missing(snapshot(repository, access.cache_dir) or Path(os.devnull))
+    return HubError(
+        f"offline, and the cache has no {' and no '.join(missing)} of {repository}"
+        if missing
+        else f"offline, and {repository} cannot be compared with the Hub",
+        f"On a connected machine run `magnet models download {model or repository}`, or go online",
+    )
+
+
+# -- downloading ------------------------------------------------------------------------------------------------------
+
+
+def download(plan: Plan, *, progress: Callable[[int], None] | None = None) -> Download:
+    """Fetch what the cache lacks of a plan, going on where an earlier run stopped. Parallel runs share the work.
+
+    progress: called with the bytes done of `plan.missing_size`. Raises HubError; OutputError if the disk is full or
+    cannot be written.
+    """
+    report = progress or (lambda done: None)
+    with _errors(plan.repository, "the cache"):
+        _check_space(plan)
+    done = 0
+    report(done)
+    for file in plan.files:
+        if file.cached:
+            continue
+        with _errors(plan.repository, file.name):
+            _obtain_file(plan, file, lambda have, before=done: report(before + have))  # type: ignore[misc]
+        done += file.size
+        report(done)
+    if not HASH.fullmatch(plan.reference):
+        with _errors(plan.repository, "the cache"):  # only now: until all is there, an older snapshot stays in use
+            reference = plan.storage / "refs" / plan.reference
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            temporary = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")
+            temporary.write_text(plan.revision, encoding="ascii")
+            temporary.replace(reference)
+    return Download(plan.repository, plan.revision, plan.folder, {file.name: file.size for file in plan.files})
+
+
+def _check_space(plan: Plan) -> None:
+    """Raise OutputError unless the disk has room for what is missing."""
+    plan.storage.mkdir(parents=True, exist_ok=True)
+    partials = [plan.partial(file) for file in plan.files if not file.cached]
+    needed = plan.missing_size - sum(_size(path) for path in partials)
+    free = shutil.disk_usage(plan.storage).free
+    if needed > free:
+        raise OutputError(
+            f"{plan.repository} needs {_megabytes(needed)} more, but {plan.storage.parent} has {_megabytes(free)} free",
+            "Make room, or choose another place with --cache-dir or HF_HOME",
+        )
+
+
+def _obtain_file(plan: Plan, file: RemoteFile, report: Callable[[int], None]) -> None:
+    """Bring one file into the cache, under the library's own lock."""
+    blob, partial, pointer = plan.storage / "blobs" / file.hash, plan.partial(file), plan.folder / file.name
+    for folder in (blob.parent, pointer.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = plan.storage.parent / ".locks" / plan.storage.name / f"{file.hash}.lock"
+    with _locked(lock, while_waiting=lambda: report(_size(partial))):
+        if not blob.is_file() or _size(blob) != file.size:  # else another run or another revision has brought it
+            _fetch(plan, file, partial, report)
+            if not is_intact(partial, file.hash):
+                partial.unlink()
+                raise HubError(
+                    f"{file.name} of {plan.repository} arrived damaged (its hash is wrong) and was deleted",
+                    "Run the same command again",
+                )
+            partial.replace(blob)
+        pointer.unlink(missing_ok=True)
+        try:
+            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError:  # Windows wants a privilege for links; the library moves the file too
+            blob.replace(pointer)
+
+
+def _fetch(plan: Plan, file: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
+    """Complete an unfinished file."""
+    with partial.open("ab") as target:
+        if target.tell() > file.size:
+            target.truncate(0)
+            target.seek(0)
+        while target.tell() < file.size:
+            _persistently(lambda: _receive(plan, file, target, report), target.tell)
+
+
+def _receive(plan: Plan, file: RemoteFile, target: BinaryIO, report: Callable[[int], None]) -> None:
+    """Append what the server sends from where the target ends."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+    url = hf_hub_url(plan.repository, file.name, revision=plan.revision)
+    headers = build_hf_headers(library_name="magnet-cli") | {"Accept-Encoding": "identity"}
+    if target.tell():
+        headers["Range"] = f"bytes={target.tell()}-"
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT  # between two pieces, not for the whole
+    with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+        if response.is_error:
+            response.read()
+        hf_raise_for_status(response)
+        if response.status_code != 206:  # all of it, whatever was asked for
+            target.truncate(0)
+            target.seek(0)
+        for piece in response.iter_bytes():
+            target.write(piece)
+            report(min(target.tell(), file.size))
+            if target.tell() > file.size:
+                return
+    if target.tell() < file.size:
+        raise ConnectionError("the answer ended early")
+
+
+@contextmanager
+def _locked(path: Path, *, while_waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock, calling `while_waiting` every second until it is free."""
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(WeakFileLock(path, timeout=1))
+                break
+            except Timeout:
+                while_waiting()
+        yield
+
+
+# -- what can go wrong ------------------------------------------------------------------------------------------------
+
+
+def _within(seconds: float, ask: Callable[[], T]) -> T:
+    """The answer, or TimeoutError: a name server, and every address of a host, have a timeout of their own."""
+    answers: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
+
+    def work() -> None:
+        try:
+            answers.put((ask(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]
+
+
+def _persistently(attempt: Callable[[], T], position: Callable[[], int] | None = None) -> T:
+    """Try again after failures that may pass, as long as that brings something new.
+
+    position: how far a transfer is. Without one it is a first contact, and only an answer is worth a second attempt.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, as the library has it
+    reached, since, tries = position() if position else 0, time.monotonic(), 0
+    while True:
+        try:
+            return attempt()
+        except (http_error, ConnectionError) as error:
+            new = position() - reached if position else 0
+            progress = new > SLOWEST * (time.monotonic() - since)
+            if progress:
+                reached, since, tries = reached + new, time.monotonic(), 0
+            status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+            passing = position is not None if status is None else status in (408, 429, 500, 502, 503, 504)
+            delay, tries = _retry_after(error) or (0 if progress else 2**tries), tries + 1
+            if not passing or tries == ATTEMPTS or time.monotonic() - since + delay > PATIENCE:
+                raise
+            time.sleep(delay)
+
+
+def _retry_after(error: Exception) -> int | None:
+    """Seconds that a server asks to wait."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    found = re.fullmatch(r"\d+", headers.get("retry-after", "")) or re.search(
+        r"(?<=;t=)\d+", headers.get("ratelimit", "")
+    )
+    return int(found[0]) if found else None
+
+
+@contextmanager
+def _errors(repository: str, what: str) -> Iterator[None]:
+    """Turn every failure of the library, the network and the disk into a MagnetError of one line."""
+    try:
+        yield
+    except MagnetError:
+        raise
+    except Exception as error:
+        kinds = {kind.__name__ for kind in type(error).__mro__}  # the library changes between httpx and httpx2
+        if "HfHubHTTPError" in kinds:
+            raise _refused(error, kinds, repository, what) from error
+        if "HFValidationError" in kinds:
+            raise HubError(f"the Hub has no repository {repository}: no Hub id looks like that", "Check it") from error
+        if kinds & {"HTTPError", "ConnectionError", "TimeoutError"}:
+            raise _disconnected(error, kinds, repository, what) from error
+        if isinstance(error, OSError):
+            where = f" to {error.filename}" if error.filename else ""
+            raise OutputError(
+                f"cannot write {what} of {repository}{where}: {error.strerror}",
+                "Make room or check the permissions, or choose another place with --cache-dir or HF_HOME",
+            ) from error
+        if isinstance(error, (ValueError, TypeError, LookupError)):
+            raise HubError(
+                f"{constants.ENDPOINT} does not answer like the Hub: {one_line(error, 100).rstrip('.')}",
+                "Check HF_ENDPOINT, and whether the network wants a login in a browser first",
+            ) from error
+        raise
+
+
+def _disconnected(error: Exception, kinds: set[str], repository: str, what: str) -> HubError:
+    """The HubError for a connection that does not come about, or breaks."""
+    again = "Run the same command again: it goes on where this one stopped"
+    if "ReadTimeout" in kinds:
+        return HubError(f"{constants.ENDPOINT} fell silent at {what} of {repository}", again)
+    reason = one_line(error, 100).rstrip(".")
+    if kinds & {"TimeoutError", "TimeoutException", "ConnectError", "ProxyError", "UnsupportedProtocol"}:
+        return HubError(
+            f"cannot reach {constants.ENDPOINT} for {what} of {repository}: {reason}",
+            "Check the network connection, the proxy and HF_ENDPOINT, and run the same command again",
+        )
+    return HubError(f"the connection broke off at {what} of {repository}: {reason}", again)
+
+
+def _refused(error: Any, kinds: set[str], repository: str, what: str) -> HubError:
+    """The HubError for an answer that is none."""
+    status = error.response.status_code
+    if "GatedRepoError" in kinds or status == 403:
+        return HubError(f"access to {repository} is restricted", "Accept its terms on the Hub and set HF_TOKEN")
+    if "credentials" in error.response.headers.get("x-error-message", ""):
+        return HubError(f"the Hub does not accept the token for {repository}", "Renew HF_TOKEN, or unset it")
+    if "RepositoryNotFoundError" in kinds or status == 401:  # it answers alike what is missing and what is private
+        hint = "Check the name; a private one needs HF_TOKEN to be set"
+        return HubError(f"the Hub has no repository {repository}, or does not show it ({status})", hint)
+    if status == 404:
+        return HubError(f"{repository} on the Hub has no {what} (404)", "Check the name, HF_ENDPOINT and the proxy")
+    if status == 429:
+        seconds = _retry_after(error)
+        wait = f"{seconds} seconds" if seconds else "some minutes"
+        return HubError(
+            f"the Hub answers {what} of {repository} with 429, too many requests",
+            f"Wait {wait} and run the same command again; with HF_TOKEN set, more is allowed",
+        )
+    if status >= 500:
+        hint = "The trouble is on its side: run the same command again later"
+        return HubError(f"the Hub answers {what} of {repository} with error {status}", hint)
+    return HubError(f"the Hub refuses {what} of {repository} with {status}", "Check HF_ENDPOINT and HF_TOKEN")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
