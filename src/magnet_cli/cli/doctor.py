@@ -1,0 +1,391 @@
+"""`magnet doctor`: what is installed here, what it can use, and what to do about what is wrong.
+
+Each check stands alone: whatever goes wrong in one becomes its line, and the others still run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import queue
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from magnet_cli import __version__
+from magnet_cli.cli.options import human
+from magnet_cli.config import RuntimeConfig
+from magnet_cli.console import Console
+from magnet_cli.errors import MagnetError, one_line
+from magnet_cli.registry import MODELS, TEXT_ENCODER_BYTES
+from magnet_cli.store import UNFINISHED, BundleInfo, Store
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+PACKAGES = (
+    *("transformers", "tokenizers", "encodec", "huggingface_hub", "safetensors", "numpy", "scipy"),
+    *("pyloudnorm", "soundfile", "pyyaml", "typer", "rich", "platformdirs"),
+)
+MODEL_MEMORY = 2_500_000_000  # the default model in float32: decoder 1.7 GB, text encoder 0.4 GB, codec 0.2 GB
+FREE_SPACE = 5_000_000_000  # the largest downloads take about as much
+TIMEOUT, DEADLINE = 5.0, 10.0  # seconds: for each operation on the network, and for all of them, names included
+SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS")
+SECRET_TEXT = re.compile(r"(?<=//)[^/@\s]+(?=@)|\bhf_\w{6,}")  # user and password in an address; a token of the Hub
+NO_HUB = "Check the network and its proxy settings; models that are here already work without"
+REPORT = "Correct what it names, or report it together with these lines"
+
+Status = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, and what was found; `remedy` is an imperative sentence wherever it is not ok."""
+
+    check: str
+    status: Status
+    found: str
+    remedy: str | None = None
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
+) -> None:
+    """Check this machine: versions, devices, memory, disk, models, configuration and the Hub.
+
+    Exit code 0 when there is no problem; warnings are none.
+    """
+    console = Console()
+    with console.reporting():
+        warnings.simplefilter("ignore")  # until reporting ends; those that matter become checks
+        statuses = []
+        for check in examine(offline=offline):
+            console.result(asdict(check) if as_json else as_line(check))
+            statuses.append(check.status)
+        console.message(f"problems: {statuses.count('problem')}, warnings: {statuses.count('warning')}")
+        if "problem" in statuses:
+            raise typer.Exit(1)
+
+
+def as_line(check: Check) -> str:
+    """A check for people, in characters that the terminal's encoding holds."""
+    remedy = f". {check.remedy}." if check.remedy else ""
+    line = f"{check.status:8} {check.check:18} {check.found}{remedy}"
+    encoding = sys.stdout.encoding or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def examine(*, offline: bool) -> Iterator[Check]:
+    """All checks, one after the other, each as soon as it is done; the Hub is asked meanwhile."""
+    started = time.monotonic()
+    answer: queue.SimpleQueue[list[Check]] = queue.SimpleQueue()
+    ask = partial(isolated, "Hub", partial(check_hub, offline=offline))
+    threading.Thread(target=lambda: answer.put(list(ask())), daemon=True).start()
+    yield from isolated("magnet", check_magnet)
+    yield from isolated("torch", check_torch, install("torch", "torchaudio"))
+    yield from isolated("torchaudio", check_torchaudio, install("torch", "torchaudio"))
+    for name in PACKAGES:
+        yield from isolated(name, partial(check_package, name), install(name))
+    if "torch" in sys.modules:  # else there is nothing to add to why it could not be imported
+        yield from isolated("CPU", check_cpu)
+        yield from isolated("CUDA", check_cuda)
+        yield from isolated("auto", check_auto, "Reinstall the package that it names")
+    yield from isolated("memory", check_memory)
+    for place in PLACES:
+        yield from isolated(f"disk: {place}", partial(check_disk, place))
+    yield from isolated("models", check_bundles)
+    yield from isolated("Hub cache", check_hub_cache)
+    yield from isolated("configuration", check_configuration)
+    try:
+        yield from answer.get(timeout=max(0.0, started + DEADLINE - time.monotonic()))
+    except queue.Empty:
+        yield Check("Hub", "warning", f"no whole answer within {DEADLINE:g} s", NO_HUB)
+
+
+def isolated(name: str, function: Callable[[], Iterator[Check]], remedy: str = REPORT) -> Iterator[Check]:
+    """The function's checks, fit to be printed; an exception becomes one more, a problem."""
+    found: list[Check] = []
+    try:
+        for check in function():
+            found.append(check)  # what came before an exception counts
+    except Exception as error:
+        found.append(Check(name, "problem", one_line(error), remedy))
+    for check in found:
+        yield replace(check, found=printable(check.found), remedy=check.remedy and printable(check.remedy))
+
+
+def printable(text: str) -> str:
+    """A text on one line, without secrets and without what UTF-8 cannot hold."""
+    plain = SECRET_TEXT.sub("(hidden)", " ".join(text.split()))
+    return plain.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def needs(name: str) -> Requirement | None:
+    """What magnet asks of a package, if magnet is installed itself."""
+    try:
+        from packaging.requirements import Requirement  # transformers and huggingface_hub need it, too
+
+        every = map(Requirement, metadata.requires("magnet-cli") or [])
+    except ImportError:  # of packaging, or of magnet's own metadata
+        return None
+    return next((one for one in every if one.name.replace("-", "_") == name), None)
+
+
+def install(*names: str) -> str:
+    """The remedy that installs packages in the versions that magnet asks for."""
+    return "Run pip install " + " ".join(f'"{needs(name) or name}"' for name in names)
+
+
+def versioned(name: str, version: str, note: str = "") -> Check:
+    """A package that is here, in a version that may not be what magnet asks for."""
+    wanted = needs(name)
+    if wanted is None or wanted.specifier.contains(version, prereleases=True):
+        return Check(name, "ok", version + note)
+    return Check(name, "warning", f"{version}{note}, but magnet needs {wanted.specifier}", install(name))
+
+
+def check_magnet() -> Iterator[Check]:
+    """Magnet, Python and platform."""
+    yield Check("magnet", "ok", f"{__version__} in {Path(__file__).parents[1]}")
+    known = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    found = f"{platform.python_version()} in {sys.prefix} on {platform.platform()}"
+    yield Check("Python", "ok" if known else "warning", found, None if known else "Use Python 3.10 to 3.13")
+
+
+def check_torch() -> Iterator[Check]:
+    """PyTorch, really imported."""
+    torch = importlib.import_module("torch")
+    cuda, hip = torch.version.cuda, torch.version.hip
+    yield versioned("torch", torch.__version__, f", CUDA {cuda}" if cuda else f", ROCm {hip}" if hip else ", CPU only")
+
+
+def check_torchaudio() -> Iterator[Check]:
+    """Torchaudio, really imported unless it belongs to another PyTorch."""
+    torch, audio = metadata.version("torch"), metadata.version("torchaudio")
+    if torch.split(".")[:2] == audio.split(".")[:2]:
+        yield versioned("torchaudio", importlib.import_module("torchaudio").__version__)
+    else:
+        index = " --index-url https://download.pytorch.org/whl/cpu" if torch.endswith("+cpu") else ""
+        remedy = install("torch", "torchaudio") + index
+        yield Check("torchaudio", "problem", f"{audio} does not match torch {torch}", remedy)
+
+
+def check_package(name: str) -> Iterator[Check]:
+    """A package, by its metadata; soundfile is imported, too, since its library may be missing."""
+    library = f", libsndfile {importlib.import_module(name).__libsndfile_version__}" if name == "soundfile" else ""
+    yield versioned(name, metadata.version(name), library)
+
+
+def check_cpu() -> Iterator[Check]:
+    """Name, cores, threads and arithmetic of the CPU."""
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(errors="replace")) if cpuinfo.exists() else None
+    name = match[1] if match else platform.processor() or platform.machine()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    level, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    bfloat16 = "bfloat16 natively" if native else "no bfloat16 arithmetic"
+    yield Check("CPU", "ok", f"{name}, cores: {usable}, PyTorch threads: {threads}, {level}, {bfloat16}")
+
+
+def check_cuda() -> Iterator[Check]:
+    """CUDA as a whole, then every device."""
+    import torch
+
+    runtime, file = torch.version.cuda or torch.version.hip, Path("/proc/driver/nvidia/version")
+    here = file.exists() or shutil.which("nvidia-smi") is not None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        usable = torch.cuda.is_available()
+    if runtime is None and here:
+        remedy = "Install a CUDA build of PyTorch, see https://pytorch.org/get-started"
+        yield Check("CUDA", "warning", "an NVIDIA driver is here, but this PyTorch is for the CPU only", remedy)
+    elif runtime is None:
+        yield Check("CUDA", "ok", "not in this build of PyTorch")
+    elif not usable:
+        reason = one_line(Warning(caught[0].message)) if caught else "a driver is here" if here else "no driver found"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        reason += "" if hidden is None else f"; CUDA_VISIBLE_DEVICES is {hidden!r}"
+        remedy = "If there is a GPU, see that nvidia-smi lists it, update its driver, and give containers --gpus all"
+        yield Check("CUDA", "warning", f"PyTorch for CUDA {runtime} finds no usable GPU: {reason}", remedy)
+    else:
+        version = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", file.read_text()) if file.exists() else None
+        newest = getattr(torch._C, "_cuda_getDriverVersion", int)()  # 13010: the driver knows CUDA up to 13.1
+        driver = f", driver {version[1] if version else ''} for CUDA {newest // 1000}.{newest % 1000 // 10}"
+        yield Check("CUDA", "ok", f"runtime {runtime}{driver if newest else ''}")
+        remedy = "Update the driver, install a PyTorch that supports the device, or give --device cpu"
+        for index in range(torch.cuda.device_count()):
+            yield from isolated(f"cuda:{index}", partial(check_cuda_device, index), remedy)
+
+
+def check_cuda_device(index: int) -> Iterator[Check]:
+    """A CUDA device, really used."""
+    import torch
+
+    device = torch.cuda.get_device_properties(index)
+    # A PyTorch without code for this device says so only when something runs there.
+    torch.ones(8, device=f"cuda:{index}", dtype=torch.float16).sum().item()
+    free, total = torch.cuda.mem_get_info(index)
+    # bfloat16 came with Ampere; before it, PyTorch emulates it.
+    dtypes = "float16 and bfloat16" if device.major >= 8 or torch.version.hip else "float16, no bfloat16 arithmetic"
+    found = f"{device.name}, {human(free)} of {human(total)} free, capability {device.major}.{device.minor}, {dtypes}"
+    few = free < MODEL_MEMORY
+    remedy = "End other programs that use it, or give another --device" if few else None
+    yield Check(f"cuda:{index}", "warning" if few else "ok", found, remedy)
+
+
+def check_auto() -> Iterator[Check]:
+    """Where generation would run; imports everything that it needs."""
+    import torch
+
+    if sys.platform == "darwin":
+        yield Check("MPS", "ok", "usable" if torch.backends.mps.is_available() else "not on this computer")
+    from magnet_cli.pipeline import resolve_device, resolve_dtype
+
+    device = resolve_device(RuntimeConfig())
+    dtype = resolve_dtype(RuntimeConfig(), device)
+    yield Check("auto", "ok", f"--device auto is {device}, --dtype auto is {str(dtype).removeprefix('torch.')}")
+
+
+def ram() -> tuple[int, int]:
+    """Bytes of memory in all, and available (or in all where only Linux would tell); a container's limit counts."""
+    known, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if not known.exists():
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return total, total
+    sizes = {key: 1024 * int(kilobytes) for key, kilobytes in re.findall(r"(\w+):\s+(\d+) kB", known.read_text())}
+    text = limit.read_text().strip() if limit.exists() else ""
+    most = int(text) if text.isdecimal() else sizes["MemTotal"]
+    return min(sizes["MemTotal"], most), min(sizes["MemAvailable"], most)
+
+
+def check_memory() -> Iterator[Check]:
+    """Whether the default model fits."""
+    if not hasattr(os, "sysconf"):
+        yield Check("memory", "ok", "unknown on this platform")
+        return
+    total, available = ram()
+    few = available < MODEL_MEMORY
+    found = f"{human(available)} of {human(total)} available; the default model takes {human(MODEL_MEMORY)} in float32"
+    remedy = "Close other programs, or give --dtype bfloat16" if few else None
+    yield Check("memory", "warning" if few else "ok", found, remedy)
+
+
+def hub_cache() -> Path:
+    """Where the Hub's files are."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+PLACES: dict[str, tuple[Callable[[], Path], str]] = {
+    "models": (lambda: Store.at().root, "set MAGNET_MODEL_DIR to another"),
+    "Hub cache": (hub_cache, "set HF_HUB_CACHE to another"),
+    "here": (Path.cwd, "change to another"),
+}
+
+
+def check_disk(place: str) -> Iterator[Check]:
+    """Whether a folder, or the nearest one above it, can be written, and how much room there is."""
+    name, folder = f"disk: {place}", Path()
+    locate, instead = PLACES[place]
+    try:
+        folder = locate().absolute()
+        # A link that leads nowhere counts: nothing can be made in its place.
+        nearest = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"magnet")
+            file.flush()
+        free = shutil.disk_usage(nearest).free
+    except OSError as error:
+        found = f"{folder} cannot be written: {error.strerror or error}"
+        yield Check(name, "problem", found, f"Make it a folder you can write to, or {instead}")
+        return
+    few = free < FREE_SPACE
+    found = f"{folder}, {human(free)} free"
+    yield Check(name, "warning" if few else "ok", found, f"Make room there, or {instead}" if few else None)
+
+
+def check_bundles() -> Iterator[Check]:
+    """Every model in the store; file sizes only, `magnet models verify` reads every byte."""
+    root = Store.at().root
+    folders = sorted(one for one in root.iterdir() if one.is_dir()) if root.is_dir() else []
+    for folder in folders:
+        name = f"model {folder.name}"
+        if folder.name.startswith(UNFINISHED):
+            yield Check(name, "warning", f"{human(disk_size(folder))} of an unfinished model", f"Remove {folder}")
+            continue
+        try:
+            info = BundleInfo.read(folder)
+        except MagnetError as error:
+            yield Check(name, "problem", error.message, error.hint)
+            continue
+        here = {file: folder / file for file in info.files if (folder / file).is_file()}
+        cut = [f for f, (size, _) in info.files.items() if f not in here or here[f].stat().st_size != size]
+        if cut:
+            yield Check(name, "problem", f"missing or cut: {', '.join(cut)}", "Download or convert the model again")
+        else:
+            yield Check(name, "ok", f"{human(info.size)} in {folder}")
+    if not folders:
+        yield Check("models", "ok", f"none in {root}")
+
+
+def check_hub_cache() -> Iterator[Check]:
+    """Released checkpoints and their text encoders in the cache of the Hub."""
+    encoders = [name for encoder in TEXT_ENCODER_BYTES for name in (f"google-t5/{encoder}", encoder)]
+    folders = {
+        name: f"models--{name.replace('/', '--')}" for name in (*(m.repository for m in MODELS.values()), *encoders)
+    }
+    here = {name: hub_cache() / folder for name, folder in folders.items() if (hub_cache() / folder).is_dir()}
+    found = [f"{name} ({human(disk_size(folder))})" for name, folder in here.items()]
+    yield Check("Hub cache", "ok", ", ".join(found) or f"no released model in {hub_cache()}")
+
+
+def disk_size(folder: Path) -> int:
+    """Bytes in a folder's files; links, which the Hub's cache is full of, count nothing."""
+    return sum(one.lstat().st_size for one in folder.rglob("*") if one.is_file() and not one.is_symlink())
+
+
+def check_configuration() -> Iterator[Check]:
+    """Environment variables that count; never the value of a secret."""
+    names = sorted(name for name in os.environ if name.startswith(("MAGNET_", "HF_", "HUGGING")))
+    found = [f"{name} is set" if SECRET_NAME.search(name) else f"{name}={os.environ[name]}" for name in names]
+    yield Check("environment", "ok", ", ".join(found) or "no MAGNET_ or HF_ variable is set")
+    from huggingface_hub import constants  # fails for a variable that it cannot read
+
+    saved = "saved" if Path(constants.HF_TOKEN_PATH).is_file() else "not saved"
+    offline = f"offline mode is {'on' if constants.HF_HUB_OFFLINE else 'off'}"
+    yield Check("configuration", "ok", f"token {saved}, {offline}")
+
+
+def check_hub(*, offline: bool) -> Iterator[Check]:
+    """Whether the Hub answers; one request, without a token."""
+    from huggingface_hub import constants, get_session
+
+    if offline or constants.HF_HUB_OFFLINE:
+        yield Check("Hub", "ok", f"not asked, because of {'--offline' if offline else 'HF_HUB_OFFLINE'}")
+        return
+    where = constants.ENDPOINT
+    try:
+        code = get_session().head(where, timeout=TIMEOUT).status_code
+    except Exception as error:  # whichever library the session is of
+        yield Check("Hub", "warning", f"{where} cannot be reached: {one_line(error, 100)}", NO_HUB)
+        return
+    well = code < 400 or code in (404, 405)  # a mirror need not have a front page
+    yield Check("Hub", "ok" if well else "warning", f"{where} answers with HTTP {code}", None if well else NO_HUB)

@@ -1,0 +1,58 @@
+"""The user's own defaults: a TOML file with a section for each command.
+
+    [generate]
+    model = "magnet-medium-10secs"
+    lufs = -16
+
+An option on the command line wins over an environment variable, which wins over the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def config_path() -> Path:
+    """`MAGNET_CONFIG`, else `config.toml` in the user's configuration folder, whose place depends on the platform."""
+    from platformdirs import user_config_path
+
+    named = os.environ.get("MAGNET_CONFIG")
+    return Path(os.path.expanduser(named)) if named else user_config_path("magnet") / "config.toml"
+
+
+def read_defaults(path: Path, options: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """Defaults by command and parameter, as the file has them; empty when there is none.
+
+    `options` maps, for each command, the options it has (`true-peak`) to its parameters (`true_peak`).
+    UsageError for a file that is no TOML, or names what does not exist.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "Correct it, or set MAGNET_CONFIG to another file") from error
+    defaults: dict[str, dict[str, Any]] = {}
+    for command, values in content.items():
+        if command not in options or not isinstance(values, dict):
+            known = ", ".join(f"[{name}]" for name in options)
+            raise UsageError(f"{path} has {command!r}, which is no section", f"Use {known}")
+        for name, value in values.items():
+            option = name.replace("_", "-")
+            if option not in options[command]:
+                raise UsageError(f"{path} sets {name} for {command}, which has no such option", "Correct its name")
+            if not isinstance(value, (str, int, float, bool)):
+                raise UsageError(f"{path} sets {name} to {value!r}", "Give a text, a number, true or false")
+            defaults.setdefault(command, {})[options[command][option]] = value
+    return defaults

@@ -1,0 +1,99 @@
+"""From a model's name to its parts: a bundle, a folder in the released format, or a download that becomes a bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from magnet_cli import cache, hub
+from magnet_cli.bundle import Model, Origin, read_bundle, write_bundle
+from magnet_cli.checkpoint import CodecPointer, read_codec, read_decoder, read_hugging_face_codec
+from magnet_cli.config import PlacesConfig
+from magnet_cli.registry import MODELS
+from magnet_cli.store import BundleInfo, Store, is_bundle
+from magnet_cli.transfer import Access, Plan
+
+OnDownload = Callable[[Plan, int], None]
+
+
+def open_model(name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None) -> Model:
+    """The parts of a model, by short name, folder or Hub id.
+
+    A model of the Hub is downloaded unless it is here, and converted into a bundle once. `on_download` is told what is
+    fetched and how many bytes are done. Raises UsageError for a name that means nothing, ModelError for a damaged
+    model, HubError when a download is needed and fails, OutputError when there is no room.
+    """
+    places = places or PlacesConfig()
+    known = store_name(name)
+    folder = Path(os.path.expanduser(name))
+    if known is not None and (name in MODELS or not folder.is_dir()):
+        return read_bundle(_in_store(known, Store.at(places.model_dir), _access(places, on_download)))
+    if name and is_bundle(folder):
+        return read_bundle(folder)
+    access = _access(places, on_download)
+    return read_released(hub.locate_model(name, access), access)
+
+
+def store_name(name: str) -> str | None:
+    """The name a model of the Hub has in the store: its short name if it has one. None for what is no such name."""
+    if name in MODELS:
+        return name
+    short = next((spec.name for spec in MODELS.values() if spec.repository == name), None)
+    return short or (name if hub.HUB_ID.fullmatch(name) and not name.startswith(".") else None)
+
+
+def read_released(source: hub.ModelSource, access: Access) -> Model:
+    """The parts of a model in the released format, its text encoder and, where it only points to one, its codec."""
+    decoder = read_decoder(source.folder)
+    codec = read_codec(source.folder)
+    if isinstance(codec, CodecPointer):
+        codec = read_hugging_face_codec(hub.locate_codec(source.folder, codec.name, access, model=source.name))
+    text_folder = hub.locate_text_encoder(source.folder, decoder.text.name, access, model=source.name)
+    origin = Origin(source.name, source.repository, source.revision, source.licence)
+    return Model(origin, decoder, codec, text_folder)
+
+
+def convert(
+    name: str, target: Path, places: PlacesConfig | None = None, *, dtype: torch.dtype | None, overwrite: bool = False
+) -> None:
+    """Write a model, by short name, folder or Hub id, as a bundle."""
+    write_bundle(open_model(name, places), target, dtype=dtype, overwrite=overwrite)
+
+
+def _access(places: PlacesConfig, on_download: OnDownload | None) -> Access:
+    return Access(places.cache_dir, places.offline, on_download)
+
+
+def _in_store(name: str, store: Store, access: Access) -> Path:
+    """The folder of a model's bundle, made of what the Hub has if it is not there yet. Parallel runs make it once."""
+    folder = store.folder(name)
+    if not is_bundle(folder):
+        model = read_released(hub.locate_model(name, access), access)
+        store.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(store.root / f".{folder.name}.lock"):
+            if not is_bundle(folder):
+                write_bundle(model, folder)
+    return folder
+
+
+def mend(name: str, places: PlacesConfig) -> list[str]:
+    """Delete a model's bundle if a byte of it has changed, so that `open_model` makes it again; returns what was wrong.
+
+    Downloads it would be made from are checked, too, and what is damaged is taken out of the cache.
+    """
+    store = Store.at(places.model_dir)
+    known = store_name(name)
+    if known is None or not is_bundle(store.folder(known)):
+        return []
+    problems = BundleInfo.read(store.folder(known)).problems()
+    if problems:
+        store.remove(known)
+        repository = MODELS[known].repository if known in MODELS else known
+        originals = cache.cached(repository, cache.MODEL, places.cache_dir)
+        if originals is not None:
+            cache.discard(originals, cache.damaged(originals))
+    return problems

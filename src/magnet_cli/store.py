@@ -1,0 +1,174 @@
+"""The folder of converted models on this machine: what is there, whether it is whole, and where.
+
+A bundle is a folder with `config.json`, `decoder.safetensors`, `codec.safetensors` and `text_encoder/`. This module
+knows its files and `config.json`, but no tensors: it never imports torch, so that listing models is immediate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.errors import ModelError, OutputError, UsageError
+
+FORMAT, VERSION = "magnet-bundle", 1
+CONFIG_FILE = "config.json"
+DECODER_FILE = "decoder.safetensors"
+CODEC_FILE = "codec.safetensors"
+TEXT_FOLDER = "text_encoder"
+UNFINISHED = ".unfinished-"
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What a bundle's `config.json` says, unchecked beyond its format.
+
+    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    files: dict[str, tuple[int, str]]
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(size for size, _ in self.files.values())
+
+    @classmethod
+    def read(cls, folder: Path) -> BundleInfo:
+        """Read a bundle's `config.json`; ModelError when it is damaged or of a later version."""
+        path = folder / CONFIG_FILE
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            files = {str(name): (int(one["size"]), str(one["sha256"])) for name, one in config["files"].items()}
+            name, version, kind = str(config["name"]), config["version"], config["format"]
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ModelError(f"{path} is damaged", "Download or convert the model again") from error
+        if kind != FORMAT:
+            raise ModelError(f"{path} is of the format {kind!r}, not {FORMAT!r}", "Convert the model again")
+        if version != VERSION:
+            raise ModelError(
+                f"{folder} is a bundle of version {version}, but this magnet reads version {VERSION}",
+                "Update magnet, or convert the model again",
+            )
+        return cls(name, folder, config, files)
+
+    def problems(self, on_bytes: Callable[[int], None] | None = None) -> list[str]:
+        """What is wrong with the bundle's files, one line each; empty when all are whole. Reads every byte."""
+        found = []
+        for name, (size, digest) in self.files.items():
+            path = self.folder / name
+            if not path.is_file():
+                found.append(f"{name} is missing")
+            elif path.stat().st_size != size:
+                found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
+            elif sha256(path, on_bytes) != digest:
+                found.append(f"{name} has other content than when it was written")
+        return found
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder claims to be a bundle."""
+    try:
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    return f'"{FORMAT}"' in text
+
+
+def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file, in hexadecimal; `on_bytes` is told how many more bytes were read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            if on_bytes is not None:
+                on_bytes(len(block))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that holds bundles, each in a folder of its model's name."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, folder: Path | None = None) -> Store:
+        """In this folder, else in `MAGNET_MODEL_DIR`, else in the user's cache folder as the platform has it."""
+        from platformdirs import user_cache_path
+
+        named = folder or os.environ.get("MAGNET_MODEL_DIR")
+        return cls(Path(os.path.expanduser(named)) if named else user_cache_path("magnet") / "models")
+
+    def folder(self, name: str) -> Path:
+        """Where the bundle of a model is or would be. `name` is a short name or a Hub id."""
+        safe = name.replace("/", "--")
+        if not safe or safe.startswith(".") or not all(c.isalnum() or c in "-_." for c in safe):
+            raise UsageError(f"{name!r} is no name of a model", "See magnet models list")
+        return self.root / safe
+
+    def find(self, name: str) -> BundleInfo | None:
+        """The bundle of a model, if there is one; ModelError if it is damaged."""
+        folder = self.folder(name)
+        return BundleInfo.read(folder) if is_bundle(folder) else None
+
+    def bundles(self) -> list[BundleInfo]:
+        """All bundles, by name; damaged ones are left out."""
+        found = []
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+            if is_bundle(folder) and not folder.name.startswith(UNFINISHED):
+                try:
+                    found.append(BundleInfo.read(folder))
+                except ModelError:
+                    continue
+        return found
+
+    def remove(self, name: str) -> int:
+        """Delete the bundle of a model; returns the bytes it took. UsageError when there is none."""
+        folder = self.folder(name)
+        if not folder.is_dir():
+            raise UsageError(f"{name} is not in {self.root}", "See magnet models list")
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        # Out of the way first, in one step: nobody ever sees half a bundle.
+        doomed = self.root / f"{UNFINISHED}{secrets.token_hex(4)}"
+        try:
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            raise OutputError(f"cannot remove {folder}: {error.strerror}", "Check the folder's permissions") from error
+        return size
+
+
+@contextmanager
+def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder that takes the name `target` when the block ends well, and is removed otherwise.
+
+    OutputError when `target` exists (unless `overwrite`) or cannot be written.
+    """
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} already exists", "Remove it first, or choose another folder")
+    unfinished = target.parent / f"{UNFINISHED}{secrets.token_hex(4)}"
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if target.exists():
+            shutil.rmtree(target)
+        unfinished.rename(target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}", "Check the space and permissions there"
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,51 @@
+"""The user's own defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from magnet_cli.defaults import config_path, read_defaults
+from magnet_cli.errors import UsageError
+
+OPTIONS = {"generate": {"true-peak": "true_peak", "model": "model", "json": "as_json"}, "doctor": {}}
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def test_no_file_means_no_defaults(tmp_path: Path) -> None:
+    assert read_defaults(tmp_path / "nothing.toml", OPTIONS) == {}
+
+
+def test_options_go_by_their_names_on_the_command_line(tmp_path: Path) -> None:
+    path = write(tmp_path, '[generate]\ntrue-peak = -2\ntrue_peak = -2\nmodel = "x"\njson = true\n')
+    assert read_defaults(path, OPTIONS) == {"generate": {"true_peak": -2, "model": "x", "as_json": True}}
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[gen", "cannot read"),
+        ("[nope]\nx = 1", "[generate]"),
+        ("generate = 3", "no section"),
+        ("[generate]\ncolour = 1", "colour"),
+        ("[generate]\nmodel = [1]", "[1]"),
+        ("\x00", "cannot read"),
+    ],
+)
+def test_what_makes_no_sense_is_named(tmp_path: Path, text: str, part: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read_defaults(write(tmp_path, text), OPTIONS)
+    assert part in str(error.value)
+
+
+def test_the_file_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNET_CONFIG", "~/my.toml")
+    assert config_path() == Path("~/my.toml").expanduser()
+    monkeypatch.delenv("MAGNET_CONFIG")
+    assert config_path().name == "config.toml"
