@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 # No test asks the Hub or reads the user's cache; huggingface_hub reads these when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="magnet-tests-hf-")
+os.environ["MAGNET_MODEL_DIR"] = os.path.join(os.environ["HF_HOME"], "models")
+os.environ["MAGNET_CONFIG"] = os.path.join(os.environ["HF_HOME"], "no-config.toml")
 # The models are tiny: a second thread costs more than it brings, and much more on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -20,6 +25,7 @@ import pytest
 import torch
 
 from magnet_cli.checkpoint import build_codec, build_decoder, read_codec, read_decoder
+from magnet_cli.cli import main
 from magnet_cli.codec import Codec
 from magnet_cli.config import SamplingConfig
 from magnet_cli.text import TextEncoder
@@ -98,3 +104,50 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 def music() -> Golden:
     """The golden music model."""
     return load_golden("music")
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Magnet = Callable[..., Result]
+
+
+@pytest.fixture
+def magnet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Magnet:
+    """Run the entry point as a shell would, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        monkeypatch.setattr(sys, "argv", ["magnet", *arguments])
+        monkeypatch.setattr(sys, "stdin", StringIO(stdin))
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capfd.readouterr()
+        return Result(int(stopped.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def one_line_error(result: Result, code: int, *parts: str) -> None:
+    """The last line on stderr is the error; nothing is on stdout; no traceback."""
+    assert result.code == code, result.err
+    assert result.out == ""
+    last = result.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert last.endswith(".")
+    assert [line.startswith("error: ") for line in result.err.splitlines()].count(True) == 1
+    assert "Traceback" not in result.err
+    for part in parts:
+        assert part in last

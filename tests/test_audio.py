@@ -276,8 +276,8 @@ def test_the_longest_name_works(tmp_path: Path) -> None:
 
 
 def test_check_writable_leaves_nothing_behind(tmp_path: Path) -> None:
-    check_writable(tmp_path / "a.wav")
-    check_writable(tmp_path / "not" / "yet" / "there" / "a.wav")
+    check_writable([tmp_path / "a.wav"])
+    check_writable([tmp_path / "not" / "yet" / "there" / "a.wav"])
     assert names(tmp_path) == []
 
 
@@ -285,9 +285,9 @@ def test_check_writable_with_a_file_in_place(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"old")
     with pytest.raises(OutputError, match="already exists") as caught:
-        check_writable(path)
+        check_writable([path])
     assert "--force" in caught.value.hint
-    check_writable(path, overwrite=True)
+    check_writable([path], overwrite=True)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a.wav"]
 
@@ -296,7 +296,7 @@ def test_check_writable_with_a_file_in_place(tmp_path: Path) -> None:
 def test_a_folder_is_never_written_to(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "a.wav").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
-        check_writable(tmp_path / "a.wav", overwrite=overwrite)
+        check_writable([tmp_path / "a.wav"], overwrite=overwrite)
     with pytest.raises(OutputError, match="is a folder"):
         write_audio(tmp_path / "a.wav", noise(), RATE, "pcm16", overwrite=overwrite)
 
@@ -306,7 +306,7 @@ def test_below_a_file_nothing_can_be_written(tmp_path: Path, below: str) -> None
     (tmp_path / "file").write_bytes(b"")
     path = tmp_path / "file" / below
     with pytest.raises(OutputError, match="not a folder"):
-        check_writable(path)
+        check_writable([path])
     with pytest.raises(OutputError, match="cannot write"):
         write_audio(path, noise(), RATE, "pcm16")
     assert names(tmp_path) == ["file"]
@@ -316,7 +316,7 @@ def test_below_a_file_nothing_can_be_written(tmp_path: Path, below: str) -> None
 def test_a_folder_that_takes_no_files() -> None:
     for path in (Path("/proc/a.wav"), Path("/proc/none/such/a.wav")):
         with pytest.raises(OutputError, match="cannot write") as caught:
-            check_writable(path)
+            check_writable([path])
         assert "folder" in caught.value.hint
         with pytest.raises(OutputError, match="cannot write"):
             write_audio(path, noise(), RATE, "pcm16")
@@ -326,7 +326,7 @@ def test_a_folder_that_takes_no_files() -> None:
 def test_a_link_that_leads_nowhere_has_taken_the_name(tmp_path: Path) -> None:
     (tmp_path / "a.wav").symlink_to(tmp_path / "none")
     with pytest.raises(OutputError, match="already exists"):
-        check_writable(tmp_path / "a.wav")
+        check_writable([tmp_path / "a.wav"])
     with pytest.raises(OutputError, match="already exists"):
         write_audio(tmp_path / "a.wav", noise(), RATE, "pcm16")
     assert names(tmp_path) == ["a.wav"]
@@ -335,10 +335,25 @@ def test_a_link_that_leads_nowhere_has_taken_the_name(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a special file")
 def test_a_special_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.wav")
-    for call in (check_writable, lambda path, overwrite: write_atomic(path, lambda file: None, overwrite=overwrite)):
-        with pytest.raises(OutputError, match="not a regular file"):
-            call(tmp_path / "a.wav", overwrite=True)
+    with pytest.raises(OutputError, match="not a regular file"):
+        check_writable([tmp_path / "a.wav"], overwrite=True)
+    with pytest.raises(OutputError, match="not a regular file"):
+        write_atomic(tmp_path / "a.wav", lambda file: None, overwrite=True)
     assert stat.S_ISFIFO((tmp_path / "a.wav").lstat().st_mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_stays_a_link_when_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real.wav").write_text("old")
+    (tmp_path / "link.wav").symlink_to("real.wav")
+    write_audio(tmp_path / "link.wav", noise(), RATE, "pcm16", overwrite=True)
+    assert (tmp_path / "link.wav").is_symlink()
+    assert soundfile.info(tmp_path / "real.wav").samplerate == RATE
+
+
+def test_an_unknown_subtype_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pcm8"):
+        write_audio(tmp_path / "a.wav", noise(), RATE, "pcm8")  # type: ignore[arg-type]
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +21,11 @@ import pytest
 import soundfile
 import torch
 
-from conftest import GOLDEN
+from conftest import GOLDEN, Magnet, one_line_error
 from magnet_cli import SamplingConfig
-from magnet_cli.cli import main
 
 MUSIC, SOUND = str(GOLDEN / "music"), str(GOLDEN / "sound")
 QUICK = ("--steps", "2,1,1,1", "--device", "cpu")
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Magnet = Callable[..., Result]
-
-
-@pytest.fixture
-def magnet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Magnet:
-    """Run the entry point as a shell would, in an empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str, stdin: str = "") -> Result:
-        monkeypatch.setattr(sys, "argv", ["magnet", *arguments])
-        monkeypatch.setattr(sys, "stdin", StringIO(stdin))
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capfd.readouterr()
-        return Result(int(stopped.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 def command(*arguments: str) -> list[str]:
@@ -67,18 +34,6 @@ def command(*arguments: str) -> list[str]:
 
 def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def one_line_error(result: Result, code: int, *parts: str) -> None:
-    """The last line on stderr is the error; nothing is on stdout; no traceback."""
-    assert result.code == code, result.err
-    assert result.out == ""
-    last = result.err.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert last.endswith(".")
-    assert "Traceback" not in result.err
-    for part in parts:
-        assert part in last
 
 
 # -- the main job -----------------------------------------------------------------------------------------------------
@@ -156,8 +111,13 @@ def test_a_dash_reads_the_prompt_from_standard_input(magnet: Magnet) -> None:
 
 
 def test_quiet_prints_results_only(magnet: Magnet) -> None:
-    result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "-q", *QUICK)
+    result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "--seed", "1", "-q", *QUICK)
     assert (result.out, result.err) == ("x.wav\n", "")
+
+
+def test_a_drawn_seed_is_reported_even_when_quiet(magnet: Magnet) -> None:
+    result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "-q", *QUICK)
+    assert re.fullmatch(r"seed \d+\n", result.err)
 
 
 def test_verbose_shows_sampling_and_timings(magnet: Magnet) -> None:
@@ -217,7 +177,7 @@ def test_output_options_reach_the_file(magnet: Magnet) -> None:
         (["x" * 10_001], 2, ["10,001 characters"]),
         (["x", "--model", MUSIC, "--steps", "20,10"], 2, ["4 codebooks", "--steps 20,10,10,10"]),
         (["x", "--steps", "a,b"], 2, ["whole numbers"]),
-        (["x", "--steps", "0,1,1,1"], 2, ["at least 1"]),
+        (["x", "--steps", "0,1,1,1"], 2, ["from 1 to 1000"]),
         (["x", "--top-p", "0"], 2, ["top-p must be above 0"]),
         (["x", "--top-p", "0.5", "--top-k", "3"], 2, ["one of the two"]),
         (["x", "--preset", "slow"], 2, ["fast, balanced, best"]),
@@ -234,6 +194,20 @@ def test_output_options_reach_the_file(magnet: Magnet) -> None:
         (["x", "-o", "{nope}.wav"], 2, ["{nope}"]),
         (["x", "--model", MUSIC, "--duration", "99"], 2, ["99 s is more than the 2 s"]),
         (["x", "--lufs", "5"], 2, ["lufs"]),
+        (["x", "--duration", "0.00001"], 2, ["0.05"]),
+        (["x", "--duration", "11"], 2, ["11 s is more than the 10 s of magnet-small-10secs"]),
+        (["x", "--steps", "20,10"], 2, ["4 codebooks"]),
+        (["x", "--steps", "99999999999999999999,1,1,1"], 2, ["whole numbers"]),
+        (["x", "--guidance", "1e300"], 2, ["1000"]),
+        (["x", "-n", "1000000000"], 2, ["10,000"]),
+        (["-", "-"], 2, ["twice"]),
+        (["x", "-o", "-"], 2, ["standard output"]),
+        (["x", "-o", ""], 2, ["empty"]),
+        (["x", "-o", "a" * 300 + ".wav"], 7, ["too long"]),
+        (["x", "-o", "a" * 300 + "/"], 7, ["too long"]),
+        (["x", "-o", "a" * 249 + ".wav", "--save-codes"], 7, ["too long"]),
+        (["x", "-o", "~nosuchuser/x.wav", "--model", "/no/such"], 3, ["/no/such"]),
+        (["x", "--model", "~nosuchuser/x"], 3, ["~nosuchuser"]),
         (["x", "--model", "someone/private-model"], 4, ["someone/private-model"]),
     ],
     ids=lambda value: " ".join(map(str, value))[:40] if isinstance(value, list) else None,

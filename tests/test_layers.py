@@ -20,9 +20,9 @@ ROOT = Path(magnet_cli.__file__).parent
 # left; apart from that, modules of one layer do not import each other. Files of one subpackage may.
 # `__init__` also offers names of higher layers, loaded when asked for: it may import those under `if TYPE_CHECKING:`.
 LAYERS = (
-    "errors < config < registry prompts naming < __init__",
+    "errors < config < registry prompts naming store defaults < __init__",
     "weights settings < transformer text codec sampling noise loudness audio",
-    "checkpoint hub decode engine rescore",
+    "checkpoint cache decode engine rescore < transfer < hub < bundle < models",
     "pipeline train evaluate benchmark",
     "console < cli < __main__",
 )

@@ -93,7 +93,10 @@ def test_no_two_paths_are_the_same(items: list[tuple[str, int]]) -> None:
         ("{colour}.wav", 1, "{colour}"),
         ("{slug.upper}.wav", 1, "{slug.upper}"),
         ("{slug.wav", 1, "template"),
-        ("{seed:05d}.wav", 1, "template"),
+        ("{seed:05d}.wav", 1, "format"),
+        ("{slug!r}.wav", 1, "format"),
+        ("-", 1, "standard output"),
+        ("", 1, "empty"),
         ("x" * 250 + "{slug}.wav", 1, "too long"),
     ],
 )

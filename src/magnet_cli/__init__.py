@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli.config import OutputConfig, RuntimeConfig, SamplingConfig
+from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig
 from magnet_cli.errors import MagnetError, MagnetWarning
 from magnet_cli.prompts import Job
 
@@ -28,6 +28,7 @@ __all__ = [
     "MagnetWarning",
     "OutputConfig",
     "Pipeline",
+    "PlacesConfig",
     "RuntimeConfig",
     "SamplingConfig",
 ]

@@ -10,10 +10,10 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import soundfile
@@ -24,6 +24,7 @@ from magnet_cli.config import Subtype
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
+LONGEST_PART = 255  # bytes that file systems allow a name
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
 OVERWRITE_HINT = "Pass --force to overwrite it, or choose another name"
@@ -42,6 +43,8 @@ def check_format(path: Path, subtype: Subtype) -> None:
     if extension not in AUDIO_EXTENSIONS:
         kind = f"files ending in {path.suffix!r}" if path.suffix else "files without an extension"
         raise UsageError(f"cannot write {kind}: {path}", f"Use one of {', '.join(AUDIO_EXTENSIONS)}")
+    if subtype not in get_args(Subtype):
+        raise UsageError(f"unknown subtype {subtype!r}", f"Give one of {', '.join(get_args(Subtype))}")
     if extension == ".flac" and subtype == "float32":
         raise UsageError("FLAC holds whole numbers only, not float32", "Choose pcm24, or a .wav file")
 
@@ -138,19 +141,34 @@ def _quantize(waveform: NDArray[np.float32], bits: int) -> NDArray[Any]:
 # -- any file ---------------------------------------------------------------------------------------------------------
 
 
-def check_writable(path: Path, *, overwrite: bool = False) -> None:
-    """Raise OutputError if writing to `path` is bound to fail; called before any work, and leaves nothing behind.
+def check_writable(paths: Sequence[Path], *, overwrite: bool = False) -> None:
+    """Raise OutputError if writing to one of these is bound to fail; called before any work, and leaves nothing behind.
 
-    It must not exist (unless `overwrite`, and then be a regular file), and its nearest existing parent must be a folder
-    that takes a new file. This is tried rather than asked: os.access knows nothing of Windows ACLs.
+    A path must not exist (unless `overwrite`, and then be a regular file), and its nearest existing parent must be a
+    folder that takes a new file. This is tried rather than asked: os.access knows nothing of Windows ACLs.
     """
-    _check_target(path, overwrite=overwrite)
-    parent = path.absolute().parent
-    while not _exists(parent) and parent != parent.parent:
-        parent = parent.parent
-    if not parent.is_dir():
-        raise OutputError(f"cannot write {path}: {parent} is not a folder", "Choose another folder")
-    probe = _temporary(parent, "")
+    tried: set[Path] = set()
+    for path in paths:
+        for part in path.parts:
+            if len(os.fsencode(part)) > LONGEST_PART:
+                raise OutputError(f"cannot write {path}: a name in it is too long", "Choose a shorter name")
+        try:
+            _check_target(path, overwrite=overwrite)
+            parent = path.absolute().parent
+        except OSError as error:  # such as a working directory that is gone
+            raise _output_error(path, error) from error
+        while not _exists(parent) and parent != parent.parent:
+            parent = parent.parent
+        if parent not in tried:
+            _try_folder(parent, path)
+            tried.add(parent)
+
+
+def _try_folder(folder: Path, path: Path) -> None:
+    """Raise OutputError unless a file can be made in this folder; `path` is what it is wanted for."""
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: {folder} is not a folder", "Choose another folder")
+    probe = _temporary(folder, "")
     try:
         probe.touch(exist_ok=False)
     except OSError as error:
@@ -166,8 +184,10 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, overwrite: 
     `write` fills a hidden file beside `path`, which is flushed to the disk and takes its name only then. On any
     failure, Ctrl-C among them, the hidden file is removed and whatever was at `path` stays. Without `overwrite` an
     existing file is never replaced, even if it appeared during the work. Raises OutputError; what `write` raises passes
-    through, except OSError, which becomes an OutputError.
+    through, except OSError, which becomes an OutputError. A symbolic link stays one: its target is replaced.
     """
+    if overwrite and path.is_symlink():
+        path = Path(os.path.realpath(path))
     _check_target(path, overwrite=overwrite)
     temporary = _temporary(path.parent, path.suffix)
     try:

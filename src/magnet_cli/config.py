@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from magnet_cli.errors import UsageError
@@ -108,6 +109,12 @@ class CodecConfig:
         return self.sample_rate // self.hop
 
 
+# Beyond these nobody wants to go, and numbers overflow or run for days.
+MOST_STEPS = 1000
+MOST_GUIDANCE = 1000
+SHORTEST = 0.05  # seconds
+
+
 # -- from the user ----------------------------------------------------------------------------------------------------
 
 
@@ -139,8 +146,11 @@ class SamplingConfig:
     span_score: SpanScore = "max"
 
     def __post_init__(self) -> None:
-        if not self.steps or any(n < 1 for n in self.steps):
-            raise UsageError(f"steps must be whole numbers of at least 1, not {self.steps}", "Give e.g. 20,10,10,10")
+        if not self.steps or any(not 1 <= n <= MOST_STEPS for n in self.steps):
+            raise UsageError(
+                f"steps must be whole numbers from 1 to {MOST_STEPS}, not {','.join(map(str, self.steps))}",
+                "Give e.g. 20,10,10,10",
+            )
         if not 0 < self.temperature < math.inf:
             raise UsageError(
                 f"temperature must be above 0, not {self.temperature}", "Give e.g. 3.0, or --greedy for no randomness"
@@ -154,8 +164,12 @@ class SamplingConfig:
             raise UsageError(f"top-k must be at least 1, not {self.top_k}", "Give e.g. 250, or leave it out")
         if self.top_p is not None and self.top_k is not None:
             raise UsageError("top-p and top-k cannot be combined", "Give one of the two")
-        if not (math.isfinite(self.guidance) and math.isfinite(self.min_guidance)):
-            raise UsageError("guidance must be a finite number", "Give e.g. --guidance 10 --min-guidance 1")
+        if not (abs(self.guidance) <= MOST_GUIDANCE and abs(self.min_guidance) <= MOST_GUIDANCE):
+            raise UsageError(
+                f"guidance must lie between -{MOST_GUIDANCE} and {MOST_GUIDANCE}, "
+                f"not {self.guidance:g} to {self.min_guidance:g}",
+                "Give e.g. --guidance 10 --min-guidance 1",
+            )
         if self.spans not in ("nonoverlap", "stride1"):
             raise UsageError(f"unknown spans {self.spans!r}", "Give nonoverlap or stride1")
         if self.span_score not in ("max", "prod"):
@@ -170,6 +184,7 @@ class SamplingConfig:
             self,
             steps=preset.steps(len(self.steps)) or self.steps,
             spans=preset.spans or self.spans,
+            guidance=self.guidance if preset.guidance is None else preset.guidance,
         )
 
 
@@ -181,6 +196,7 @@ class Preset:
     first_steps: int | None = None
     later_steps: int | None = None
     spans: Spans | None = None
+    guidance: float | None = None
 
     def steps(self, codebooks: int) -> tuple[int, ...] | None:
         """Decoding steps for each codebook."""
@@ -192,11 +208,30 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     # The first codebook carries the structure, the later ones refine it and attend only to their neighbourhood,
     # so steps are cut hardest there.
-    "fast": Preset("half the work of the defaults for 10-second models", first_steps=12, later_steps=4),
-    "balanced": Preset("what the authors of the checkpoint chose"),
+    "fast": Preset("half the steps of a 10-second model", first_steps=12, later_steps=4),
+    "balanced": Preset("what its authors chose"),
     # stride1 is what the reference's demo page uses for music; more steps mean fewer codes decided at once.
-    "best": Preset("twice the work, overlapping spans", first_steps=60, later_steps=15, spans="stride1"),
+    "best": Preset("twice the steps, overlapping spans", first_steps=60, later_steps=15, spans="stride1"),
 }
+
+
+def check_steps(sampling: SamplingConfig, *, codebooks: int) -> None:
+    """Raise UsageError unless there is a number of steps for every codebook."""
+    if len(sampling.steps) != codebooks:
+        raise UsageError(
+            f"steps {','.join(map(str, sampling.steps))} are {len(sampling.steps)} numbers, "
+            f"but the model has {codebooks} codebooks",
+            f"Give one for each, e.g. --steps {','.join(['20'] + ['10'] * (codebooks - 1))}",
+        )
+
+
+def check_duration(duration: float | None, clip_seconds: float, model: str) -> None:
+    """Raise UsageError for more seconds than a clip of the model has."""
+    if duration is not None and duration > clip_seconds:
+        raise UsageError(
+            f"duration {duration:g} s is more than the {clip_seconds:g} s of {model}",
+            "Ask for less, or choose a model with longer clips, such as magnet-small-30secs",
+        )
 
 
 def default_sampling(task: Task, clip_seconds: float, codebooks: int) -> SamplingConfig:
@@ -213,7 +248,7 @@ def default_sampling(task: Task, clip_seconds: float, codebooks: int) -> Samplin
     return SamplingConfig(steps=(first,) + (10,) * (codebooks - 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OutputConfig:
     """What becomes of a decoded waveform.
 
@@ -231,8 +266,8 @@ class OutputConfig:
     subtype: Subtype = "pcm16"
 
     def __post_init__(self) -> None:
-        if self.duration is not None and not 0 < self.duration < math.inf:
-            raise UsageError(f"duration must be above 0 seconds, not {self.duration}", "Give e.g. --duration 5")
+        if self.duration is not None and not SHORTEST <= self.duration < math.inf:
+            raise UsageError(f"duration must be at least {SHORTEST} seconds, not {self.duration:g}", "Give e.g. 5")
         if self.normalize not in ("loudness", "peak", "none"):
             raise UsageError(f"unknown normalization {self.normalize!r}", "Give loudness, peak or none")
         if not -70 <= self.lufs <= 0:
@@ -241,6 +276,20 @@ class OutputConfig:
             raise UsageError(f"true-peak must be between -60 and 0 dB, not {self.true_peak}", "Give e.g. -1")
         if self.subtype not in ("pcm16", "pcm24", "float32"):
             raise UsageError(f"unknown subtype {self.subtype!r}", "Give pcm16, pcm24 or float32")
+
+
+@dataclass(frozen=True)
+class PlacesConfig:
+    """Where models are looked for.
+
+    model_dir   the folder of bundles; None: MAGNET_MODEL_DIR, else one in the user's cache folder
+    cache_dir   the folder of downloads; None: the Hub cache (HF_HUB_CACHE, HF_HOME)
+    offline     make no request to the Hub
+    """
+
+    model_dir: Path | None = None
+    cache_dir: Path | None = None
+    offline: bool = False
 
 
 @dataclass(frozen=True)

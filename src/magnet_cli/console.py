@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
-from magnet_cli.errors import INTERRUPTED, MagnetError, MagnetWarning
+from magnet_cli.errors import INTERRUPTED, MagnetError, MagnetWarning, OutputError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-TERMINATED = 128 + signal.SIGTERM
+    from rich.progress import Progress, TaskID
 
 
 class Console:
@@ -29,7 +29,7 @@ class Console:
 
         self.quiet = quiet
         self.verbose = verbose
-        self._stderr = RichConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._stderr = RichConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._bar: Progress | None = None
 
     def message(self, text: str) -> None:
@@ -51,25 +51,48 @@ class Console:
         """Why the work stopped."""
         self._stderr.print(f"error: {text}", style="red")
 
+    def essential(self, text: str) -> None:
+        """Something that must be said even when quiet."""
+        self._stderr.print(text)
+
     def result(self, value: str | dict[str, Any]) -> None:
-        """A result, for people and programs: a line of text, or a JSON object on a line."""
-        if isinstance(value, dict):
-            # Programs read this: never a character that the terminal's encoding cannot hold.
-            plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
-            value = json.dumps(value, ensure_ascii=plain, allow_nan=False)
+        """A result, for people and programs: a line of text, or a JSON object on a line.
+
+        A path goes out as the bytes it has on the disk, whatever the terminal's encoding; JSON is plain ASCII.
+        """
+        line = os.fsencode(value) if isinstance(value, str) else json.dumps(value, allow_nan=False).encode("ascii")
+        if sys.stdout is None:
+            raise OutputError("standard output is closed", "Redirect it to /dev/null; what was written is complete")
         if self._bar is not None:  # on a terminal both streams share the screen
             self._bar.stop()
-        print(value, flush=True)
+        try:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(line + b"\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to standard output: {error.strerror}",
+                "Redirect it; what was written is complete",
+            ) from error
         if self._bar is not None:
             self._bar.start()
+
+    @property
+    def _on_terminal(self) -> bool:
+        """Whether bars can be drawn; FORCE_COLOR, which rich takes for a terminal, is none."""
+        return self._stderr.file.isatty() and not self._stderr.is_dumb_terminal
 
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
         """Say what takes a while; gone when it is done, and on a terminal only."""
-        if self.quiet or not self._stderr.is_terminal:
+        from rich.text import Text
+
+        if self.quiet or not self._on_terminal:
             yield
         else:
-            with self._stderr.status(text):
+            with self._stderr.status(Text(text)):
                 yield
 
     @contextmanager
@@ -95,14 +118,40 @@ class Console:
             console=self._stderr,
             transient=True,
             redirect_stdout=False,  # rich would send results to stderr
-            disable=self.quiet or not self._stderr.is_terminal,
+            disable=self.quiet or not self._on_terminal,
         )
         with bar:
-            self._bar = bar
+            self._bar = None if bar.disable else bar
             try:
                 yield ProgressBar(bar, total)
             finally:
                 self._bar = None
+
+    @contextmanager
+    def transfers(self, words: Callable[[float], str]) -> Iterator[Transfers]:
+        """Bars over downloads; `words` puts a number of bytes into words."""
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._stderr,
+            transient=True,
+            redirect_stdout=False,
+            disable=self.quiet or not self._on_terminal,
+        )
+        with bar:
+            yield Transfers(self, bar, words)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
@@ -115,6 +164,8 @@ class Console:
             except MagnetError as error:
                 self.error(str(error))
                 raise typer.Exit(error.exit_code) from None
+            except BrokenPipeError:  # the reader of our results has gone; there is nobody to tell
+                raise typer.Exit(1) from None
             except KeyboardInterrupt:
                 self.error("interrupted; finished clips are kept, nothing is left half-written.")
                 raise typer.Exit(INTERRUPTED) from None
@@ -134,6 +185,42 @@ class Console:
             self.detail(f"{category.__name__}: {message} ({filename}:{lineno})")
 
 
+class Transfers:
+    """Bars over downloads, one for each repository; on a stream that is no terminal, a line for each."""
+
+    def __init__(self, console: Console, bar: Progress, words: Callable[[float], str]) -> None:
+        self.storages: list[Path] = []
+        self._console = console
+        self._bar = bar
+        self._words = words
+        self._tasks: dict[str, TaskID] = {}
+
+    def report(self, plan: DownloadPlan, done: int) -> None:
+        """`done` bytes of what a plan lacks have arrived; the first call says what it will cost."""
+        if plan.repository not in self._tasks:
+            size = self._words(plan.missing_size)
+            self._console.message(f"downloading {plan.repository} at {plan.revision[:8]}: {size}")
+            self._tasks[plan.repository] = self._bar.add_task(plan.repository, total=plan.missing_size)
+            if plan.missing_size == plan.size:  # nothing of it was here before
+                self.storages.append(plan.storage)
+        self._bar.update(self._tasks[plan.repository], completed=done)
+
+
+class DownloadPlan(Protocol):
+    """What a download will fetch; see `transfer.Plan`."""
+
+    @property
+    def repository(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def storage(self) -> Path: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def missing_size(self) -> int: ...
+
+
 class ProgressBar:
     """A bar over decoding steps."""
 
@@ -148,17 +235,19 @@ class ProgressBar:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the program the way an exception does, so that nothing half-written stays behind."""
+    """Let SIGTERM and a closed terminal end the program as an exception does, so that nothing half-written stays."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
+        raise SystemExit(128 + number)
 
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in numbers}
     except ValueError:  # not the main thread, where signals cannot be handled
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magnet_cli.config import SamplingConfig
+from magnet_cli.config import SamplingConfig, check_steps
 from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.noise import uniforms
 from magnet_cli.sampling import (
@@ -92,7 +92,7 @@ def decode(
     Returns int64 codes [B, K, T]. T is `frames`, cut to whole spans when spans do not overlap; codes that `known`
     keeps come back unchanged. Raises NumericsError when the model computes a value that is not finite.
     """
-    check_steps(sampling, model.config.codebooks)
+    check_steps(sampling, codebooks=model.config.codebooks)
     if sampling.spans == "nonoverlap":
         frames -= frames % model.config.span_length
     shape = (memory.batch, model.config.codebooks, frames)
@@ -106,16 +106,6 @@ def decode(
     for codebook in range(model.config.codebooks):
         _decode_codebook(model, memory, seeds, sampling, codes, codebook, keep[:, codebook], on_step)
     return codes
-
-
-def check_steps(sampling: SamplingConfig, codebooks: int) -> None:
-    """Raise UsageError unless there is a number of steps for every codebook."""
-    if len(sampling.steps) != codebooks:
-        raise UsageError(
-            f"steps {','.join(map(str, sampling.steps))} are {len(sampling.steps)} numbers, "
-            f"but the model has {codebooks} codebooks",
-            f"Give one for each, e.g. --steps {','.join(['20'] + ['10'] * (codebooks - 1))}",
-        )
 
 
 def _decode_codebook(

@@ -69,7 +69,7 @@ class Loudness:
     true_peak: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Normalized:
     """A waveform at its new level.
 

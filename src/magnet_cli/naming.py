@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
 import unicodedata
@@ -12,6 +13,7 @@ from pathlib import Path
 from magnet_cli.errors import UsageError
 
 FOLDER_TEMPLATE = "{index}-{slug}-{seed}.wav"
+SINGLE_TEMPLATE = "{slug}-{seed}.wav"
 FIELDS = ("index", "slug", "seed", "model")
 # Leaves room for the other fields and `.codes.npz` in the 255 bytes that file systems allow a name.
 LONGEST_SLUG = 60
@@ -49,14 +51,18 @@ def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensi
     output: a file (for one item), a folder, or a template with the fields {index} {slug} {seed} {model}; None is the
     working directory. Raises UsageError for an unknown field or extension, or several items for one file.
     """
-    output = output or "."
+    if output == "-":
+        raise UsageError("audio is not written to standard output, which carries the paths", "Name a file or folder")
+    if output is not None and not output.strip():
+        raise UsageError("the output path is empty", "Name a file, a folder or a template, or leave -o out")
+    output = os.path.expanduser(output or ".")
     if "{" in output or "}" in output:
         template = output
-    elif output.endswith(("/", "\\")) or Path(output).is_dir() or not Path(output).suffix:
-        template = str(Path(output) / FOLDER_TEMPLATE) if len(items) > 1 else str(Path(output) / "{slug}-{seed}.wav")
+    elif output.endswith(("/", "\\")) or os.path.isdir(output) or not Path(output).suffix:
+        template = str(Path(output) / (FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE))
     elif len(items) == 1:
         _check_extension(Path(output), extensions)
-        return [Path(output).expanduser()]
+        return [Path(output)]
     else:
         stem = Path(output)
         raise UsageError(
@@ -71,14 +77,16 @@ def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensi
 
 
 def _check_template(template: str) -> None:
+    known = " ".join(f"{{{field}}}" for field in FIELDS)
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
-        raise UsageError(f"{template} is not a template: {error}", "Write fields as {index}") from error
-    unknown = [field for field in fields if field not in FIELDS]
-    if unknown:
-        known = " ".join(f"{{{field}}}" for field in FIELDS)
-        raise UsageError(f"unknown field {{{unknown[0]}}} in {template}", f"Use {known}")
+        raise UsageError(f"{template} is not a template: {error}", f"Use {known}") from error
+    for _, field, spec, conversion in parts:
+        if field not in FIELDS:
+            raise UsageError(f"unknown field {{{field}}} in {template}", f"Use {known}")
+        if spec or conversion:
+            raise UsageError(f"{{{field}}} in {template} has a format", f"Write {{{field}}}, which is padded already")
 
 
 def _check_extension(path: Path, extensions: Sequence[str]) -> None:
@@ -92,13 +100,8 @@ def _check_extension(path: Path, extensions: Sequence[str]) -> None:
 
 def _fill(template: str, item: Item, index: str, model: str) -> Path:
     values = {"index": index, "slug": slug(item.prompt), "seed": str(item.seed), "model": slug(model)}
-    try:
-        path = Path(template.format(**values)).expanduser()
-    except (ValueError, KeyError, IndexError) as error:
-        raise UsageError(
-            f"{template} is not a template: {error}", "Write fields as {index}, all of them text"
-        ) from error
-    if len(path.name.encode()) > LONGEST_NAME:
+    path = Path(template.format(**values))
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise UsageError(f"the file name {path.name[:40]}… is too long", f"Keep it under {LONGEST_NAME} bytes")
     return path
 

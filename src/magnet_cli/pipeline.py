@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,29 +17,31 @@ import torchaudio
 from numpy.typing import NDArray
 from torch import Tensor
 
-from magnet_cli import hub
 from magnet_cli.audio import write_audio
-from magnet_cli.checkpoint import (
-    CodecCheckpoint,
-    CodecPointer,
-    DecoderCheckpoint,
-    build_codec,
-    build_decoder,
-    read_codec,
-    read_decoder,
-    read_hugging_face_codec,
-)
+from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_codec, build_decoder
 from magnet_cli.codec import Codec
-from magnet_cli.config import OutputConfig, RuntimeConfig, SamplingConfig, Subtype, Task, default_sampling
-from magnet_cli.decode import Known, Step, check_steps, decode
+from magnet_cli.config import (
+    OutputConfig,
+    PlacesConfig,
+    RuntimeConfig,
+    SamplingConfig,
+    Subtype,
+    Task,
+    check_duration,
+    check_steps,
+    default_sampling,
+)
+from magnet_cli.decode import Known, Step, decode
 from magnet_cli.errors import DeviceError, MagnetWarning, ModelError, UsageError, one_line
 from magnet_cli.loudness import Normalized, normalize, remove_offset, trim
+from magnet_cli.models import OnDownload, open_model
 from magnet_cli.prompts import Job, plan
 from magnet_cli.registry import DEFAULT_MODEL
 from magnet_cli.text import TextEncoder
 from magnet_cli.transformer import MaskedTransformer
 
 GPU_BATCH = 4
+MOST_CHANNELS = 64  # more, and the array is likely [L, C]
 
 OnStep = Callable[[Step, Sequence[Job]], None]
 
@@ -62,7 +65,7 @@ class ModelInfo:
     dtype: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """One finished clip.
 
@@ -103,40 +106,38 @@ class Pipeline:
     batch_size: int
 
     @classmethod
-    def load(cls, model: str = DEFAULT_MODEL, runtime: RuntimeConfig | None = None) -> Pipeline:
-        """Load a model by its short name, folder or Hub id, downloading what is not in the cache.
+    def load(
+        cls,
+        model: str = DEFAULT_MODEL,
+        runtime: RuntimeConfig | None = None,
+        *,
+        places: PlacesConfig | None = None,
+        on_download: OnDownload | None = None,
+    ) -> Pipeline:
+        """Load a model by its short name, folder or Hub id, downloading it unless it is here (see `open_model`).
 
         Raises ModelError, HubError or DeviceError. Warns with MagnetWarning when the CPU stands in for a GPU.
         """
         runtime = runtime or RuntimeConfig()
         device = resolve_device(runtime)
         dtype = resolve_dtype(runtime, device)
-        source = hub.locate_model(model)
+        source = open_model(model, places, on_download=on_download)
         if runtime.device == "auto" and device.type == "cpu":
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
-        checkpoint = read_decoder(source.folder)
-        codec_checkpoint = read_codec(source.folder)
-        if isinstance(codec_checkpoint, CodecPointer):
-            codec_checkpoint = read_hugging_face_codec(hub.locate_codec(source.folder, codec_checkpoint.name))
-        _check_codec(checkpoint, codec_checkpoint)
-        text_folder = hub.locate_text_encoder(source.folder, checkpoint.text.name)
+        checkpoint, text_folder = source.decoder, source.text_folder
+        _check_codec(checkpoint, source.codec)
         config = checkpoint.config
         with _memory_errors(device, "to load the model"):
             text_encoder = TextEncoder.load(text_folder, device)
-            if text_encoder.width != config.text_width:
-                raise ModelError(
-                    f"the text encoder in {text_folder} has states of {text_encoder.width}, but {checkpoint.path} "
-                    f"was trained with {config.text_width}",
-                    f"Put the encoder it names, {checkpoint.text.name}, in its place",
-                )
+            _check_text(checkpoint, text_encoder.width, text_folder)
             decoder = build_decoder(checkpoint, device, dtype)
-            codec = build_codec(codec_checkpoint, device)
+            codec = build_codec(source.codec, device)
         info = ModelInfo(
-            name=source.name,
-            folder=source.folder,
-            repository=source.repository,
-            revision=source.revision,
-            licence=source.licence,
+            name=source.origin.name,
+            folder=checkpoint.path.parent,
+            repository=source.origin.repository,
+            revision=source.origin.revision,
+            licence=source.origin.licence,
             task=checkpoint.task,
             clip_seconds=config.clip_seconds,
             sample_rate=codec.config.sample_rate,
@@ -156,7 +157,7 @@ class Pipeline:
 
     def generate(
         self,
-        prompts: str | Iterable[str | Job],
+        prompts: str | Job | Iterable[str | Job],
         *,
         seed: int | None = None,
         variations: int = 1,
@@ -169,23 +170,22 @@ class Pipeline:
 
         prompts: texts, or jobs that carry their own seed and sampling options. For texts, variation k takes
         seed + k, and a seed is drawn when none is given; sampling defaults to what suits the model (`info.sampling`).
-        known: codes to keep in every clip, e.g. from `continuation`. Raises UsageError at once for what cannot work.
+        known: codes to keep in every clip, e.g. from `continuation`. Raises UsageError: at once for options that cannot
+        work, with the first clip for known codes or a prompt that do not fit.
         """
         sampling, output = sampling or self.info.sampling, output or OutputConfig()
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        jobs = [prompt for prompt in prompts if isinstance(prompt, Job)]
-        if len(jobs) != len(prompts):
-            texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-            if jobs:
-                raise UsageError("texts and jobs cannot be mixed", "Make a Job of every prompt")
-            jobs = plan(texts, sampling, seed=seed, variations=variations)
+        items = [prompts] if isinstance(prompts, (str, Job)) else list(prompts)
+        if all(isinstance(item, Job) for item in items):
+            jobs = [item for item in items if isinstance(item, Job)]
+            if seed is not None or variations != 1:
+                raise UsageError("jobs carry their own seeds", "Leave out seed and variations, or give texts")
+        elif all(isinstance(item, str) for item in items):
+            jobs = plan([str(item) for item in items], sampling, seed=seed, variations=variations)
+        else:
+            raise UsageError("prompts are neither all texts nor all jobs", "Make a Job of every prompt")
         for job in jobs:
-            check_steps(job.sampling, self.info.codebooks)
-        if output.duration is not None and output.duration > self.info.clip_seconds:
-            raise UsageError(
-                f"duration {output.duration:g} s is more than the {self.info.clip_seconds:g} s of {self.info.name}",
-                "Ask for less, or choose a model with longer clips, such as magnet-small-30secs",
-            )
+            check_steps(job.sampling, codebooks=self.info.codebooks)
+        check_duration(output.duration, self.info.clip_seconds, self.info.name)
         return self._generate(jobs, output, known, on_step)
 
     def _generate(
@@ -239,14 +239,25 @@ class Pipeline:
             waveform = trim(waveform, self.info.sample_rate, output.duration)
         return normalize(waveform, self.info.sample_rate, output)
 
-    def continuation(self, waveform: NDArray[np.float32], sample_rate: int) -> Known:
-        """Known codes that make clips begin with this audio [C, L] at any sample rate (Hz) and number of channels."""
+    def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
+        """Known codes that make clips begin with this audio.
+
+        waveform: floats [C, L] or [L] with full scale at 1, at any sample_rate (Hz). Raises UsageError for what is no
+        waveform, or is as long as a clip.
+        """
         config = self.codec.config
-        audio = torch.from_numpy(np.atleast_2d(waveform).astype(np.float32))
-        if audio.shape[0] != config.channels:
-            audio = audio.mean(dim=0, keepdim=True).expand(config.channels, -1)
-        audio = torchaudio.functional.resample(audio, sample_rate, config.sample_rate)
-        codes: Tensor = self.codec.encode(audio.unsqueeze(0))[:, : self.info.codebooks]
+        audio = np.atleast_2d(np.asarray(waveform))
+        if audio.ndim != 2 or not np.issubdtype(audio.dtype, np.floating) or audio.shape[0] > MOST_CHANNELS:
+            raise UsageError(f"a waveform is floats [C, L], not {audio.dtype} {list(audio.shape)}", "Transpose it?")
+        if sample_rate < 1 or audio.shape[1] * config.sample_rate < config.hop * sample_rate:
+            raise UsageError(f"{audio.shape[1]} samples at {sample_rate} Hz are less than one frame", "Give more audio")
+        if not np.isfinite(audio).all():
+            raise UsageError("the waveform has samples that are not finite", "Export it again")
+        sound = torch.from_numpy(audio.astype(np.float32))
+        if sound.shape[0] != config.channels:
+            sound = sound.mean(dim=0, keepdim=True).expand(config.channels, -1)
+        sound = torchaudio.functional.resample(sound, sample_rate, config.sample_rate)
+        codes: Tensor = self.codec.encode(sound.unsqueeze(0))[:, : self.info.codebooks]
         return Known.prefix(codes, self.frames)
 
 
@@ -294,7 +305,11 @@ def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
         return torch.float16 if device.type == "cuda" else torch.float32
     if device.type == "cpu" and runtime.dtype != "float32":
         # Measured on a CPU without bfloat16 arithmetic: a pass takes 6 to 8 times as long as in float32.
-        native = runtime.dtype == "bfloat16" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        native = (
+            runtime.dtype == "bfloat16"
+            and torch.backends.mkldnn.is_available()
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
         if not native:
             warnings.warn(f"this CPU has no fast {runtime.dtype}: float32 is quicker", MagnetWarning, stacklevel=3)
     dtype: torch.dtype = getattr(torch, runtime.dtype)
@@ -313,6 +328,16 @@ def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:
             f"{decoder.path} writes {decoder.config.codebooks} codebooks of {decoder.config.codes} codes, but "
             f"{codec.path} reads {codec.config.codebooks} of {codec.config.codes}",
             "The two files belong to different models; fetch both again",
+        )
+
+
+def _check_text(decoder: DecoderCheckpoint, width: int, folder: Path) -> None:
+    """Raise ModelError unless the text encoder is of the size the decoder was trained with."""
+    if width != decoder.config.text_width:
+        raise ModelError(
+            f"the text encoder in {folder} has states of {width}, but {decoder.path} was trained with "
+            f"{decoder.config.text_width}",
+            f"Put the encoder it names, {decoder.text.name}, in its place",
         )
 
 

@@ -12,6 +12,7 @@ from magnet_cli.errors import UsageError
 # Beyond this a "prompt" is a file pasted by mistake; the models were trained on captions of a sentence or two.
 MOST_CHARACTERS = 10_000
 LARGEST_SEED = 2**64 - 1
+MOST_VARIATIONS = 10_000
 # A drawn seed is kept short enough to be typed again.
 DRAWN_SEED_BITS = 32
 
@@ -53,7 +54,7 @@ def plan(prompts: Sequence[str], sampling: SamplingConfig, *, seed: int | None, 
 
     A seed is drawn when none is given, one for all prompts.
     """
-    if variations < 1:
-        raise UsageError(f"variations must be at least 1, not {variations}", "Give e.g. -n 4")
+    if not 1 <= variations <= MOST_VARIATIONS:
+        raise UsageError(f"variations must be from 1 to {MOST_VARIATIONS:,}, not {variations}", "Give e.g. -n 4")
     first = draw_seed() if seed is None else seed
     return [Job(prompt, first + k, sampling) for prompt in prompts for k in range(variations)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from magnet_cli.config import SamplingConfig, Task, default_sampling
 
 NON_COMMERCIAL = "CC-BY-NC-4.0"
+UNKNOWN_LICENCE = "unknown"
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,18 @@ class ModelSpec:
     licence: str = NON_COMMERCIAL
 
     @property
+    def download_bytes(self) -> int:
+        """About what a download takes: decoder in float16, codec and the whole text encoder in float32."""
+        return 2 * self.parameters + CODEC_BYTES + TEXT_ENCODER_BYTES[self.text_encoder]
+
+    @property
     def sampling(self) -> SamplingConfig:
         """The sampling options its authors used."""
         return default_sampling(self.task, self.seconds, codebooks=4)
 
 
+CODEC_BYTES = 240_000_000
+TEXT_ENCODER_BYTES = {"t5-base": 892_000_000, "t5-large": 2_951_000_000}  # model.safetensors, decoder half included
 SMALL, MEDIUM = 419_000_000, 1_840_000_000
 
 MODELS: dict[str, ModelSpec] = {

@@ -11,14 +11,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import T5Config, T5EncoderModel
 
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
 from magnet_cli.weights import Weights, assign, read_weights
+
+if TYPE_CHECKING:
+    from transformers import T5EncoderModel
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
 TRAINED_TOKENS = 512
@@ -52,7 +55,7 @@ class TextEncoder:
         """
         model = _build(folder)
         path, weights = read_weights(folder)
-        model = assign(model, _encoder_half(weights), path, device=torch.device(device), dtype=torch.float32)
+        model = assign(model, encoder_half(weights), path, device=torch.device(device), dtype=torch.float32)
         model.set_input_embeddings(model.shared)  # one table under its two names
         return cls(model, _read_tokenizer(folder))
 
@@ -91,6 +94,8 @@ class TextEncoder:
 
 def _build(folder: Path) -> T5EncoderModel:
     """The encoder that config.json describes, without weights."""
+    from transformers import T5Config, T5EncoderModel  # seconds to import, which converting a model can do without
+
     path = folder / "config.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -102,7 +107,7 @@ def _build(folder: Path) -> T5EncoderModel:
         raise ModelError(f"{path} describes no T5: {one_line(error)}", "Fetch the text encoder again") from error
 
 
-def _encoder_half(weights: Weights) -> Weights:
+def encoder_half(weights: Weights) -> Weights:
     """The encoder's tensors among those of a whole T5. Its embeddings go by two names; files hold either or both."""
     encoder = {
         name: weight for name, weight in weights.items() if name.startswith("encoder.") or name == "shared.weight"

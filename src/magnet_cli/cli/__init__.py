@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from magnet_cli import __version__
+from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
+from magnet_cli.cli.models import app as models
+from magnet_cli.console import Console
+from magnet_cli.defaults import config_path, read_defaults
+from magnet_cli.errors import MagnetError
 
 app = typer.Typer(
     name="magnet",
@@ -15,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help in 0.1 s; typer's panels would take three times that
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "MAGNET"},
     epilog="Exit codes: 0 done, 2 usage, 3 model, 4 Hub, 5 device or memory, 6 numerics, 7 output, 130 interrupted.",
 )
 
@@ -28,14 +33,36 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def magnet(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Text to music and sound effects with Meta's MAGNeT models."""
+    try:
+        context.default_map = read_defaults(config_path(), _options(context.command))
+    except MagnetError:
+        with Console().reporting():
+            raise
+
+
+def _options(command: Any) -> dict[str, dict[str, str]]:
+    """The parameters behind the options of each command: {"generate": {"true-peak": "true_peak", ...}, ...}."""
+    return {
+        name: {
+            option[2:]: str(parameter.name)
+            for parameter in one.params
+            for option in parameter.opts
+            if option.startswith("--") and option != "--help"
+        }
+        for name, one in command.commands.items()
+        if not hasattr(one, "commands")
+    }
 
 
 app.command()(generate)
+app.command()(doctor)
+app.add_typer(models)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -12,21 +14,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli import __version__
-from magnet_cli.config import PRESETS, OutputConfig, RuntimeConfig, SamplingConfig
+from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, human, licence_note
+from magnet_cli.config import (
+    PRESETS,
+    OutputConfig,
+    PlacesConfig,
+    RuntimeConfig,
+    SamplingConfig,
+    check_duration,
+    check_steps,
+)
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
 from magnet_cli.naming import Item, plan_paths
 from magnet_cli.prompts import Job, check_prompt, plan
-from magnet_cli.registry import DEFAULT_MODEL
+from magnet_cli.registry import DEFAULT_MODEL, MODELS
 
 if TYPE_CHECKING:
     from magnet_cli.decode import Step
     from magnet_cli.pipeline import Clip, ModelInfo
 
-SAMPLING, OUTPUT, RUNTIME = "Sampling", "Output", "Where it runs"
+PRESET_HELP = "; ".join(f"{name}: {one.summary}" for name, one in PRESETS.items()) + "."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overrides:
     """Sampling options as given; None keeps what suits the model."""
 
@@ -63,17 +74,17 @@ class Overrides:
 
 def parse_steps(text: str) -> tuple[int, ...]:
     """`20,10,10,10` -> (20, 10, 10, 10)."""
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise UsageError(f"steps {text!r} are not whole numbers with commas between", "Give e.g. 20,10,10,10") from None
+    numbers = text.split(",")
+    if not all(re.fullmatch(r"\s*-?[0-9]{1,9}\s*", number) for number in numbers):
+        raise UsageError(f"steps {text!r} are not whole numbers with commas between", "Give e.g. 20,10,10,10")
+    return tuple(int(number) for number in numbers)
 
 
 def generate(
     prompts: Annotated[
         list[str], typer.Argument(metavar="PROMPT...", help="What it should sound like; - reads standard input.")
     ],
-    out: Annotated[
+    output: Annotated[
         str | None,
         typer.Option(
             "--output",
@@ -81,7 +92,6 @@ def generate(
             metavar="PATH",
             help="A .wav, .flac or .ogg file, a folder, or a template with {index} {slug} {seed} {model}. "
             "[default: a new file here]",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
     model: Annotated[
@@ -94,65 +104,41 @@ def generate(
         int, typer.Option("--variations", "-n", help="Clips for each prompt, with seeds SEED, SEED+1, ...")
     ] = 1,
     preset: Annotated[
-        str | None, typer.Option(metavar="|".join(PRESETS), help="Trade time for quality.", rich_help_panel=SAMPLING)
+        str | None,
+        typer.Option(metavar="|".join(PRESETS), help=PRESET_HELP),
     ] = None,
     steps: Annotated[
         str | None,
-        typer.Option(metavar="N,N,N,N", help="Decoding steps for each codebook.", rich_help_panel=SAMPLING),
+        typer.Option(metavar="N,N,N,N", help="Decoding steps for each codebook."),
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Softmax temperature.", rich_help_panel=SAMPLING)] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Draw from the codes that hold this probability.", rich_help_panel=SAMPLING)
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Draw from the K most probable codes instead.", rich_help_panel=SAMPLING)
-    ] = None,
-    greedy: Annotated[
-        bool, typer.Option("--greedy", help="Take the most probable code.", rich_help_panel=SAMPLING)
-    ] = False,
-    guidance: Annotated[
-        float | None, typer.Option(help="How strongly the text guides, at first.", rich_help_panel=SAMPLING)
-    ] = None,
-    min_guidance: Annotated[float | None, typer.Option(help="... and at last.", rich_help_panel=SAMPLING)] = None,
-    spans: Annotated[
-        str | None, typer.Option(metavar="nonoverlap|stride1", help="Where spans lie.", rich_help_panel=SAMPLING)
-    ] = None,
-    span_score: Annotated[
-        str | None, typer.Option(metavar="max|prod", help="How spans are ranked.", rich_help_panel=SAMPLING)
-    ] = None,
-    no_anneal: Annotated[
-        bool, typer.Option("--no-anneal", help="Keep the temperature constant.", rich_help_panel=SAMPLING)
-    ] = False,
-    duration: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Keep only the beginning.", rich_help_panel=OUTPUT)
-    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Softmax temperature.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the codes that hold this probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the K most probable codes instead.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Take the most probable code.")] = False,
+    guidance: Annotated[float | None, typer.Option(help="How strongly the text guides, at first.")] = None,
+    min_guidance: Annotated[float | None, typer.Option(help="... and at last.")] = None,
+    spans: Annotated[str | None, typer.Option(metavar="nonoverlap|stride1", help="Where spans lie.")] = None,
+    span_score: Annotated[str | None, typer.Option(metavar="max|prod", help="How spans are ranked.")] = None,
+    no_anneal: Annotated[bool, typer.Option("--no-anneal", help="Keep the temperature constant.")] = False,
+    duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Keep only the beginning.")] = None,
     normalize: Annotated[
-        str, typer.Option(metavar="loudness|peak|none", help="What to normalize.", rich_help_panel=OUTPUT)
+        str, typer.Option(metavar="loudness|peak|none", help="What to normalize.")
     ] = OutputConfig.normalize,
-    lufs: Annotated[float, typer.Option(help="Target loudness, LUFS.", rich_help_panel=OUTPUT)] = OutputConfig.lufs,
-    true_peak: Annotated[
-        float, typer.Option(help="Ceiling for the true peak, dBTP.", rich_help_panel=OUTPUT)
-    ] = OutputConfig.true_peak,
-    subtype: Annotated[
-        str, typer.Option(metavar="pcm16|pcm24|float32", help="Sample format.", rich_help_panel=OUTPUT)
-    ] = OutputConfig.subtype,
-    save_codes: Annotated[
-        bool, typer.Option("--save-codes", help="Write <name>.codes.npz, too.", rich_help_panel=OUTPUT)
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Overwrite existing files.", rich_help_panel=OUTPUT)
-    ] = False,
-    device: Annotated[
-        str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Which device.", rich_help_panel=RUNTIME)
-    ] = RuntimeConfig.device,
+    lufs: Annotated[float, typer.Option(help="Target loudness, LUFS.")] = OutputConfig.lufs,
+    true_peak: Annotated[float, typer.Option(help="Ceiling for the true peak, dBTP.")] = OutputConfig.true_peak,
+    subtype: Annotated[str, typer.Option(metavar="pcm16|pcm24|float32", help="Sample format.")] = OutputConfig.subtype,
+    save_codes: Annotated[bool, typer.Option("--save-codes", help="Write <name>.codes.npz, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")] = False,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Which device.")] = RuntimeConfig.device,
     dtype: Annotated[
         str,
-        typer.Option(
-            metavar="auto|float32|bfloat16|float16", help="Precision of the decoder.", rich_help_panel=RUNTIME
-        ),
+        typer.Option(metavar="auto|float32|bfloat16|float16", help="Precision of the decoder."),
     ] = RuntimeConfig.dtype,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each clip.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and results only.")] = False,
+    model_dir: ModelDir = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    json: AsJson = False,
+    quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
 ) -> None:
     """Generate audio from text.
@@ -162,17 +148,55 @@ def generate(
     Example: magnet generate "disco beat" -o out.wav
     """
     console = Console(quiet=quiet, verbose=verbose)
-    overrides = Overrides(
-        preset, steps, temperature, top_p, top_k, greedy, guidance, min_guidance, spans, span_score, no_anneal
-    )
     with console.reporting():
-        output = OutputConfig(duration, normalize, lufs, true_peak, subtype)  # type: ignore[arg-type]
-        runtime = RuntimeConfig(device, dtype)  # type: ignore[arg-type]
-        texts = [_read_prompt(prompt) for prompt in prompts]
-        # Everything that can be wrong is found before the model is loaded; only it knows its sampling defaults.
-        drafts = plan(texts, overrides.apply(SamplingConfig()), seed=seed, variations=variations)
-        targets = plan_targets(out, drafts, model, output, save_codes=save_codes, force=force)
-        _run(console, Request(model, runtime, overrides, output, drafts, targets, force, as_json))
+        overrides = Overrides(
+            preset=preset,
+            steps=steps,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            greedy=greedy,
+            guidance=guidance,
+            min_guidance=min_guidance,
+            spans=spans,
+            span_score=span_score,
+            no_anneal=no_anneal,
+        )
+        finish = OutputConfig(
+            duration=duration,
+            normalize=normalize,  # type: ignore[arg-type]
+            lufs=lufs,
+            true_peak=true_peak,
+            subtype=subtype,  # type: ignore[arg-type]
+        )
+        runtime = RuntimeConfig(device=device, dtype=dtype)  # type: ignore[arg-type]
+        drafts = plan(read_prompts(prompts), draft_sampling(model, overrides), seed=seed, variations=variations)
+        if model in MODELS:
+            check_duration(finish.duration, MODELS[model].seconds, model)
+        targets = plan_targets(output, drafts, model, finish, save_codes=save_codes, force=force)
+        if seed is None and quiet and not json:
+            console.essential(f"seed {drafts[0].seed}")
+        request = Request(
+            model=model,
+            runtime=runtime,
+            places=PlacesConfig(model_dir=model_dir, cache_dir=cache_dir, offline=offline),
+            overrides=overrides,
+            output=finish,
+            drafts=drafts,
+            targets=targets,
+            force=force,
+            as_json=json,
+        )
+        run(console, request)
+
+
+def draft_sampling(model: str, overrides: Overrides) -> SamplingConfig:
+    """The sampling options, checked as far as they can be before the model is loaded: only it knows its defaults."""
+    if model not in MODELS:
+        return overrides.apply(SamplingConfig())
+    sampling = overrides.apply(MODELS[model].sampling)
+    check_steps(sampling, codebooks=len(MODELS[model].sampling.steps))
+    return sampling
 
 
 @dataclass(frozen=True)
@@ -183,12 +207,13 @@ class Target:
     codes: Path | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """A checked command: `drafts` are jobs whose sampling options await the model's defaults."""
 
     model: str
     runtime: RuntimeConfig
+    places: PlacesConfig
     overrides: Overrides
     output: OutputConfig
     drafts: Sequence[Job]
@@ -198,36 +223,48 @@ class Request:
 
 
 def plan_targets(
-    out: str | None, jobs: Sequence[Job], model: str, output: OutputConfig, *, save_codes: bool, force: bool
+    output: str | None, jobs: Sequence[Job], model: str, finish: OutputConfig, *, save_codes: bool, force: bool
 ) -> list[Target]:
     """Files for every job; OutputError when one exists or cannot be written."""
     from magnet_cli.audio import AUDIO_EXTENSIONS, check_format, check_writable
 
     items = [Item(job.prompt, job.seed) for job in jobs]
-    paths = plan_paths(out, items, model=Path(model).name, extensions=AUDIO_EXTENSIONS)
+    named = Path(os.path.realpath(model)).name if os.path.isdir(model) else model.rsplit("/", 1)[-1]
+    paths = plan_paths(output, items, model=named, extensions=AUDIO_EXTENSIONS)
     targets = [Target(path, path.with_name(f"{path.stem}.codes.npz") if save_codes else None) for path in paths]
     for target in targets:
-        check_format(target.audio, output.subtype)
-        check_writable(target.audio, overwrite=force)
-        if target.codes is not None:
-            check_writable(target.codes, overwrite=force)
+        check_format(target.audio, finish.subtype)
+    files = [file for target in targets for file in (target.audio, target.codes) if file is not None]
+    check_writable(files, overwrite=force)
     return targets
 
 
-def _read_prompt(prompt: str) -> str:
-    if prompt == "-":
-        prompt = sys.stdin.read().strip()
-    check_prompt(prompt)
-    return prompt
+def read_prompts(prompts: Sequence[str]) -> list[str]:
+    """Check the prompts, and read the one that is given as `-` from standard input."""
+    if prompts.count("-") > 1:
+        raise UsageError("standard input is named twice", "Give - once")
+    texts = [_read_standard_input() if prompt == "-" else prompt for prompt in prompts]
+    for text in texts:
+        check_prompt(text)
+    return texts
 
 
-def _run(console: Console, request: Request) -> None:
+def _read_standard_input() -> str:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", "Pipe the prompt in, or give it as an argument")
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError:
+        raise UsageError(f"standard input is not valid {sys.stdin.encoding}", "Convert the text first") from None
+
+
+def run(console: Console, request: Request) -> None:
     """Load the model, then make and write the clips one after the other."""
     started = time.perf_counter()
     with console.busy(f"loading {request.model}"):
         from magnet_cli.pipeline import Pipeline
-
-        pipeline = Pipeline.load(request.model, request.runtime)
+    with console.transfers(human) as transfers:
+        pipeline = Pipeline.load(request.model, request.runtime, places=request.places, on_download=transfers.report)
     info = pipeline.info
     sampling = request.overrides.apply(info.sampling)
     jobs = [replace(draft, sampling=sampling) for draft in request.drafts]
@@ -256,9 +293,14 @@ def _write(clip: Clip, target: Target, request: Request) -> None:
 
     from magnet_cli.audio import write_atomic
 
-    clip.save(target.audio, subtype=request.output.subtype, overwrite=request.force)
     if target.codes is not None:
         write_atomic(target.codes, lambda file: np.savez(file, codes=clip.codes), overwrite=request.force)
+    try:
+        clip.save(target.audio, subtype=request.output.subtype, overwrite=request.force)
+    except BaseException:
+        if target.codes is not None:  # both, or neither
+            target.codes.unlink(missing_ok=True)
+        raise
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
@@ -266,10 +308,7 @@ def _write(clip: Clip, target: Target, request: Request) -> None:
 
 def describe(info: ModelInfo) -> str:
     """The line that says what runs where, and under which licence."""
-    licence = "weights of unknown licence" if info.licence == "unknown" else f"weights {info.licence}"
-    if "NC" in info.licence:
-        licence += ", non-commercial use only"
-    return f"model {info.name} ({licence}) · device {info.device} · dtype {info.dtype}"
+    return f"model {info.name} ({licence_note(info.licence)}) · device {info.device} · dtype {info.dtype}"
 
 
 def describe_sampling(sampling: SamplingConfig) -> str:
@@ -284,11 +323,16 @@ def describe_sampling(sampling: SamplingConfig) -> str:
 def describe_clip(clip: Clip, target: Target, output: OutputConfig) -> str:
     """The line that says what was written."""
     after = clip.audio.after
-    loudness = "silence" if after.lufs is None else f"{after.lufs:.1f} LUFS"
+    loudness = "silence" if after.lufs is None else f"{decibels(after.lufs)} LUFS"
     if output.normalize == "loudness" and after.lufs is not None and not clip.audio.reached:
         loudness += f" (not {output.lufs:g}: the peak ceiling came first)"
-    peak = "" if after.true_peak is None else f", {after.true_peak:.1f} dBTP"
+    peak = "" if after.true_peak is None else f", {decibels(after.true_peak)} dBTP"
     return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {loudness}{peak}"
+
+
+def decibels(value: float) -> str:
+    """One digit after the point, and never -0.0."""
+    return f"{round(value, 1) + 0.0:.1f}"
 
 
 def as_record(clip: Clip, target: Target, info: ModelInfo) -> dict[str, Any]:
