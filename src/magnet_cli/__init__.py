@@ -12,13 +12,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig
-from magnet_cli.errors import MagnetError, MagnetWarning
-from magnet_cli.prompts import Job
-
 if TYPE_CHECKING:
+    from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig
     from magnet_cli.decode import Known
+    from magnet_cli.errors import MagnetError, MagnetWarning
     from magnet_cli.pipeline import Clip, Pipeline
+    from magnet_cli.prompts import Job
+
+__version__ = "0.1.0"
+
+# Imported when they are asked for: some need torch, which takes seconds, and the command wants none of them at once.
+_LAZY = {
+    "Clip": "pipeline",
+    "Job": "prompts",
+    "Known": "decode",
+    "MagnetError": "errors",
+    "MagnetWarning": "errors",
+    "OutputConfig": "config",
+    "Pipeline": "pipeline",
+    "PlacesConfig": "config",
+    "RuntimeConfig": "config",
+    "SamplingConfig": "config",
+}
 
 __all__ = [
     "Clip",
@@ -33,13 +48,8 @@ __all__ = [
     "SamplingConfig",
 ]
 
-__version__ = "0.1.0"
-
-# These import torch, which takes seconds: only when they are asked for.
-_LAZY = {"Clip": "magnet_cli.pipeline", "Known": "magnet_cli.decode", "Pipeline": "magnet_cli.pipeline"}
-
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(import_module(f"magnet_cli.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
