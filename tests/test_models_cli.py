@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import GOLDEN, Magnet, one_line_error
-from magnet_cli.registry import MODELS
+from magnet_cli.registry import MODELS, RESCORERS
 from magnet_cli.store import Store
 
 MUSIC = str(GOLDEN / "music")
@@ -35,7 +35,7 @@ def music(magnet: Magnet, store: Store) -> Path:
 
 def test_the_list_shows_the_released_models_and_what_is_here(magnet: Magnet, music: Path) -> None:
     lines = magnet("models", "list").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["NAME", *MODELS, "music"]
+    assert [line.split()[0] for line in lines] == ["NAME", *MODELS, *RESCORERS, "music"]
     small = lines[1]
     for part in ("music", "10 s", "419M", "about 2.0 GB", "CC-BY-NC-4.0"):
         assert part in small
@@ -45,7 +45,7 @@ def test_the_list_shows_the_released_models_and_what_is_here(magnet: Magnet, mus
 
 def test_the_list_is_json_for_programs(magnet: Magnet, music: Path) -> None:
     records = {record["name"]: record for record in magnet("models", "list", "--json").records}
-    assert set(records) == {*MODELS, "music"}
+    assert set(records) == {*MODELS, *RESCORERS, "music"}
     assert records["audio-magnet-small"]["sampling"]["temperature"] == 3.5
     assert records["audio-magnet-small"]["here"] is False
     assert records["audio-magnet-small"]["commercial_use"] is False
@@ -101,6 +101,7 @@ def test_remove_yes_does_not_ask(magnet: Magnet, music: Path) -> None:
     ("arguments", "code", "part"),
     [
         (["show", "nope"], 2, "unknown model 'nope'"),
+        (["convert", "musicgen-small", "x"], 2, "for rescoring"),
         (["path", "magnet-small-10secs"], 2, "no bundle"),
         (["verify", "../x"], 2, "no name"),
         (["remove", "nope", "--yes"], 2, "not in"),
@@ -121,7 +122,7 @@ def test_the_list_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
     probe = (
         "import sys; sys.argv = ['magnet', 'models', 'list']; from magnet_cli.cli import main\n"
         "try: main()\n"
-        "finally: print(sorted({'torch', 'numpy', 'huggingface_hub'} & set(sys.modules)), file=sys.stderr)"
+        "finally: print(sorted({'torch', 'numpy', 'transformers', 'scipy'} & set(sys.modules)), file=sys.stderr)"
     )
     seconds = []
     for _ in range(5):

@@ -153,6 +153,19 @@ def test_damaged_downloads_are_fetched_again_when_a_bundle_is_mended(server: Hub
     assert original.read_bytes() == (GOLDEN / "music" / "compression_state_dict.bin").read_bytes()
 
 
+def test_a_model_for_rescoring_stays_as_it_came(server: HubServer, machine: Machine) -> None:
+    files = {name: GOLDEN / "music" / "t5-base" / name for name in TEXT}
+    server.put("facebook/musicgen-small", {**files, "pytorch_model.bin": b"unwanted", "generation_config.json": b"{}"})
+    code, out, err = machine.magnet("models", "download", "musicgen-small")
+    assert code == 0, err
+    assert sorted(path.name for path in Path(out.strip()).iterdir()) == sorted([*TEXT, "generation_config.json"])
+    record = json.loads(machine.magnet("models", "show", "musicgen-small", "--json")[1])
+    assert (record["here"], record["folder"]) == (True, out.strip())
+    code, _, err = machine.magnet("generate", "x", "--model", "musicgen-small")
+    assert code == 2
+    assert "for rescoring" in err
+
+
 def test_originals_can_be_deleted(machine: Machine) -> None:
     code, _, err = machine.magnet("models", "download", MODEL, "--delete-originals")
     assert code == 0, err

@@ -43,6 +43,11 @@ TEXT_ENCODER = Wanted(
     ("config.json", "tokenizer.json"), ("tokenizer_config.json", "special_tokens_map.json"), weights=True
 )
 CODEC = Wanted(("config.json",), weights=True)
+RESCORER = Wanted(
+    ("config.json", "tokenizer.json"),
+    ("generation_config.json", "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+    weights=True,
+)
 
 
 def storage_folder(repository: str, cache_dir: Path | None = None) -> Path:

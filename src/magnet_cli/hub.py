@@ -11,7 +11,7 @@ from pathlib import Path
 
 from magnet_cli.cache import CODEC, MODEL, TEXT_ENCODER, Wanted, cached
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.registry import MODELS, UNKNOWN_LICENCE
+from magnet_cli.registry import MODELS, RESCORERS, UNKNOWN_LICENCE
 from magnet_cli.transfer import DEFAULT_ACCESS, Access, download, plan_download
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -43,6 +43,8 @@ def locate_model(model: str, access: Access = DEFAULT_ACCESS) -> ModelSource:
         spec = MODELS[model]
         folder = obtain(spec.repository, MODEL, access, model=model)
         return ModelSource(spec.name, folder, spec.repository, folder.name, spec.licence)
+    if model in RESCORERS:
+        raise UsageError(f"{model} is a model for rescoring, not for generating", f"Choose one of {', '.join(MODELS)}")
     path = Path(os.path.expanduser(model))
     if path.is_dir():
         return ModelSource(path.resolve().name, path, None, None, UNKNOWN_LICENCE)
@@ -60,6 +62,14 @@ def locate_model(model: str, access: Access = DEFAULT_ACCESS) -> ModelSource:
         f"unknown model {model!r}",
         f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(MODELS)}, a folder or a Hub id",
     )
+
+
+def store_name(name: str) -> str | None:
+    """The name a model of the Hub has in the store: its short name if it has one. None for what is no such name."""
+    if name in MODELS:
+        return name
+    short = next((spec.name for spec in MODELS.values() if spec.repository == name), None)
+    return short or (name if HUB_ID.fullmatch(name) and not name.startswith(".") else None)
 
 
 def locate_text_encoder(folder: Path, name: str, access: Access = DEFAULT_ACCESS, *, model: str | None = None) -> Path:

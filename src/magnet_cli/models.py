@@ -28,7 +28,7 @@ def open_model(name: str, places: PlacesConfig | None = None, *, on_download: On
     model, HubError when a download is needed and fails, OutputError when there is no room.
     """
     places = places or PlacesConfig()
-    known = store_name(name)
+    known = hub.store_name(name)
     folder = Path(os.path.expanduser(name))
     if known is not None and (name in MODELS or not folder.is_dir()):
         return read_bundle(_in_store(known, Store.at(places.model_dir), _access(places, on_download)))
@@ -36,14 +36,6 @@ def open_model(name: str, places: PlacesConfig | None = None, *, on_download: On
         return read_bundle(folder)
     access = _access(places, on_download)
     return read_released(hub.locate_model(name, access), access)
-
-
-def store_name(name: str) -> str | None:
-    """The name a model of the Hub has in the store: its short name if it has one. None for what is no such name."""
-    if name in MODELS:
-        return name
-    short = next((spec.name for spec in MODELS.values() if spec.repository == name), None)
-    return short or (name if hub.HUB_ID.fullmatch(name) and not name.startswith(".") else None)
 
 
 def read_released(source: hub.ModelSource, access: Access) -> Model:
@@ -86,7 +78,7 @@ def mend(name: str, places: PlacesConfig) -> list[str]:
     Downloads it would be made from are checked, too, and what is damaged is taken out of the cache.
     """
     store = Store.at(places.model_dir)
-    known = store_name(name)
+    known = hub.store_name(name)
     if known is None or not is_bundle(store.folder(known)):
         return []
     problems = BundleInfo.read(store.folder(known)).problems()

@@ -54,4 +54,29 @@ MODELS: dict[str, ModelSpec] = {
     )
 }
 
+
+@dataclass(frozen=True)
+class RescorerSpec:
+    """A released autoregressive model that gives its own probability for codes; it stays in the Hub's format.
+
+    `parameters` are those its authors name; it makes clips of up to `seconds`.
+    """
+
+    name: str
+    repository: str
+    parameters: int
+    task: Task = "music"
+    seconds: int = 30
+    licence: str = NON_COMMERCIAL
+
+
+RESCORERS: dict[str, RescorerSpec] = {
+    spec.name: spec
+    for spec in (
+        RescorerSpec("musicgen-small", "facebook/musicgen-small", 300_000_000),
+        RescorerSpec("musicgen-medium", "facebook/musicgen-medium", 1_500_000_000),
+        RescorerSpec("musicgen-large", "facebook/musicgen-large", 3_300_000_000),
+    )
+}
+
 DEFAULT_MODEL = "magnet-small-10secs"

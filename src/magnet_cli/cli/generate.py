@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli import __version__
-from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, human, licence_note
+from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
 from magnet_cli.config import (
     PRESETS,
     OutputConfig,
@@ -261,6 +261,8 @@ def _read_standard_input() -> str:
 def run(console: Console, request: Request) -> None:
     """Load the model, then make and write the clips one after the other."""
     started = time.perf_counter()
+    with console.transfers(human) as transfers:
+        download_first(request.model, request.places, transfers.report)
     with console.busy(f"loading {request.model}"):
         from magnet_cli.pipeline import Pipeline
     with console.transfers(human) as transfers:

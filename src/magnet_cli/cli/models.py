@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, human, licence_note
+from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
 from magnet_cli.config import PlacesConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.registry import MODELS, ModelSpec
+from magnet_cli.registry import MODELS, RESCORERS, ModelSpec, RescorerSpec
 from magnet_cli.store import BundleInfo, Store
 
 app = typer.Typer(
@@ -86,15 +86,27 @@ def download(
 
 
 def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals: bool) -> Path:
-    """Bring one model here, telling what it costs; returns the folder of its bundle."""
-    with console.busy(f"looking for {name}"):
-        from magnet_cli.models import mend, open_model, store_name
+    """Bring one model here, telling what it costs; returns the folder of its bundle, for rescoring as it came."""
+    from magnet_cli.hub import obtain, store_name
 
-        if store_name(name) is None:
-            raise UsageError(f"{name!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
-        for problem in mend(name, places):
-            console.warning(f"{name}: {problem}; it is made again")
+    if name in RESCORERS:
+        from magnet_cli.cache import RESCORER
+        from magnet_cli.transfer import Access
+
+        with console.transfers(human) as transfers:
+            access = Access(places.cache_dir, places.offline, transfers.report)
+            folder = obtain(RESCORERS[name].repository, RESCORER, access, model=name)
+        console.message(f"{name} ({licence_note(RESCORERS[name].licence)}) is ready")
+        return folder
+    if store_name(name) is None:
+        raise UsageError(f"{name!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
     with console.transfers(human) as transfers:
+        download_first(name, places, transfers.report)
+        with console.busy(f"checking {name}"):
+            from magnet_cli.models import mend, open_model
+
+            for problem in mend(name, places):
+                console.warning(f"{name}: {problem}; it is made again")
         model = open_model(name, places, on_download=transfers.report)
     console.message(f"{name} ({licence_note(model.origin.licence)}) is ready")
     if delete_originals:
@@ -179,9 +191,9 @@ def convert(
 
 
 def known_names(store: Store) -> list[str]:
-    """Names of the released models, and of the bundles in the store beyond them."""
+    """Names of the released models, of those for rescoring, and of the bundles in the store beyond them."""
     here = [bundle.folder.name for bundle in store.bundles()]
-    return [*MODELS, *(name for name in here if name not in MODELS)]
+    return [*MODELS, *RESCORERS, *(name for name in here if name not in MODELS)]
 
 
 def require(name: str, store: Store) -> BundleInfo:
@@ -194,6 +206,8 @@ def require(name: str, store: Store) -> BundleInfo:
 
 def describe(name: str, store: Store) -> dict[str, Any]:
     """Everything known about a model, released or here."""
+    if name in RESCORERS:
+        return from_rescorer(RESCORERS[name])
     spec = MODELS.get(name)
     info = store.find(name)
     if spec is None and info is None:
@@ -215,6 +229,15 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
         "commercial_use": False,
         "sampling": asdict(spec.sampling),
     }
+
+
+def from_rescorer(spec: RescorerSpec) -> dict[str, Any]:
+    """What is known of a model for rescoring, which stays in the Hub cache as it came."""
+    from magnet_cli.cache import RESCORER, cached
+
+    folder = cached(spec.repository, RESCORER)
+    here = {"here": False} if folder is None else {"here": True, "folder": str(folder), "revision": folder.name}
+    return {**asdict(spec), "use": "rescoring", "commercial_use": False, **here}
 
 
 def from_bundle(info: BundleInfo | None) -> dict[str, Any]:
@@ -244,12 +267,14 @@ def from_bundle(info: BundleInfo | None) -> dict[str, Any]:
 def list_row(record: dict[str, Any]) -> tuple[str, ...]:
     """A line of the list."""
     parameters = record.get("parameters")
+    disk = "for rescoring" if "use" in record else human(record["bytes"]) if record["here"] else ""
+    disk = disk or f"about {human(record['download_bytes'])}"
     return (
         record["name"],
         record["task"],
         f"{record['seconds']:g} s",
         f"{parameters / 1e6:.0f}M" if parameters else "",
-        human(record["bytes"]) if record["here"] else f"about {human(record['download_bytes'])}",
+        disk,
         "here" if record["here"] else "",
         record["licence"],
     )

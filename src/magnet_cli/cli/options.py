@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnet_cli.config import PlacesConfig
 from magnet_cli.registry import NON_COMMERCIAL, UNKNOWN_LICENCE
+from magnet_cli.store import Store, is_bundle
+
+if TYPE_CHECKING:
+    from magnet_cli.transfer import Plan
 
 ModelDir = Annotated[
     Path | None,
@@ -39,6 +46,17 @@ def licence_note(licence: str) -> str:
     if licence == UNKNOWN_LICENCE:
         return "weights of unknown licence"
     return f"weights {licence}, non-commercial use only" if licence == NON_COMMERCIAL else f"weights {licence}"
+
+
+def download_first(model: str, places: PlacesConfig, report: Callable[[Plan, int], None]) -> None:
+    """Download a model of the Hub that is not here, before seconds go into importing PyTorch: failing must be quick."""
+    from magnet_cli.hub import locate_model, store_name
+    from magnet_cli.transfer import Access
+
+    name = store_name(model)
+    if name is None or os.path.isdir(model) or is_bundle(Store.at(places.model_dir).folder(name)):
+        return
+    locate_model(model, Access(places.cache_dir, places.offline, report))
 
 
 def human(size: float) -> str:
