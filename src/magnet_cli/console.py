@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -18,6 +19,7 @@ import typer
 from magnet_cli.errors import INTERRUPTED, MagnetError, MagnetWarning, OutputError
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
 
 
@@ -25,11 +27,8 @@ class Console:
     """Messages go to stderr unless quiet; warnings too; errors always. Results go to stdout, one a line."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
-        from rich.console import Console as RichConsole  # a tenth of a second, which --help need not wait for
-
         self.quiet = quiet
         self.verbose = verbose
-        self._stderr = RichConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._bar: Progress | None = None
 
     def message(self, text: str) -> None:
@@ -78,6 +77,12 @@ class Console:
             ) from error
         if self._bar is not None:
             self._bar.start()
+
+    @cached_property
+    def _stderr(self) -> RichConsole:
+        from rich.console import Console as RichConsole  # a tenth of a second, which mere results need not wait for
+
+        return RichConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @property
     def _on_terminal(self) -> bool:
