@@ -23,7 +23,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from magnet_cli.cli import main
+from conftest import Magnet
 
 # Not by its attribute: in the package, the command's name hides its module's.
 module: Any = importlib.import_module("magnet_cli.cli.doctor")
@@ -46,20 +46,16 @@ Doctor = Callable[..., Result]
 
 
 @pytest.fixture
-def doctor(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Doctor:
+def doctor(magnet: Magnet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Doctor:
     """Run the command as the entry point would, with a store and a cache of its own."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAGNET_MODEL_DIR", str(tmp_path / "store"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("MAGNET_CONFIG", str(tmp_path / "none.toml"))
 
     def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["magnet", "doctor", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capfd.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return Result(int(stopped.value.code or 0), captured.out, captured.err)
+        result = magnet("doctor", *arguments)
+        assert "Traceback" not in result.out + result.err
+        return Result(result.code, result.out, result.err)
 
     return run
 

@@ -52,7 +52,7 @@ def locate_model(model: str, access: Access = DEFAULT_ACCESS) -> ModelSource:
         raise ModelError(f"{model} is a file, not a model", "Give the folder that holds state_dict.bin")
     if HUB_ID.fullmatch(model) and not model.startswith("."):
         folder = obtain(model, MODEL, access, model=model)
-        known = next((spec for spec in MODELS.values() if spec.repository == model), None)
+        known = MODELS.get(store_name(model) or model)
         return ModelSource(model, folder, model, folder.name, known.licence if known else UNKNOWN_LICENCE)
     if "/" in model or "\\" in model or model.startswith((".", "~")):
         raise ModelError(f"there is no folder {model}", "Check the path, or give a model's name or Hub id")
