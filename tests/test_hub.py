@@ -316,11 +316,13 @@ def fill(cache: Path, repository: str = "a/b") -> tuple[transfer.Plan, dict[str,
     return transfer.Plan(repository, HASH, "main", storage, files), contents
 
 
+def refuse(self: Path, target: str) -> None:
+    """In place of Path.symlink_to: what Windows says."""
+    raise OSError(1314, "A required privilege is not held by the client")
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_content_that_is_there_is_not_fetched_again(cache: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
-    def refuse(self: Path, target: str) -> None:
-        raise OSError(1314, "A required privilege is not held by the client")
-
     if not links:
         monkeypatch.setattr(Path, "symlink_to", refuse)
     plan, contents = fill(cache)
@@ -331,6 +333,19 @@ def test_content_that_is_there_is_not_fetched_again(cache: Path, monkeypatch: py
     assert (result.folder / "config.json").is_symlink() == links
     assert cache_module.cached("a/b", cache_module.Wanted(tuple(contents))) == result.folder
     assert cache_module.damaged(result.folder) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_another_run_has_brought_is_left_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+    plan, contents = fill(cache)  # made before the other run had finished: it says that nothing is cached
+    folder = transfer.download(plan).folder
+    before = {name: (folder / name).lstat() for name in contents}
+    transfer.download(plan)
+    assert {name: (folder / name).lstat() for name in contents} == before  # never away, not even for a moment
 
 
 def test_damage_is_found_and_taken_out(cache: Path) -> None:

@@ -213,7 +213,11 @@ def _obtain_file(plan: Plan, file: RemoteFile, report: Callable[[int], None]) ->
         folder.mkdir(parents=True, exist_ok=True)
     lock = plan.storage.parent / ".locks" / plan.storage.name / f"{file.hash}.lock"
     with _locked(lock, while_waiting=lambda: report(_size(partial))):
-        if not blob.is_file() or _size(blob) != file.size:  # else another run or another revision has brought it
+        if (
+            pointer.is_file() and _size(pointer) == file.size
+        ):  # another run has brought it since the plan was made, and may be reading it
+            return
+        if not blob.is_file() or _size(blob) != file.size:  # else another revision has brought it
             _fetch(plan, file, partial, report)
             if not is_intact(partial, file.hash):
                 partial.unlink()

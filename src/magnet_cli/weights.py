@@ -92,7 +92,7 @@ def read_safetensors(path: Path) -> Weights:
     """The tensors in a safetensors file, memory-mapped."""
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # torch's own for a file that is not there
         raise ModelError(f"cannot read {path}: {one_line(error)}", "The file is damaged; fetch it again") from error
 
 
