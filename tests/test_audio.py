@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli import audio
-from magnet_cli.audio import AUDIO_EXTENSIONS, check_format, check_writable, read_audio, write_atomic, write_audio
+from magnet_cli.audio import check_format, check_writable, read_audio, write_atomic, write_audio
 from magnet_cli.errors import NumericsError, OutputError, UsageError
+from magnet_cli.naming import AUDIO_EXTENSIONS
 
 RATE = 32_000
 
@@ -396,6 +396,6 @@ def test_missing_folder_empty_and_not_finite(tmp_path: Path) -> None:
 
 
 def test_every_extension_can_be_written(tmp_path: Path) -> None:
-    for extension in audio.AUDIO_EXTENSIONS:
+    for extension in AUDIO_EXTENSIONS:
         write_audio(tmp_path / f"a{extension}", noise(1), 16_000, "pcm16")
         assert read_audio(tmp_path / f"a{extension}")[0].shape[0] == 1

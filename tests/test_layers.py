@@ -20,10 +20,10 @@ ROOT = Path(magnet_cli.__file__).parent
 # left; apart from that, modules of one layer do not import each other. Files of one subpackage may.
 # `__init__` also offers names of higher layers, loaded when asked for: it may import those under `if TYPE_CHECKING:`.
 LAYERS = (
-    "errors < config < registry prompts naming store defaults < __init__",
-    "weights settings < transformer text codec sampling noise loudness audio",
-    "checkpoint cache decode engine rescore < transfer < hub < bundle < models",
-    "pipeline train evaluate benchmark",
+    "errors < config < registry prompts naming store defaults overrides plain < promptfile manifest < batch < __init__",
+    "weights settings tags < transformer text codec sampling noise loudness audio metadata",
+    "device checkpoint cache decode engine rescore < transfer < hub < bundle < models",
+    "pipeline train evaluate benchmark < production",
     "console < cli < __main__",
 )
 

@@ -10,7 +10,7 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -22,8 +22,9 @@ from scipy.io import wavfile
 
 from magnet_cli.config import Subtype
 from magnet_cli.errors import NumericsError, OutputError, UsageError
+from magnet_cli.naming import AUDIO_EXTENSIONS, Target
+from magnet_cli.tags import add_riff_tags
 
-AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
 LONGEST_PART = 255  # bytes that file systems allow a name
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
@@ -49,15 +50,20 @@ def check_format(path: Path, subtype: Subtype) -> None:
         raise UsageError("FLAC holds whole numbers only, not float32", "Choose pcm24, or a .wav file")
 
 
-def write_audio(
-    path: Path, waveform: NDArray[np.float32], sample_rate: int, subtype: Subtype, *, overwrite: bool = False
-) -> None:
-    """Write a waveform, float32 [C, L] with full scale at 1, as the kind of file that the extension says.
+def encode_audio(
+    path: Path,
+    waveform: NDArray[np.float32],
+    sample_rate: int,
+    subtype: Subtype,
+    *,
+    tags: Mapping[str, str] | None = None,
+) -> bytes:
+    """The content of an audio file: a waveform, float32 [C, L] with full scale at 1, as the extension of `path` says.
 
     What exceeds full scale is clipped, except in float32 files, which keep it. Nothing is random, so the same waveform
     gives the same bytes, except for .ogg, whose stream number libsndfile draws.
-    Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite,
-    OutputError for a file that exists (unless `overwrite`) or cannot be written.
+    tags: what to embed, see `tags.write_tags`.
+    Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite.
     """
     check_format(path, subtype)
     if waveform.ndim != 2 or waveform.size == 0:
@@ -69,12 +75,19 @@ def write_audio(
         )
     # Encoded in memory: from inside libsndfile's callbacks an error of the disk, or Ctrl-C, would be printed and lost.
     try:
-        encoded = _encode(waveform.T, sample_rate, path.suffix.lower(), subtype)
+        return _encode(waveform.T, sample_rate, path.suffix.lower(), subtype, tags or {})
     except soundfile.SoundFileError as error:
         raise OutputError(
             f"cannot encode {path}: {getattr(error, 'error_string', error)}",
             "Try a .wav file; if that fails too, report the message",
         ) from error
+
+
+def write_audio(
+    path: Path, waveform: NDArray[np.float32], sample_rate: int, subtype: Subtype, *, overwrite: bool = False
+) -> None:
+    """Write an audio file; see `encode_audio`. OutputError for one that exists (unless `overwrite`) or cannot be."""
+    encoded = encode_audio(path, waveform, sample_rate, subtype)
     write_atomic(path, lambda file: file.write(encoded), overwrite=overwrite)
 
 
@@ -102,13 +115,15 @@ def read_audio(path: Path) -> tuple[NDArray[np.float32], int]:
     return np.ascontiguousarray(samples.T), int(sample_rate)
 
 
-def _encode(frames: NDArray[np.float32], sample_rate: int, extension: str, subtype: Subtype) -> bytes:
+def _encode(
+    frames: NDArray[np.float32], sample_rate: int, extension: str, subtype: Subtype, tags: Mapping[str, str]
+) -> bytes:
     """Samples [L, C] -> the bytes of a file."""
     buffer = io.BytesIO()
     if extension == ".wav" and subtype == "float32":
         # libsndfile would put the time of day into the file (its PEAK chunk).
         wavfile.write(buffer, sample_rate, np.ascontiguousarray(frames, dtype=np.float32))
-        return buffer.getvalue()
+        return add_riff_tags(buffer.getvalue(), tags)
     if extension == ".ogg":
         container, coding = "OGG", "VORBIS"
         data: NDArray[Any] = np.clip(frames, -1.0, 1.0).astype(np.float32)
@@ -119,9 +134,12 @@ def _encode(frames: NDArray[np.float32], sample_rate: int, extension: str, subty
     with soundfile.SoundFile(
         buffer, "w", samplerate=sample_rate, channels=data.shape[1], format=container, subtype=coding
     ) as file:
+        if extension != ".wav":
+            for name, text in tags.items():
+                setattr(file, name, text)
         for start in range(0, len(data), CHUNK):
             file.write(data[start : start + CHUNK])
-    return buffer.getvalue()
+    return add_riff_tags(buffer.getvalue(), tags) if extension == ".wav" else buffer.getvalue()
 
 
 def _quantize(waveform: NDArray[np.float32], bits: int) -> NDArray[Any]:
@@ -139,6 +157,13 @@ def _quantize(waveform: NDArray[np.float32], bits: int) -> NDArray[Any]:
 
 
 # -- any file ---------------------------------------------------------------------------------------------------------
+
+
+def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: bool) -> None:
+    """Raise UsageError for a format that cannot be, OutputError for a file that exists or cannot be written."""
+    for target in targets:
+        check_format(target.audio, subtype)
+    check_writable([path for target in targets for path in target.files], overwrite=overwrite)
 
 
 def check_writable(paths: Sequence[Path], *, overwrite: bool = False) -> None:
@@ -186,23 +211,82 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, overwrite: 
     existing file is never replaced, even if it appeared during the work. Raises OutputError; what `write` raises passes
     through, except OSError, which becomes an OutputError. A symbolic link stays one: its target is replaced.
     """
-    if overwrite and path.is_symlink():
-        path = Path(os.path.realpath(path))
-    _check_target(path, overwrite=overwrite)
-    temporary = _temporary(path.parent, path.suffix)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(temporary, path, overwrite=overwrite)
-    except OSError as error:
-        raise _output_error(path, error) from error
-    finally:  # gone already after a rename
-        with suppress(OSError):
-            temporary.unlink()
-    _sync_folder(path.parent)
+    with _Unpublished(overwrite=overwrite) as files:
+        files.add(path, write)
+        files.publish()
+
+
+def write_together(
+    contents: Sequence[tuple[Path, bytes]],
+    *,
+    overwrite: bool = False,
+    before_publishing: Callable[[dict[Path, os.stat_result]], object] | None = None,
+) -> None:
+    """Create several files as `write_atomic` does one: all of them, or none.
+
+    They take their names in order, so the last is there only if all are. before_publishing: called once all are
+    complete on the disk and none has its name, with the size and time that each will have.
+    """
+    with _Unpublished(overwrite=overwrite) as files:
+        for path, content in contents:
+            files.add(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
+        if before_publishing is not None:
+            before_publishing(files.stats())
+        files.publish()
+
+
+class _Unpublished:
+    """Complete files that do not have their names yet; what is left of them at the end is removed."""
+
+    def __init__(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
+        self._files: list[tuple[Path, Path, Path]] = []  # as named, where it really is, its temporary file
+
+    def __enter__(self) -> _Unpublished:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for _, _, temporary in self._files:  # gone already after a rename
+            with suppress(OSError):
+                temporary.unlink()
+
+    def add(self, name: Path, write: Callable[[BinaryIO], object]) -> None:
+        """Fill a hidden file beside the one it is to become, and flush it to the disk."""
+        path = Path(os.path.realpath(name)) if self._overwrite and name.is_symlink() else name
+        _check_target(path, overwrite=self._overwrite)
+        temporary = _temporary(path.parent, path.suffix)
+        self._files.append((name, path, temporary))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _output_error(path, error) from error
+
+    def stats(self) -> dict[Path, os.stat_result]:
+        """What the system says of each file."""
+        return {name: temporary.stat() for name, _, temporary in self._files}
+
+    def publish(self) -> None:
+        """Give every file its name, in order; if one cannot have it, none keeps one it did not have before."""
+        published: list[Path] = []
+        try:
+            for _, path, temporary in self._files:
+                existed = _exists(path)
+                try:
+                    _publish(temporary, path, overwrite=self._overwrite)
+                except OSError as error:
+                    raise _output_error(path, error) from error
+                if not existed:
+                    published.append(path)
+        except BaseException:
+            for path in published:
+                path.unlink(missing_ok=True)
+            raise
+        for folder in {path.parent for _, path, _ in self._files}:
+            _sync_folder(folder)
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:

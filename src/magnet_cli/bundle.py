@@ -11,17 +11,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
-from magnet_cli.config import CodecConfig, DecoderConfig, TextConfig
+from magnet_cli.config import CodecConfig, DecoderConfig, SamplingConfig, TextConfig, default_sampling
 from magnet_cli.errors import ModelError, OutputError, one_line
+from magnet_cli.plain import from_plain
 from magnet_cli.store import (
     CODEC_FILE,
     CONFIG_FILE,
@@ -30,6 +31,7 @@ from magnet_cli.store import (
     TEXT_FOLDER,
     VERSION,
     BundleInfo,
+    is_bundle,
     new_folder,
     sha256,
 )
@@ -37,17 +39,6 @@ from magnet_cli.text import encoder_half
 from magnet_cli.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights
 
 Config = TypeVar("Config", DecoderConfig, CodecConfig, TextConfig)
-
-# What JSON gives for each type that a configuration's fields have.
-JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-    "tuple[int, ...]": (list,),
-    "dict[str, Any]": (dict,),
-    "str | None": (str, type(None)),
-}
 
 
 @dataclass(frozen=True)
@@ -68,6 +59,21 @@ class Model:
     decoder: DecoderCheckpoint
     codec: CodecCheckpoint
     text_folder: Path
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The sampling options that suit it."""
+        config = self.decoder.config
+        return default_sampling(self.decoder.task, config.clip_seconds, config.codebooks)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files the weights are in: as the bundle has them noted, else of every byte."""
+        folder = self.decoder.path.parent
+        if is_bundle(folder):
+            noted = BundleInfo.read(folder).files
+            return {name: digest for name, (_, digest) in sorted(noted.items()) if name.endswith(".safetensors")}
+        text, _ = read_weights(self.text_folder)
+        return {path.name: sha256(path) for path in (self.decoder.path, self.codec.path, text)}
 
 
 def read_bundle(folder: Path) -> Model:
@@ -158,17 +164,9 @@ def _umask() -> int:
 
 def _from_json(kind: Callable[..., Config], info: BundleInfo, key: str) -> Config:
     """A configuration from its part of `config.json`, every field present and of its type."""
-    values: dict[str, Any] = info.config.get(key) or {}
-    wanted = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
-    wrong = [
-        name
-        for name, annotation in wanted.items()
-        if not isinstance(values.get(name, ...), JSON_TYPES[annotation])
-        or (isinstance(values[name], bool) and annotation != "bool")
-    ]
-    if wrong or values.keys() != wanted.keys():
-        name = wrong[0] if wrong else next(iter(values.keys() - wanted.keys()))
+    try:
+        return from_plain(kind, info.config.get(key))
+    except ValueError as error:
         raise ModelError(
-            f"{key}.{name} in {info.folder / CONFIG_FILE} is missing or wrong", "Download or convert the model again"
-        )
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            f"{key}.{error} in {info.folder / CONFIG_FILE} is missing or wrong", "Download or convert the model again"
+        ) from error

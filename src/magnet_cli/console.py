@@ -175,6 +175,34 @@ class Console:
                 self.error("interrupted; finished clips are kept, nothing is left half-written.")
                 raise typer.Exit(INTERRUPTED) from None
 
+    @contextmanager
+    def stoppable(self) -> Iterator[Callable[[], None]]:
+        """Let the first Ctrl-C wait for a good moment: the function this gives, called at one, raises it.
+
+        A second Ctrl-C stops at once.
+        """
+        pressed = False
+
+        def first(number: int, frame: FrameType | None) -> None:
+            nonlocal pressed
+            pressed = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.essential("stopping after this step; Ctrl-C again stops at once")
+
+        def check() -> None:
+            if pressed:
+                raise KeyboardInterrupt
+
+        try:
+            before = signal.signal(signal.SIGINT, first)
+        except ValueError:  # not the main thread
+            yield check
+            return
+        try:
+            yield check
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def _show_warning(
         self,
         message: Warning | str,

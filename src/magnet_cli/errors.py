@@ -5,8 +5,11 @@
     ├── ModelError             3   a checkpoint that is missing, damaged, unsafe or unsupported
     ├── HubError               4   the Hub cannot be reached, or has no such repository or file
     ├── DeviceError            5   no such device, or not enough memory on it
+    │   └── MemoryShortageError
     ├── NumericsError          6   the model computed a value that is not finite
-    └── OutputError            7   a file exists already or cannot be written
+    ├── OutputError            7   a file exists already or cannot be written
+    ├── BatchError             8   some clips of a batch failed; the others are there
+    └── ReplayError            9   a clip made again has other codes
 
 130 is the exit code after Ctrl-C, as shells expect. What is worth knowing but stops nothing is a MagnetWarning.
 """
@@ -62,6 +65,10 @@ class DeviceError(MagnetError):
     exit_code = 5
 
 
+class MemoryShortageError(DeviceError):
+    """Too little memory for what was tried at once; with less it may work."""
+
+
 class NumericsError(MagnetError):
     """A value that is not finite came out of the model."""
 
@@ -72,6 +79,18 @@ class OutputError(MagnetError):
     """A result that cannot be written, or would overwrite something."""
 
     exit_code = 7
+
+
+class BatchError(MagnetError):
+    """Some clips of a batch failed. The others are there."""
+
+    exit_code = 8
+
+
+class ReplayError(MagnetError):
+    """A clip that was made again has other codes than the first time."""
+
+    exit_code = 9
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

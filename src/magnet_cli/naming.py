@@ -6,12 +6,14 @@ import os
 import re
 import string
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_cli.errors import UsageError
 
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
 FOLDER_TEMPLATE = "{index}-{slug}-{seed}.wav"
 SINGLE_TEMPLATE = "{slug}-{seed}.wav"
 FIELDS = ("index", "slug", "seed", "model")
@@ -20,14 +22,42 @@ LONGEST_SLUG = 60
 LONGEST_NAME = 200
 # Names that Windows reserves whatever their extension.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
+# Not possible in names on every system: control characters, and what Windows keeps for itself.
+UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 
 
 @dataclass(frozen=True)
 class Item:
-    """What a file's name can tell of its content."""
+    """What a file's name can tell of its content; `output` is a name or template of its own, within the folder."""
 
     prompt: str
     seed: int
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The files of one clip; None: that one is not wanted."""
+
+    audio: Path
+    metadata: Path | None = None
+    codes: Path | None = None
+
+    @classmethod
+    def beside(cls, audio: Path, *, metadata: bool, codes: bool) -> Target:
+        """An audio file, and what is wanted beside it."""
+        archive = audio.with_name(f"{audio.stem}.codes.npz")
+        return cls(audio, sidecar(audio) if metadata else None, archive if codes else None)
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them, audio last: it is there only if the others are."""
+        return [path for path in (self.codes, self.metadata, self.audio) if path is not None]
+
+
+def sidecar(audio: Path) -> Path:
+    """The JSON file that says how an audio file was made."""
+    return audio.with_name(f"{audio.stem}.json")
 
 
 def slug(text: str) -> str:
@@ -71,8 +101,53 @@ def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensi
         )
     _check_template(template)
     _check_extension(Path(template), extensions)
+    return _name_all([template] * len(items), items, model)
+
+
+def plan_folder(
+    output: str, items: Sequence[Item], *, model: str, extensions: Sequence[str]
+) -> tuple[Path, list[Path]]:
+    """The folder of a batch, and a path in it for every item.
+
+    output: a folder, or a template whose first field is in or below the folder. An item's own `output` is relative to
+    the folder. Names that come again are numbered. Raises UsageError as `plan_paths` does.
+    """
+    if not output.strip() or output == "-":
+        raise UsageError("a batch writes into a folder", "Name it, e.g. -o clips/")
+    output = os.path.expanduser(output)
+    if "{" in output or "}" in output:
+        _check_template(output)
+        fixed = Path(output.split("{", 1)[0] + "x").parent
+        default = str(Path(output).relative_to(fixed)) if fixed != Path() else output
+    else:
+        fixed, default = Path(output), FOLDER_TEMPLATE
+    _check_extension(Path(default), extensions)
+    own = {item.output for item in items if item.output is not None}
+    checked = {name: check_name(name, extensions) for name in sorted(own)}
+    templates = [str(fixed / (default if item.output is None else checked[item.output])) for item in items]
+    return fixed, _name_all(templates, items, model)
+
+
+def check_name(name: str, extensions: Sequence[str]) -> str:
+    """A template within a folder, with an extension; UsageError for a name that leads out of it or is not portable."""
+    _check_template(name)
+    parts = re.split(r"[/\\]", name)
+    if any(not part or part.startswith(".") or part.endswith((".", " ")) or UNSAFE.search(part) for part in parts):
+        raise UsageError(f"{name!r} is no name for a file within the folder", "Give e.g. kick-01.wav or drums/kick.wav")
+    if any(RESERVED.fullmatch(part.split(".")[0]) for part in parts):
+        raise UsageError(f"{name!r} is a name that Windows reserves", "Choose another")
+    path = Path(*parts)
+    if path.suffix.lower() not in extensions:
+        path = path.with_name(f"{path.name}{Path(FOLDER_TEMPLATE).suffix}")
+    return path.as_posix()
+
+
+def _name_all(templates: Sequence[str], items: Sequence[Item], model: str) -> list[Path]:
     digits = max(2, len(str(len(items))))
-    paths = [_fill(template, item, str(number).zfill(digits), model) for number, item in enumerate(items, 1)]
+    paths = [
+        _fill(template, item, str(number).zfill(digits), model)
+        for number, (template, item) in enumerate(zip(templates, items, strict=True), 1)
+    ]
     return _distinct(paths)
 
 
@@ -107,15 +182,23 @@ def _fill(template: str, item: Item, index: str, model: str) -> Path:
 
 
 def _distinct(paths: Sequence[Path]) -> list[Path]:
-    """Number the paths that occur again; file systems may not tell upper from lower case."""
-    taken = {str(path).casefold() for path in paths}
+    """Number the names that occur again, whatever their extension: the files beside them have another.
+
+    File systems may not tell upper from lower case.
+    """
+
+    def key(path: Path) -> str:
+        return str(path.with_suffix("")).casefold()
+
+    taken = {key(path) for path in paths}
     seen: set[str] = set()
+    numbers: Counter[str] = Counter()
     distinct = []
     for path in paths:
-        candidate, number = path, 2
-        while str(candidate).casefold() in seen or (candidate != path and str(candidate).casefold() in taken):
-            candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-            number += 1
-        seen.add(str(candidate).casefold())
+        candidate = path
+        while key(candidate) in seen or (candidate != path and key(candidate) in taken):
+            numbers[key(path)] += 1
+            candidate = path.with_name(f"{path.stem}-{numbers[key(path)] + 1}{path.suffix}")
+        seen.add(key(candidate))
         distinct.append(candidate)
     return distinct

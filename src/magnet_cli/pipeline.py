@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from magnet_cli.audio import write_audio
+from magnet_cli.bundle import Model
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_codec, build_decoder
 from magnet_cli.codec import Codec
 from magnet_cli.config import (
@@ -29,10 +30,10 @@ from magnet_cli.config import (
     Task,
     check_duration,
     check_steps,
-    default_sampling,
 )
 from magnet_cli.decode import Known, Step, decode
-from magnet_cli.errors import DeviceError, MagnetWarning, ModelError, UsageError, one_line
+from magnet_cli.device import automatic_batch_size, memory_errors, processor_name, resolve_device, resolve_dtype
+from magnet_cli.errors import MagnetWarning, MemoryShortageError, ModelError, UsageError
 from magnet_cli.loudness import Normalized, normalize, remove_offset, trim
 from magnet_cli.models import OnDownload, open_model
 from magnet_cli.prompts import Job, plan
@@ -40,10 +41,10 @@ from magnet_cli.registry import DEFAULT_MODEL
 from magnet_cli.text import TextEncoder
 from magnet_cli.transformer import MaskedTransformer
 
-GPU_BATCH = 4
 MOST_CHANNELS = 64  # more, and the array is likely [L, C]
 
 OnStep = Callable[[Step, Sequence[Job]], None]
+OnFailure = Callable[[int, Exception], None]
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,21 @@ class ModelInfo:
     sampling: SamplingConfig
     device: str
     dtype: str
+    processor: str
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
     """One finished clip.
 
-    codes: int16 [K, T]; audio: the waveform float32 [C, L], with loudness and true peak before and after;
-    sample_rate: Hz; tokens: those of the prompt; timings: seconds for each stage, shared by the clips of a batch.
+    index: its job's place among the jobs; batch: how many clips were decoded together; codes: int16 [K, T]; audio: the
+    waveform float32 [C, L], with loudness and true peak before and after; sample_rate: Hz; tokens: those of the prompt;
+    timings: seconds for each stage, shared by the clips of a batch.
     """
 
+    index: int
     job: Job
+    batch: int
     codes: NDArray[np.int16]
     audio: Normalized
     sample_rate: int
@@ -99,6 +104,7 @@ class Clip:
 class Pipeline:
     """A loaded model: load once, generate many."""
 
+    source: Model
     info: ModelInfo
     text_encoder: TextEncoder
     decoder: MaskedTransformer
@@ -118,16 +124,20 @@ class Pipeline:
 
         Raises ModelError, HubError or DeviceError. Warns with MagnetWarning when the CPU stands in for a GPU.
         """
+        return cls.build(open_model(model, places, on_download=on_download), runtime)
+
+    @classmethod
+    def build(cls, source: Model, runtime: RuntimeConfig | None = None) -> Pipeline:
+        """Build a model whose parts have been read, on the device and in the precision that are asked for."""
         runtime = runtime or RuntimeConfig()
         device = resolve_device(runtime)
         dtype = resolve_dtype(runtime, device)
-        source = open_model(model, places, on_download=on_download)
         if runtime.device == "auto" and device.type == "cpu":
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
         checkpoint, text_folder = source.decoder, source.text_folder
         _check_codec(checkpoint, source.codec)
         config = checkpoint.config
-        with _memory_errors(device, "to load the model"):
+        with memory_errors(device, "to load the model"):
             text_encoder = TextEncoder.load(text_folder, device)
             _check_text(checkpoint, text_encoder.width, text_folder)
             decoder = build_decoder(checkpoint, device, dtype)
@@ -143,12 +153,13 @@ class Pipeline:
             sample_rate=codec.config.sample_rate,
             codebooks=config.codebooks,
             text_encoder=checkpoint.text.name,
-            sampling=default_sampling(checkpoint.task, config.clip_seconds, config.codebooks),
+            sampling=source.sampling,
             device=str(device),
             dtype=str(dtype).removeprefix("torch."),
+            processor=processor_name(device),
         )
-        batch_size = runtime.batch_size or (1 if device.type == "cpu" else GPU_BATCH)
-        return cls(info, text_encoder, decoder, codec, batch_size)
+        batch_size = runtime.batch_size or automatic_batch_size(config, codec.config, device, dtype)
+        return cls(source, info, text_encoder, decoder, codec, batch_size)
 
     @property
     def frames(self) -> int:
@@ -165,12 +176,15 @@ class Pipeline:
         output: OutputConfig | None = None,
         known: Known | None = None,
         on_step: OnStep | None = None,
+        on_failure: OnFailure | None = None,
     ) -> Iterator[Clip]:
         """Generate clips, in order, each yielded as soon as its batch is done.
 
         prompts: texts, or jobs that carry their own seed and sampling options. For texts, variation k takes
         seed + k, and a seed is drawn when none is given; sampling defaults to what suits the model (`info.sampling`).
-        known: codes to keep in every clip, e.g. from `continuation`. Raises UsageError: at once for options that cannot
+        known: codes to keep in every clip, e.g. from `continuation`. on_failure: called for a job that fails, with its
+        place among the jobs; the others go on. Without it the first failure is raised. Where a batch needs more memory
+        than there is, its clips are tried again, fewer at a time. Raises UsageError: at once for options that cannot
         work, with the first clip for known codes or a prompt that do not fit.
         """
         sampling, output = sampling or self.info.sampling, output or OutputConfig()
@@ -186,21 +200,54 @@ class Pipeline:
         for job in jobs:
             check_steps(job.sampling, codebooks=self.info.codebooks)
         check_duration(output.duration, self.info.clip_seconds, self.info.name)
-        return self._generate(jobs, output, known, on_step)
+        return self._generate(jobs, output, known, on_step, on_failure)
 
     def _generate(
-        self, jobs: Sequence[Job], output: OutputConfig, known: Known | None, on_step: OnStep | None
+        self,
+        jobs: Sequence[Job],
+        output: OutputConfig,
+        known: Known | None,
+        on_step: OnStep | None,
+        on_failure: OnFailure | None,
     ) -> Iterator[Clip]:
-        for _, group in groupby(jobs, key=lambda job: job.sampling):
-            while batch := list(islice(group, self.batch_size)):
-                yield from self._generate_batch(batch, output, known, on_step)
+        size = self.batch_size
+        for _, group in groupby(range(len(jobs)), key=lambda index: jobs[index].sampling):
+            waiting = deque(group)
+            suspects = 0  # of those waiting: one of these made a batch fail, and each is tried alone
+            while waiting:
+                batch = [waiting.popleft() for _ in range(1 if suspects else min(size, len(waiting)))]
+                suspects = max(0, suspects - 1)
+                try:
+                    clips = list(self._generate_batch(jobs, batch, output, known, on_step))
+                except Exception as error:
+                    if len(batch) == 1 and on_failure is not None and not _is_final(error):
+                        on_failure(batch[0], error)
+                        continue
+                    if len(batch) == 1 or _is_final(error):
+                        raise
+                    waiting.extendleft(reversed(batch))
+                    if isinstance(error, MemoryShortageError):
+                        size = len(batch) // 2
+                        torch.cuda.empty_cache()
+                        fewer = f"going on with {size} at a time"
+                        warnings.warn(f"not enough memory for {len(batch)} clips at once: {fewer}", MagnetWarning, 2)
+                    else:
+                        suspects = len(batch)
+                else:
+                    yield from clips
 
     def _generate_batch(
-        self, jobs: Sequence[Job], output: OutputConfig, known: Known | None, on_step: OnStep | None
+        self,
+        all_jobs: Sequence[Job],
+        batch: Sequence[int],
+        output: OutputConfig,
+        known: Known | None,
+        on_step: OnStep | None,
     ) -> Iterator[Clip]:
-        """Clips of jobs that share their sampling options."""
+        """Clips of those jobs that the batch names, which share their sampling options."""
         clock = Stopwatch()
-        with _memory_errors(self.decoder.device, f"for a batch of {len(jobs)}"):
+        jobs = [all_jobs[index] for index in batch]
+        with memory_errors(self.decoder.device, f"for a batch of {len(jobs)}"):
             text = self.text_encoder.encode([job.prompt for job in jobs])
             memory = self.decoder.text_memory(text.states, text.lengths)
             clock.lap("text")
@@ -222,7 +269,9 @@ class Pipeline:
             audio = self._finish(waveforms[row], output)
             clock.lap("loudness")
             yield Clip(
+                index=batch[row],
                 job=job,
+                batch=len(jobs),
                 codes=codes[row].numpy().astype(np.int16),
                 audio=audio,
                 sample_rate=self.info.sample_rate,
@@ -279,41 +328,9 @@ class Stopwatch:
         self._started = now
 
 
-def resolve_device(runtime: RuntimeConfig) -> torch.device:
-    """The device to run on: for "auto" a GPU if there is one, else the CPU."""
-    wanted = runtime.device
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        if torch.backends.mps.is_available():
-            return torch.device("mps")
-        return torch.device("cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no usable CUDA device"
-        raise DeviceError(
-            f"{wanted} was asked for, but PyTorch finds {found}", "Check the driver, or give --device cpu"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("mps was asked for, but this machine has none", "Give --device cpu")
-    return device
-
-
-def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
-    """The decoder's dtype; see RuntimeConfig."""
-    if runtime.dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if device.type == "cpu" and runtime.dtype != "float32":
-        # Measured on a CPU without bfloat16 arithmetic: a pass takes 6 to 8 times as long as in float32.
-        native = (
-            runtime.dtype == "bfloat16"
-            and torch.backends.mkldnn.is_available()
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-        if not native:
-            warnings.warn(f"this CPU has no fast {runtime.dtype}: float32 is quicker", MagnetWarning, stacklevel=3)
-    dtype: torch.dtype = getattr(torch, runtime.dtype)
-    return dtype
+def _is_final(error: Exception) -> bool:
+    """Whether nothing can be computed after it: a fault of the GPU stays with the process."""
+    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
 
 
 def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:
@@ -339,20 +356,3 @@ def _check_text(decoder: DecoderCheckpoint, width: int, folder: Path) -> None:
             f"{decoder.config.text_width}",
             f"Put the encoder it names, {decoder.text.name}, in its place",
         )
-
-
-@contextmanager
-def _memory_errors(device: torch.device, purpose: str) -> Iterator[None]:
-    """Turn running out of memory into a DeviceError with a remedy."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # PyTorch has an exception for GPUs; on the CPU only the message tells.
-        if isinstance(error, RuntimeError) and not (
-            isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-        ):
-            raise
-        raise DeviceError(
-            f"not enough memory on {device} {purpose}: {one_line(error, 120)}",
-            "Use a smaller model or batch, --dtype bfloat16, or another --device",
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,12 +50,29 @@ def draw_seed() -> int:
     return secrets.randbits(DRAWN_SEED_BITS)
 
 
-def plan(prompts: Sequence[str], sampling: SamplingConfig, *, seed: int | None, variations: int = 1) -> list[Job]:
-    """Jobs for every variation of every prompt: variation k of each takes seed + k, so none depends on the others.
+class Planner:
+    """Gives the clips of one run their seeds.
 
-    A seed is drawn when none is given, one for all prompts.
+    Variation k of a prompt takes seed + k; a prompt that comes again goes on where it left off, so that its clips
+    differ. Nothing else that is in a run changes the seeds of a prompt. A first seed is drawn when none is given.
     """
-    if not 1 <= variations <= MOST_VARIATIONS:
-        raise UsageError(f"variations must be from 1 to {MOST_VARIATIONS:,}, not {variations}", "Give e.g. -n 4")
-    first = draw_seed() if seed is None else seed
-    return [Job(prompt, first + k, sampling) for prompt in prompts for k in range(variations)]
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = draw_seed() if seed is None else seed
+        self._made: Counter[str] = Counter()
+
+    def jobs(self, prompt: str, sampling: SamplingConfig, *, seed: int | None = None, variations: int = 1) -> list[Job]:
+        """Jobs for the variations of a prompt; UsageError for what cannot be. A seed of its own counts by itself."""
+        if not 1 <= variations <= MOST_VARIATIONS:
+            raise UsageError(f"variations must be from 1 to {MOST_VARIATIONS:,}, not {variations}", "Give e.g. -n 4")
+        first = seed
+        if first is None:
+            first = self.seed + self._made[prompt]
+            self._made[prompt] += variations
+        return [Job(prompt, first + k, sampling) for k in range(variations)]
+
+
+def plan(prompts: Sequence[str], sampling: SamplingConfig, *, seed: int | None, variations: int = 1) -> list[Job]:
+    """Jobs for every variation of every prompt; see Planner."""
+    planner = Planner(seed)
+    return [job for prompt in prompts for job in planner.jobs(prompt, sampling, variations=variations)]

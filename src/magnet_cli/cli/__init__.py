@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from magnet_cli import __version__
+from magnet_cli.cli.batch import batch
 from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
+from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
 from magnet_cli.console import Console
 from magnet_cli.defaults import config_path, read_defaults
@@ -21,7 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help in 0.1 s; typer's panels would take three times that
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "MAGNET"},
-    epilog="Exit codes: 0 done, 2 usage, 3 model, 4 Hub, 5 device or memory, 6 numerics, 7 output, 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 usage, 3 model, 4 Hub, 5 device or memory, 6 numerics, 7 output, "
+    "8 some of a batch failed, 9 a replay differs, 130 interrupted.",
 )
 
 
@@ -61,6 +64,9 @@ def _options(command: Any) -> dict[str, dict[str, str]]:
 
 
 app.command()(generate)
+app.command()(batch)
+app.command()(info)
+app.command()(replay)
 app.command()(doctor)
 app.add_typer(models)
 

@@ -256,7 +256,7 @@ def check_auto() -> Iterator[Check]:
 
     if sys.platform == "darwin":
         yield Check("MPS", "ok", "usable" if torch.backends.mps.is_available() else "not on this computer")
-    from magnet_cli.pipeline import resolve_device, resolve_dtype
+    from magnet_cli.device import resolve_device, resolve_dtype
 
     device = resolve_device(RuntimeConfig())
     dtype = resolve_dtype(RuntimeConfig(), device)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from magnet_cli.config import PlacesConfig
+from magnet_cli.config import PRESETS, PlacesConfig
 from magnet_cli.registry import NON_COMMERCIAL, UNKNOWN_LICENCE
 from magnet_cli.store import Store, is_bundle
 
 if TYPE_CHECKING:
     from magnet_cli.transfer import Plan
+
+T = TypeVar("T")
 
 ModelDir = Annotated[
     Path | None,
@@ -37,8 +40,49 @@ CacheDir = Annotated[
     ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", envvar="MAGNET_OFFLINE", help="Make no request to the Hub.")]
+Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME|HUB_ID|FOLDER", help="Which checkpoint.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Same seed, same clip. [default: drawn, and reported]", show_default=False)
+]
+Variations = Annotated[
+    int, typer.Option("--variations", "-n", help="Clips for each prompt, with seeds SEED, SEED+1, ...")
+]
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(PRESETS), help="; ".join(f"{name}: {one.summary}" for name, one in PRESETS.items()) + "."
+    ),
+]
+Steps = Annotated[str | None, typer.Option(metavar="N,N,N,N", help="Decoding steps for each codebook.")]
+Temperature = Annotated[float | None, typer.Option(help="Softmax temperature.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the codes that hold this probability.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from the K most probable codes instead.")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="Take the most probable code.")]
+Guidance = Annotated[float | None, typer.Option(help="How strongly the text guides, at first.")]
+MinGuidance = Annotated[float | None, typer.Option(help="... and at last.")]
+SpansName = Annotated[str | None, typer.Option(metavar="nonoverlap|stride1", help="Where spans lie.")]
+SpanScoreName = Annotated[str | None, typer.Option(metavar="max|prod", help="How spans are ranked.")]
+NoAnneal = Annotated[bool, typer.Option("--no-anneal", help="Keep the temperature constant.")]
+Duration = Annotated[float | None, typer.Option(metavar="SECONDS", help="Keep only the beginning.")]
+NormalizeName = Annotated[str, typer.Option(metavar="loudness|peak|none", help="What to normalize.")]
+Lufs = Annotated[float, typer.Option(help="Target loudness, LUFS.")]
+TruePeak = Annotated[float, typer.Option(help="Ceiling for the true peak, dBTP.")]
+SubtypeName = Annotated[str, typer.Option(metavar="pcm16|pcm24|float32", help="Sample format.")]
+SaveCodes = Annotated[bool, typer.Option("--save-codes", help="Write <name>.codes.npz, too.")]
+NoMetadata = Annotated[
+    bool, typer.Option("--no-metadata", help="Neither write <name>.json nor embed how the clip was made.")
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Which device.")]
+DType = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16", help="Precision of the decoder.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and results only.")]
+
+
+def chosen(kind: Callable[..., T], context: typer.Context) -> T:
+    """The options of a command that are fields of this dataclass; a flag that is not set counts as not given."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in context.params.items() if name in names})
 
 
 def licence_note(licence: str) -> str:

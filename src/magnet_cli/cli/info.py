@@ -1,0 +1,165 @@
+"""`magnet info` and `magnet replay`: how a clip was made, and making it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from magnet_cli.cli import options
+from magnet_cli.cli.making import decibels, load, make
+from magnet_cli.cli.options import chosen, licence_note
+from magnet_cli.config import PlacesConfig, RuntimeConfig
+from magnet_cli.console import Console
+from magnet_cli.errors import ReplayError, UsageError
+from magnet_cli.naming import AUDIO_EXTENSIONS, Target, plan_paths
+from magnet_cli.naming import Item as Name
+
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="An audio file that magnet has made, or the .json beside it.")
+]
+
+
+def info(file: File, json: options.AsJson = False) -> None:
+    """Show how a clip was made: prompt, seed, options, model, licence, machine."""
+    console = Console()
+    with console.reporting():
+        from magnet_cli.metadata import read_record
+
+        record = read_record(file)
+        if json:
+            console.result(record)
+            return
+        for name, value in told(record):
+            console.result(f"{name:<10} {value}")
+
+
+def told(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A record in words, line by line. Whatever is missing or odd is left out or shown as it is."""
+    model, codes, output = (_part(record, name) for name in ("model", "codes", "output"))
+    yield "prompt", _word(record.get("prompt"))
+    yield "seed", _word(record.get("seed"))
+    yield "model", _words(model, "name", "repository", "revision") + f" ({licence_note(_word(model.get('licence')))})"
+    yield "sampling", _options(_part(record, "sampling"))
+    yield "output", _options(output)
+    clip = f"{_word(record.get('seconds'))} s, {_word(record.get('sample_rate'))} Hz"
+    for name, unit in (("lufs", "LUFS"), ("true_peak", "dBTP")):
+        value = record.get(name)
+        clip += f", {decibels(value)} {unit}" if isinstance(value, float) else ""
+    yield "clip", clip
+    yield "codes", f"{_word(codes.get('shape'))} sha256 {_word(codes.get('sha256'))}"
+    yield "made", _words(record, "created", "device", "processor", "dtype")
+    yield "seconds", _options(_part(record, "timings"))
+    yield "versions", _options(_part(record, "versions"))
+
+
+def _part(record: dict[str, Any], name: str) -> dict[str, Any]:
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _words(values: dict[str, Any], *names: str) -> str:
+    return " · ".join(_word(values[name]) for name in names if values.get(name) is not None)
+
+
+def _options(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', '-')} {_word(value)}" for name, value in values.items() if value is not None)
+
+
+def _word(value: Any) -> str:
+    """On one line, without what would move the cursor."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def replay(
+    context: typer.Context,
+    file: File,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="PATH", help="Where it goes. [default: NAME-replay beside FILE]"),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare only; write nothing.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME|HUB_ID|FOLDER", help="Where the model is now. [default: as then]"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Which device. [default: as then]")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="auto|float32|bfloat16|float16", help="Precision of the decoder. [default: as then]"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")] = False,
+    model_dir: options.ModelDir = None,
+    cache_dir: options.CacheDir = None,
+    offline: options.Offline = False,
+    json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Make a clip again, and say whether its codes are the same, bit for bit.
+
+    Exit code 9 says that they are not; the message says what is otherwise than it was.
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    with console.reporting():
+        from magnet_cli.metadata import read_record, recipe
+
+        record = read_record(file)
+        wanted = recipe(record)
+        target = plan_replay(file, output, wanted.job.prompt, wanted.job.seed)
+        if not check:
+            from magnet_cli.audio import check_targets
+
+            check_targets([target], wanted.output.subtype, overwrite=force)
+        runtime = runtime_as_then(record, device, dtype)
+        named = model or wanted.model
+        pipeline = load(console, named, runtime, chosen(PlacesConfig, context))
+
+        from magnet_cli.manifest import Item
+        from magnet_cli.metadata import codes_hash, differences
+        from magnet_cli.production import Production
+
+        production = Production(pipeline, named, wanted.output, overwrite=force)
+        (product,) = make(console, production, [Item(wanted.job, target)], write=not check)
+        same = codes_hash(product.clip.codes) == wanted.codes_sha256
+        reasons = differences(record, product.record)
+        if json:
+            console.result({"path": None if check else str(target.audio), "same": same, "differences": reasons})
+        elif check:
+            console.result("same" if same else "different")
+        else:
+            console.result(str(target.audio))
+        if not same:
+            why = "; ".join(reasons) or "nothing that is noted differs, so the machine itself must"
+            hint = "Rounding differs between devices and versions: replay on what it was made with"
+            raise ReplayError(f"the codes are not those of {file} ({why})", hint)
+        console.message("the codes are the same, bit for bit")
+
+
+def plan_replay(file: Path, output: str | None, prompt: str, seed: int) -> Target:
+    """The files of a replay."""
+    if output is None:
+        suffix = file.suffix if file.suffix.lower() in AUDIO_EXTENSIONS else AUDIO_EXTENSIONS[0]
+        path = file.with_name(f"{file.stem}-replay{suffix}")
+    else:
+        (path,) = plan_paths(output, [Name(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
+    return Target.beside(path, metadata=True, codes=False)
+
+
+def runtime_as_then(record: dict[str, Any], device: str | None, dtype: str | None) -> RuntimeConfig:
+    """The device and precision that a clip was made with, unless others are asked for."""
+    then = [record.get(name) if isinstance(record.get(name), str) else "auto" for name in ("device", "dtype")]
+    try:
+        wanted = RuntimeConfig(device=str(then[0]), dtype=then[1])  # type: ignore[arg-type]
+    except UsageError:
+        wanted = RuntimeConfig()
+    if device is None:
+        from magnet_cli.device import is_available
+
+        device = wanted.device if is_available(wanted.device) else "auto"
+    return RuntimeConfig(device=device, dtype=wanted.dtype if dtype is None else dtype)  # type: ignore[arg-type]

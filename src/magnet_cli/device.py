@@ -1,0 +1,126 @@
+"""Where a model runs: the device, its precision, how many clips at once, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from magnet_cli.config import CodecConfig, DecoderConfig, RuntimeConfig
+from magnet_cli.errors import DeviceError, MagnetWarning, MemoryShortageError, one_line
+
+# A GPU is busy with few clips already; more at once only make each of them wait longer.
+LARGEST_BATCH = 8
+SAFETY = 0.8  # of the free memory; what the estimate leaves out is smaller than that
+
+
+def resolve_device(runtime: RuntimeConfig) -> torch.device:
+    """The device to run on: for "auto" a GPU if there is one, else the CPU."""
+    wanted = runtime.device
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no usable CUDA device"
+        raise DeviceError(
+            f"{wanted} was asked for, but PyTorch finds {found}", "Check the driver, or give --device cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("mps was asked for, but this machine has none", "Give --device cpu")
+    return device
+
+
+def is_available(device: str) -> bool:
+    """Whether a device can be asked for here."""
+    try:
+        resolve_device(RuntimeConfig(device=device))
+    except DeviceError:
+        return False
+    return True
+
+
+def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
+    """The decoder's dtype; see RuntimeConfig."""
+    if runtime.dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if device.type == "cpu" and runtime.dtype != "float32":
+        # Measured on a CPU without bfloat16 arithmetic: a pass takes 6 to 8 times as long as in float32.
+        native = (
+            runtime.dtype == "bfloat16"
+            and torch.backends.mkldnn.is_available()
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
+        if not native:
+            warnings.warn(f"this CPU has no fast {runtime.dtype}: float32 is quicker", MagnetWarning, stacklevel=3)
+    dtype: torch.dtype = getattr(torch, runtime.dtype)
+    return dtype
+
+
+def automatic_batch_size(decoder: DecoderConfig, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
+    """Clips to decode together: 1 on a CPU, where a batch gains nothing; on a GPU what fits, a power of 2."""
+    if device.type != "cuda":
+        return 1 if device.type == "cpu" else 2
+    free, _ = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fitting = int(SAFETY * (free + reserved) / clip_bytes(decoder, codec, dtype))
+    return max(1, min(LARGEST_BATCH, 1 << (fitting.bit_length() - 1) if fitting else 1))
+
+
+def clip_bytes(decoder: DecoderConfig, codec: CodecConfig, dtype: torch.dtype) -> int:
+    """About the bytes that one more clip takes: what the decoder needs or what the codec needs, one after the other."""
+    frames = int(decoder.clip_seconds * codec.frame_rate)
+    # Both halves of guidance; per frame a state, its norm, q, k, v, the sum, and the hidden layer twice (before GELU
+    # and after); then logits, which guidance, softmax and top-p hold about six times in float32.
+    states = 2 * frames * (6 * decoder.width + 2 * decoder.feed_forward) * dtype.itemsize
+    logits = frames * decoder.codes * 4 * 8
+    # The codec's last layers: n_filters channels at the sample rate in float32, about four such at a time.
+    waveform = 4 * 4 * codec.n_filters * frames * codec.hop
+    return max(states + logits, waveform)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, *, size: int = 1024, seconds: float = 0.3) -> float:
+    """Operations per second of a plain matrix product [size, size], the best of those tried in this time."""
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+
+    def once() -> float:
+        started = time.perf_counter()
+        result = matrix @ matrix
+        result[0, 0].item()  # waits for the device
+        return time.perf_counter() - started
+
+    best, until = once(), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        best = min(best, once())
+    return 2.0 * size**3 / best
+
+
+def processor_name(device: torch.device) -> str:
+    """What computes, as far as it can change rounding."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+@contextmanager
+def memory_errors(device: torch.device, purpose: str) -> Iterator[None]:
+    """Turn running out of memory into a DeviceError with a remedy."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has an exception for GPUs; on the CPU only the message tells.
+        if isinstance(error, RuntimeError) and not (
+            isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+        ):
+            raise
+        raise MemoryShortageError(
+            f"not enough memory on {device} {purpose}: {one_line(error, 120)}",
+            "Use a smaller model or batch, --dtype bfloat16, or another --device",
+        ) from error

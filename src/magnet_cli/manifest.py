@@ -1,0 +1,258 @@
+"""What a batch has made so far: a file of JSON lines in its folder, to which lines are only ever added.
+
+A line is written, and on the disk, before the files it speaks of get their names. So after a crash whatever has its
+name is in the manifest, and what the manifest names but is not there is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from magnet_cli.config import OutputConfig
+from magnet_cli.errors import OutputError
+from magnet_cli.naming import Target
+from magnet_cli.prompts import Job
+
+MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
+FORMAT, VERSION = "magnet-batch", 1
+TEMPORARY = re.compile(r"\.magnet-[0-9a-f]{16}(\.\w+)?")  # see audio._temporary
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file that was made: its path within the folder, its size, its time of change (ns) and its SHA-256."""
+
+    path: str
+    size: int
+    time: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item that was made: audio last among `files`. With `error` instead, it failed."""
+
+    item: str
+    files: tuple[Made, ...]
+    error: str | None = None
+    seconds: float = 0.0  # that making it took
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a batch is: the first seed of its rows, and the options that are the same for all of them."""
+
+    seed: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A clip to make, and where it goes. `key` says what it is, for a manifest; see `item_key`."""
+
+    job: Job
+    target: Target
+    key: str = ""
+
+
+def item_key(job: Job, output: OutputConfig, suffix: str, hashes: dict[str, str]) -> str:
+    """What a clip is, in 32 hexadecimal digits: the same for the same clip, whatever it is called."""
+    facts = {
+        "prompt": job.prompt,
+        "seed": job.seed,
+        "sampling": asdict(job.sampling),
+        "output": asdict(output),
+        "format": suffix.lower(),
+        "model": hashes,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Manifest:
+    """The manifest of a folder: `read` to look at it, `opened` to write to it."""
+
+    def __init__(self, folder: Path, headers: list[Header], entries: dict[str, Entry]) -> None:
+        self.folder = folder
+        self.headers = headers
+        self.entries = entries
+        self._identity: tuple[int, int] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """What is there; without headers when there is nothing. OutputError for a manifest of another kind."""
+        path = folder / MANIFEST_FILE
+        try:
+            lines = path.read_bytes().split(b"\n") if path.exists() else []
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {error.strerror}", "Choose another folder") from error
+        headers: list[Header] = []
+        entries: dict[str, Entry] = {}
+        for line in filter(None, lines):
+            value = _parse(line)
+            if value is None:  # a line that a crash has cut: what it spoke of has no name yet
+                continue
+            if "format" in value:
+                if value["format"] != FORMAT or value.get("version") != VERSION:
+                    raise OutputError(f"{path} is not of this version of magnet", "Choose another folder")
+                headers += filter(None, [_header(value)])
+            elif (entry := _entry(value)) is not None:
+                entries[entry.item] = entry
+        if not headers and any(lines):
+            raise OutputError(f"{path} is not the manifest of a batch", "Choose another folder")
+        return cls(folder, headers, entries)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path) -> Iterator[Manifest]:
+        """The manifest, with other processes kept out of the folder; OutputError if one is in it.
+
+        Removes what a killed process has left unfinished.
+        """
+        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            hint = "Wait until it is done, or choose another folder"
+            raise OutputError(f"another batch is writing into {folder}", hint) from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(
+                f"cannot write into {folder}: {reason}", "Choose another folder, or mend this one"
+            ) from error
+        try:
+            manifest = cls.read(folder)
+            status = folder.stat()
+            manifest._identity = (status.st_dev, status.st_ino)
+            for path in folder.rglob(".magnet-*"):
+                if TEMPORARY.fullmatch(path.name):
+                    path.unlink()
+            yield manifest
+        finally:
+            lock.release()
+
+    def check_folder(self) -> None:
+        """Raise OutputError if the folder is not the one that was locked: moved, removed or unmounted."""
+        try:
+            status = self.folder.stat()
+        except OSError:
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != self._identity:
+            raise OutputError(
+                f"{self.folder} is gone, or another folder is in its place",
+                "Put it back and run the same command again",
+            )
+
+    def start(self, header: Header) -> None:
+        """Note what the batch is, unless that is noted already."""
+        if header not in self.headers:
+            self._append({"format": FORMAT, "version": VERSION, "seed": header.seed, "settings": header.settings})
+            self.headers.append(header)
+
+    def seed(self, settings: dict[str, Any]) -> int | None:
+        """The seed of the last batch with these settings."""
+        return next((header.seed for header in reversed(self.headers) if header.settings == settings), None)
+
+    def add(self, entry: Entry) -> None:
+        """Note an item; on the disk when this returns."""
+        value: dict[str, Any] = {"item": entry.item, "seconds": round(entry.seconds, 3)}
+        if entry.error is not None:
+            value["error"] = entry.error
+        value["files"] = [[one.path, one.size, one.time, one.sha256] for one in entry.files]
+        self._append(value)
+        self.entries[entry.item] = entry
+
+    def finished(self, item: str) -> Entry | None:
+        """The entry of an item whose files are all there and as they were made."""
+        entry = self.entries.get(item)
+        if entry is None or entry.error is not None or not all(map(self.is_intact, entry.files)):
+            return None
+        return entry
+
+    def clear_way(self, entry: Entry) -> list[Path]:
+        """Make room for an item to be made again. What was left as it was made goes; anything else gets another name.
+
+        Returns those names: a file that has changed may be damaged, or somebody's work.
+        """
+        moved = []
+        for made in entry.files:
+            path = self.folder / made.path
+            if self.is_intact(made):
+                path.unlink()
+            elif path.is_file():
+                number = 1
+                while (aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")).exists():
+                    number += 1
+                path.rename(aside)
+                moved.append(aside)
+        return moved
+
+    def is_intact(self, made: Made) -> bool:
+        """Whether a file is as it was made. Its content is read only if its time of change is another."""
+        path = self.folder / made.path
+        try:
+            status = path.stat()
+            if status.st_size != made.size:
+                return False
+            return status.st_mtime_ns == made.time or digest(path.read_bytes()) == made.sha256
+        except OSError:
+            return False
+
+    def _append(self, value: Mapping[str, Any]) -> None:
+        path = self.folder / MANIFEST_FILE
+        line = json.dumps(value, allow_nan=False).encode() + b"\n"
+        try:
+            with path.open("ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # a line that a crash has cut
+                        line = b"\n" + line
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror}", "Make room on that disk, or mend the folder"
+            ) from error
+
+
+def digest(content: bytes) -> str:
+    """SHA-256, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _header(value: dict[str, Any]) -> Header | None:
+    seed, settings = value.get("seed"), value.get("settings")
+    return Header(seed, settings) if isinstance(seed, int) and isinstance(settings, dict) else None
+
+
+def _entry(value: dict[str, Any]) -> Entry | None:
+    """The entry on a line; None for a line that is damaged, whose item is then made again."""
+    try:
+        item, error, seconds = value["item"], value.get("error"), float(value["seconds"])
+        files = tuple(Made(str(path), int(size), int(time), str(sha)) for path, size, time, sha in value["files"])
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return None
+    if not isinstance(item, str) or not (error is None or isinstance(error, str)):
+        return None
+    if any(".." in Path(made.path).parts or Path(made.path).is_absolute() for made in files):
+        return None
+    return Entry(item, files, error, seconds)

@@ -1,0 +1,157 @@
+"""How a clip was made: a JSON record beside the audio file and inside it, and back to what makes the clip again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from magnet_cli.config import OutputConfig, SamplingConfig
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.naming import sidecar
+from magnet_cli.plain import from_plain
+from magnet_cli.prompts import Job
+from magnet_cli.tags import read_tags
+
+FORMAT, VERSION = "magnet-clip", 1
+SUFFIX = ".json"
+LONGEST_TITLE = 200  # characters; the whole prompt is in the record
+MOST_BYTES = 1 << 24
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a clip again. `model` is what --model takes; `hashes` are those of its files."""
+
+    job: Job
+    output: OutputConfig
+    model: str
+    hashes: dict[str, str]
+    codes_sha256: str
+
+
+def codes_hash(codes: NDArray[np.integer[Any]]) -> str:
+    """SHA-256 of codes [K, T], as little-endian int16 in that order."""
+    return hashlib.sha256(np.ascontiguousarray(codes, dtype="<i2").tobytes()).hexdigest()
+
+
+def as_tags(record: Record, licence: str) -> dict[str, str]:
+    """What goes into the audio file: the record as a comment, and what a player shows."""
+    title = "".join(character if character.isprintable() else " " for character in record["prompt"])
+    return {
+        "title": title[:LONGEST_TITLE],
+        "comment": json.dumps(record, allow_nan=False),
+        "software": f"magnet {record['versions']['magnet']}",
+        "copyright": licence,
+    }
+
+
+def as_sidecar(record: Record) -> bytes:
+    """The content of the JSON file beside an audio file."""
+    return (json.dumps(record, indent=2, allow_nan=False) + "\n").encode()
+
+
+def read_record(path: Path) -> Record:
+    """The record in an audio file, beside it, or in a JSON file.
+
+    Raises UsageError for a file that cannot be read, or holds no record that this version understands.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", "Give an audio file that magnet has made, or its .json")
+    if path.suffix.lower() == SUFFIX:
+        return _parse(_text(path), path)
+    comment = read_tags(path).get("comment", "")
+    if FORMAT in comment:
+        return _parse(comment, path)
+    if sidecar(path).is_file():
+        return _parse(_text(sidecar(path)), sidecar(path))
+    raise UsageError(
+        f"{path} does not say how it was made, and there is no {sidecar(path).name} beside it",
+        "Give a file that magnet has written without --no-metadata",
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageError(f"{path} is too large for a clip's record", "Give the .json beside an audio file")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no record of a clip", "Give the .json beside an audio file") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "Check its permissions") from error
+
+
+def _parse(text: str, path: Path) -> Record:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UsageError(f"{path} holds no record of a clip", "Give a file that magnet has written")
+    version = record.get("version")
+    if version != VERSION:
+        raise UsageError(
+            f"{path} holds a record of version {version!r:.20}; this magnet reads {VERSION}", "Update magnet"
+        )
+    return record
+
+
+def recipe(record: Mapping[str, Any]) -> Recipe:
+    """What a record says about making its clip again; UsageError names what in it is wrong."""
+    try:
+        model, codes = record.get("model"), record.get("codes")
+        if not isinstance(model, dict) or not isinstance(model.get("given"), str):
+            raise ValueError("model")
+        hashes = model.get("hashes")
+        if not isinstance(hashes, dict) or not all(isinstance(digest, str) for digest in hashes.values()):
+            raise ValueError("model.hashes")
+        if not isinstance(codes, dict) or not isinstance(codes.get("sha256"), str):
+            raise ValueError("codes")
+        prompt, seed = record.get("prompt"), record.get("seed")
+        if not isinstance(prompt, str):
+            raise ValueError("prompt")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise ValueError("seed")
+        output = from_plain(OutputConfig, record.get("output"))
+        if not all(math.isfinite(value) for value in (output.lufs, output.true_peak)):
+            raise ValueError("output")
+        job = Job(prompt, seed, from_plain(SamplingConfig, record.get("sampling")))
+    except ValueError as error:
+        raise UsageError(
+            f"{error} in the clip's record is missing or wrong", "Give the file as magnet wrote it"
+        ) from None
+    except MagnetError as error:
+        raise UsageError(f"the clip's record is wrong: {error.message}", "Give the file as magnet wrote it") from error
+    return Recipe(job, output, model["given"], dict(hashes), codes["sha256"])
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What was otherwise when a clip was made, of all that can change its codes; each in words."""
+    found = [
+        f"the {name} was {then.get(name)}, now it is {now.get(name)}"
+        for name in ("device", "dtype", "processor", "threads")
+        if then.get(name) != now.get(name)
+    ]
+    if then.get("batch") != now.get("batch"):
+        found.append(f"it was decoded in a batch of {then.get('batch')}, now of {now.get('batch')}")
+    before, after = then.get("versions"), now.get("versions")
+    if isinstance(before, dict) and isinstance(after, dict):
+        found += [
+            f"{name} was {before.get(name)}, now it is {version}"
+            for name, version in after.items()
+            if before.get(name) != version
+        ]
+    hashes = [one.get("hashes") if isinstance(one, dict) else None for one in (then.get("model"), now.get("model"))]
+    if hashes[0] != hashes[1]:
+        found.append("the model's weights are others")
+    return found

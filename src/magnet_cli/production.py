@@ -1,0 +1,184 @@
+"""From jobs to finished files: the one path of `generate`, `batch` and `replay`."""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from magnet_cli import __version__
+from magnet_cli.audio import encode_audio, write_together
+from magnet_cli.config import OutputConfig
+from magnet_cli.errors import MagnetError
+from magnet_cli.manifest import Entry, Item, Made, Manifest, digest
+from magnet_cli.metadata import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
+from magnet_cli.pipeline import Clip, OnStep, Pipeline
+
+# What can change the codes or the audio, beside this package.
+LIBRARIES = ("torch", "torchaudio", "transformers", "encodec")
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A clip that was made and written."""
+
+    item: Item
+    clip: Clip
+    record: Record
+
+
+@dataclass(frozen=True)
+class Production:
+    """Makes items with one pipeline and writes each as soon as it is done.
+
+    model: as the user names it. metadata: embed how each clip was made; beside it goes what its target names.
+    manifest: where each item is noted.
+    """
+
+    pipeline: Pipeline
+    model: str
+    output: OutputConfig
+    overwrite: bool = False
+    metadata: bool = True
+    manifest: Manifest | None = None
+
+    @cached_property
+    def _hashing(self) -> Future[dict[str, str]]:
+        """SHA-256 of the model's files, in the background: a released checkpoint takes seconds."""
+        executor = ThreadPoolExecutor(1)
+        future = executor.submit(self.pipeline.source.hashes)
+        executor.shutdown(wait=False)
+        return future
+
+    def run(
+        self,
+        items: Sequence[Item],
+        *,
+        write: bool = True,
+        on_step: OnStep | None = None,
+        on_failure: Callable[[Item, Exception], None] | None = None,
+    ) -> Iterator[Product]:
+        """Make items; those with equal options together, otherwise in order. write: write their files, too.
+
+        on_failure: called for an item that cannot be made; the others go on. Without it, the first failure is raised.
+        A file that cannot be written is always raised: that is not the item's fault, and would meet the next one too.
+        """
+        self._hashing  # noqa: B018, begins
+        groups: dict[object, list[Item]] = {}
+        for item in items:
+            groups.setdefault(item.job.sampling, []).append(item)
+        ordered = [item for group in groups.values() for item in group]
+
+        def fail(index: int, error: Exception) -> None:
+            if self.manifest is not None:
+                text = error.message if isinstance(error, MagnetError) else f"{type(error).__name__}: {error}"
+                self.manifest.add(Entry(ordered[index].key, (), text))
+            if on_failure is not None:
+                on_failure(ordered[index], error)
+
+        clips = self.pipeline.generate(
+            [item.job for item in ordered],
+            output=self.output,
+            on_step=on_step,
+            on_failure=None if on_failure is None else fail,
+        )
+        for clip in clips:
+            item = ordered[clip.index]
+            record = self.record(clip)
+            if write:
+                self._write(item, clip, record)
+            yield Product(item, clip, record)
+
+    def _write(self, item: Item, clip: Clip, record: Record) -> None:
+        """Write an item's files, all or none, and note them first."""
+        tags = as_tags(record, f"Model weights: {self.pipeline.info.licence}") if self.metadata else None
+        target = item.target
+        contents: list[tuple[Path, bytes]] = []
+        if target.codes is not None:
+            archive = io.BytesIO()
+            np.savez(archive, codes=clip.codes)
+            contents.append((target.codes, archive.getvalue()))
+        if target.metadata is not None:
+            contents.append((target.metadata, as_sidecar(record)))
+        audio = encode_audio(target.audio, clip.waveform, clip.sample_rate, self.output.subtype, tags=tags)
+        contents.append((target.audio, audio))
+        manifest = self.manifest
+        if manifest is None:
+            write_together(contents, overwrite=self.overwrite)
+            return
+
+        def note(stats: dict[Path, os.stat_result]) -> None:
+            made = tuple(
+                Made(
+                    path.relative_to(manifest.folder).as_posix(),
+                    len(content),
+                    stats[path].st_mtime_ns,
+                    digest(content),
+                )
+                for path, content in contents
+            )
+            manifest.add(Entry(item.key, made, seconds=sum(clip.timings.values()) / clip.batch))
+
+        manifest.check_folder()
+        write_together(contents, overwrite=self.overwrite, before_publishing=note)
+
+    def record(self, clip: Clip) -> Record:
+        """How a clip was made, as plain values."""
+        info, audio = self.pipeline.info, clip.audio
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "prompt": clip.job.prompt,
+            "tokens": clip.tokens,
+            "seed": clip.job.seed,
+            "sampling": asdict(clip.job.sampling),
+            "output": asdict(self.output),
+            "model": {
+                "name": info.name,
+                "given": self.model,
+                "repository": info.repository,
+                "revision": info.revision,
+                "task": info.task,
+                "licence": info.licence,
+                "hashes": self._hashing.result(),
+            },
+            "seconds": clip.seconds,
+            "sample_rate": clip.sample_rate,
+            "channels": clip.waveform.shape[0],
+            "codes": {"sha256": codes_hash(clip.codes), "shape": list(clip.codes.shape)},
+            "lufs": audio.after.lufs,
+            "true_peak": audio.after.true_peak,
+            "before": {"lufs": audio.before.lufs, "true_peak": audio.before.true_peak},
+            "gain_db": audio.gain_db,
+            "limited": audio.limited,
+            "loudness_reached": audio.reached,
+            "device": info.device,
+            "dtype": info.dtype,
+            "processor": info.processor,
+            "threads": torch.get_num_threads(),
+            "batch": clip.batch,
+            "timings": {stage: round(seconds, 4) for stage, seconds in clip.timings.items()},
+            "versions": versions(),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Of this package, of Python and of the libraries that compute."""
+    found = {"magnet": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

@@ -1,0 +1,223 @@
+"""Prompt files: text, CSV or JSON lines -> rows, with every problem of the file told at once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.overrides import Overrides
+
+Format: TypeAlias = Literal["txt", "csv", "jsonl"]
+SHOWN = 100  # problems listed; more would push the first ones off the screen
+LONGEST_FIELD = 1 << 20
+
+# Columns of a row beside the prompt, and what they hold. Those of Overrides are named as the options are.
+KINDS: dict[str, str] = {"prompt": "str", "seed": "int", "variations": "int", "output": "str"} | {
+    one.name: str(one.type).removesuffix(" | None") for one in fields(Overrides)
+}
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a prompt file: `line` is where it ends in the file. None means: as the command says."""
+
+    line: int
+    prompt: str
+    seed: int | None = None
+    variations: int | None = None
+    output: str | None = None
+    overrides: Overrides = field(default_factory=Overrides)
+
+
+class Problems:
+    """What is wrong with a file, collected row by row."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._found: list[tuple[int, str]] = []
+
+    def add(self, line: int, problem: str | MagnetError) -> None:
+        """A problem of the row on this line."""
+        text = problem if isinstance(problem, str) else f"{problem.message} ({problem.hint})"
+        self._found.append((line, text))
+
+    def check(self) -> None:
+        """Raise UsageError with all of them, if there are any."""
+        if not self._found:
+            return
+        lines = [f"line {line}: {text}" for line, text in sorted(self._found)[:SHOWN]]
+        if len(self._found) > SHOWN:
+            lines.append(f"and {len(self._found) - SHOWN:,} more")
+        count = "a problem" if len(self._found) == 1 else f"{len(self._found):,} problems"
+        raise UsageError(
+            f"{self._name} has {count}:\n  " + "\n  ".join(lines) + "\nNothing was made", "Correct the file"
+        )
+
+
+def read_rows(file: str, kind: str | None = None) -> list[Row]:
+    """The rows of a prompt file, at least one. `-` is standard input, a prompt a line unless `kind` says otherwise.
+
+    kind: "txt", "csv" or "jsonl"; None takes the extension. Prompts are not checked further than that there is one.
+    Raises UsageError for a file that cannot be read, or lists all problems in it.
+    """
+    if kind is not None and kind not in get_args(Format):
+        raise UsageError(f"unknown format {kind!r}", f"Give one of {', '.join(get_args(Format))}")
+    if kind is None:
+        kind = "txt" if file == "-" else Path(file).suffix.lower().removeprefix(".")
+        if kind not in get_args(Format):
+            raise UsageError(f"{file} is neither .txt, .csv nor .jsonl", "Say what it is, e.g. --format txt")
+    name = "standard input" if file == "-" else file
+    text = _read(file, name)
+    problems = Problems(name)
+    reader = {"txt": _text_rows, "csv": _csv_rows, "jsonl": _json_rows}[kind]
+    rows = list(reader(text, problems))
+    problems.check()
+    if not rows:
+        raise UsageError(f"{name} holds no prompts", "Write one on each line" if kind == "txt" else "Add a row")
+    return rows
+
+
+def _read(file: str, name: str) -> str:
+    if file == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed", "Pipe the prompts in, or name a file")
+    try:
+        if file == "-":
+            # Bytes where there are any, so that the terminal's encoding does not matter.
+            content = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else sys.stdin.read().encode()
+        else:
+            content = Path(file).expanduser().read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the name; RuntimeError: no such home
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read {name}: {reason}", "Check the path and its permissions") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{name} is not valid UTF-8 on line {line}", "Convert it to UTF-8 first") from None
+
+
+def _text_rows(text: str, problems: Problems) -> Iterator[Row]:
+    # Not splitlines(): it takes rarer characters, which prompts may hold, for ends of lines.
+    for line, content in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+        prompt = content.strip()
+        if prompt and not prompt.startswith("#"):
+            yield Row(line, prompt)
+
+
+def _csv_rows(text: str, problems: Problems) -> Iterator[Row]:
+    before = csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        names = [_column(name) for name in header]
+        if not _check_columns(names, reader.line_num, problems):
+            return
+        for cells in reader:
+            if len(cells) > len(names):
+                problems.add(reader.line_num, f"{len(cells)} cells, but the header names {len(names)} columns")
+            elif any(cell.strip() for cell in cells):
+                filled = {name: cell for name, cell in zip(names, cells, strict=False) if cell.strip()}
+                yield from _row(reader.line_num, filled, problems)
+    except csv.Error as error:
+        problems.add(reader.line_num, f"not valid CSV: {error}")
+    finally:
+        csv.field_size_limit(before)
+
+
+def _check_columns(names: list[str], line: int, problems: Problems) -> bool:
+    wrong = [f"unknown column {name!r}" for name in names if name not in KINDS]
+    wrong += [f"two columns are named {name!r}" for name in dict.fromkeys(names) if names.count(name) > 1]
+    if "prompt" not in names:
+        wrong.append("no column is named prompt")
+    for problem in wrong:
+        problems.add(line, f"{problem}; there are {', '.join(KINDS)}" if problem.startswith("unknown") else problem)
+    return not wrong
+
+
+def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
+    for line, content in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+        if not content.strip():
+            continue
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            problems.add(line, f"not valid JSON: {error}")
+            continue
+        if not isinstance(value, dict):
+            problems.add(line, 'not a JSON object such as {"prompt": "disco beat"}')
+            continue
+        given = {_column(name): cell for name, cell in value.items() if cell is not None}
+        unknown = [name for name in given if name not in KINDS]
+        for name in unknown:
+            problems.add(line, f"unknown column {name!r}; there are {', '.join(KINDS)}")
+        if not unknown:
+            yield from _row(line, given, problems)
+
+
+def _column(name: str) -> str:
+    """As the options are written, `top-p`, or as here, `top_p`."""
+    return name.strip().lower().replace("-", "_")
+
+
+def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
+    """The row these cells make, or none when one of them is wrong."""
+    values: dict[str, Any] = {}
+    for name, cell in given.items():
+        try:
+            values[name] = _value(name, cell)
+        except ValueError:
+            problems.add(line, f"{name} is {_shown(cell)}, not {WANTED[KINDS[name]]}")
+    if "prompt" not in given:
+        problems.add(line, "there is no prompt")
+    if values.keys() == given.keys() and "prompt" in given:
+        of_row = {name: values.pop(name, None) for name in ("prompt", "seed", "variations", "output")}
+        yield Row(line, of_row["prompt"], of_row["seed"], of_row["variations"], of_row["output"], Overrides(**values))
+
+
+WANTED = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def _value(name: str, cell: Any) -> Any:
+    """A cell as what its column holds; ValueError if it is something else."""
+    kind = KINDS[name]
+    if name == "steps" and isinstance(cell, list):
+        if not all(isinstance(one, int) and not isinstance(one, bool) for one in cell):
+            raise ValueError
+        return ",".join(map(str, cell))
+    if kind == "str":
+        if not isinstance(cell, str):
+            raise ValueError
+        return cell.strip()
+    if isinstance(cell, str):
+        cell = cell.strip().lower()
+        if kind == "bool":
+            if cell not in WORDS:
+                raise ValueError
+            return WORDS[cell]
+        if not re.fullmatch(r"[+-]?[0-9]{1,30}" if kind == "int" else r"[+-]?[0-9.]{1,30}(e[+-]?[0-9]{1,3})?", cell):
+            raise ValueError
+        return int(cell) if kind == "int" else float(cell)
+    if isinstance(cell, bool) != (kind == "bool") or not isinstance(cell, (bool, int, float)):
+        raise ValueError
+    if kind == "int" and not isinstance(cell, int):
+        raise ValueError
+    if kind == "float" and not (abs(cell) < 1e300 and math.isfinite(cell)):
+        raise ValueError
+    return float(cell) if kind == "float" else cell
+
+
+def _shown(cell: Any) -> str:
+    text = repr(cell)
+    return text if len(text) <= 40 else text[:39] + "…"
