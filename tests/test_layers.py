@@ -22,7 +22,7 @@ ROOT = Path(magnet_cli.__file__).parent
 LAYERS = (
     "errors < config < registry prompts naming store defaults overrides plain < promptfile manifest < batch < __init__",
     "weights settings tags < transformer text codec sampling noise loudness audio metadata",
-    "device checkpoint cache decode engine rescore < transfer < hub < bundle < models",
+    "device checkpoint cache decode engine < musicgen < rescore < transfer < hub < bundle < models",
     "pipeline train evaluate benchmark < production",
     "console < cli < __main__",
 )

@@ -260,11 +260,28 @@ def read_hugging_face_codec(folder: Path) -> CodecCheckpoint:
     """Read an EnCodec in the format of `transformers`: config.json and model.safetensors or pytorch_model.bin."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = _hugging_face_config(settings)
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-        raise ModelError(f"{folder} has no usable config.json: {one_line(error)}", "Fetch the codec again") from error
+    except (OSError, ValueError) as error:
+        raise _no_codec(folder, error) from error
+    config = hugging_face_codec_config(settings, folder)
     path, state = read_weights(folder)
+    return hugging_face_codec(config, state, path)
+
+
+def hugging_face_codec(config: CodecConfig, state: Weights, path: Path) -> CodecCheckpoint:
+    """The codec of these tensors of transformers' EncodecModel, which come from the file `path`."""
     return CodecCheckpoint(path, config, _fold_weight_norm(_rename_hugging_face_codec(state), path))
+
+
+def hugging_face_codec_config(settings: Any, folder: Path) -> CodecConfig:
+    """What the settings of transformers' EncodecConfig in a folder's config.json describe; ModelError if no codec."""
+    try:
+        return _hugging_face_config(settings)
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        raise _no_codec(folder, error) from error
+
+
+def _no_codec(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"{folder} has no usable config.json: {one_line(error)}", "Fetch the codec again")
 
 
 def _hugging_face_config(settings: dict[str, Any]) -> CodecConfig:

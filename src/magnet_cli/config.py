@@ -132,6 +132,9 @@ class SamplingConfig:
     min_guidance    ... falling to this at its last
     spans           "nonoverlap": a fixed grid of spans; "stride1": spans may start at any frame
     span_score      rank a span by its most probable code ("max") or by the product ("prod"); for nonoverlap only
+    rescore_weight  where another model rescores: share of the model's own probability in the ranking, the rest is the
+                    other's; 1: the other is not asked. Without a rescorer it has no meaning. No value of the paper's is
+                    known (arXiv 2401.04577, no public code); ours keeps more of the model that decodes
     """
 
     steps: tuple[int, ...] = (20, 10, 10, 10)
@@ -144,6 +147,7 @@ class SamplingConfig:
     min_guidance: float = 1.0
     spans: Spans = "nonoverlap"
     span_score: SpanScore = "max"
+    rescore_weight: float = 0.7
 
     def __post_init__(self) -> None:
         if not self.steps or any(not 1 <= n <= MOST_STEPS for n in self.steps):
@@ -174,6 +178,11 @@ class SamplingConfig:
             raise UsageError(f"unknown spans {self.spans!r}", "Give nonoverlap or stride1")
         if self.span_score not in ("max", "prod"):
             raise UsageError(f"unknown span score {self.span_score!r}", "Give max or prod")
+        if not 0 <= self.rescore_weight <= 1:
+            raise UsageError(
+                f"rescore weight must be from 0 to 1, not {self.rescore_weight:g}",
+                "Give e.g. 0.7, or 1 to rank by the model's own probability only",
+            )
 
     def with_preset(self, name: str) -> SamplingConfig:
         """This configuration, with the steps and spans of a preset; everything else stays."""
@@ -186,6 +195,33 @@ class SamplingConfig:
             spans=preset.spans or self.spans,
             guidance=self.guidance if preset.guidance is None else preset.guidance,
         )
+
+
+@dataclass(frozen=True)
+class MusicGenSampling:
+    """How MusicGen draws codes; the defaults are those of its authors' library (audiocraft `models/musicgen.py`).
+
+    temperature     softmax temperature
+    top_k           draw from the k most probable codes; None: off
+    top_p           draw from the most probable codes that hold this much probability; None: off (never with top_k)
+    greedy          take the most probable code instead of drawing
+    guidance        weight of the text; 1: none, which takes half the time
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = 250
+    top_p: float | None = None
+    greedy: bool = False
+    guidance: float = 3.0
+
+    def __post_init__(self) -> None:
+        # The limits of these are the same, and so are the words for what is beyond them.
+        SamplingConfig(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+        if not abs(self.guidance) <= MOST_GUIDANCE:
+            raise UsageError(
+                f"guidance must lie between -{MOST_GUIDANCE} and {MOST_GUIDANCE}, not {self.guidance:g}",
+                "Give e.g. --guidance 3",
+            )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.noise import uniforms
 from magnet_cli.sampling import (
     DECIDED,
+    combine,
     guidance_weight,
     guide,
     highest_units,
@@ -76,6 +78,18 @@ class Step:
     codes: Tensor
 
 
+class Rescorer(Protocol):
+    """Another model's opinion of the codes that are proposed, which helps to rank them."""
+
+    def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
+        """Probability of each code of a codebook, float32 [B, T].
+
+        codes: int64 [B, K, T], what the proposing model saw: this codebook partly masked; those below it final; those
+        above it masked but for codes that are given. Not to be changed. proposed: [B, T], this codebook with every
+        masked code proposed. Where nothing was masked, the result does not matter.
+        """
+
+
 @torch.inference_mode()
 def decode(
     model: MaskedTransformer,
@@ -86,11 +100,13 @@ def decode(
     frames: int,
     known: Known | None = None,
     on_step: Callable[[Step], None] | None = None,
+    rescorer: Rescorer | None = None,
 ) -> Tensor:
     """Decode a batch of clips: one for each prompt of the text memory, with its own seed.
 
     Returns int64 codes [B, K, T]. T is `frames`, cut to whole spans when spans do not overlap; codes that `known`
-    keeps come back unchanged. Raises NumericsError when the model computes a value that is not finite.
+    keeps come back unchanged. The rescorer is asked at every step but a codebook's last, unless
+    `sampling.rescore_weight` is 1. Raises NumericsError when a model computes a value that is not finite.
     """
     check_steps(sampling, codebooks=model.config.codebooks)
     if sampling.spans == "nonoverlap":
@@ -104,7 +120,7 @@ def decode(
         # Kept codes are seen from the start, also those in codebooks above the one that is being decoded.
         codes = torch.where(keep, known.codes[..., :frames].to(model.device), codes)
     for codebook in range(model.config.codebooks):
-        _decode_codebook(model, memory, seeds, sampling, codes, codebook, keep[:, codebook], on_step)
+        _decode_codebook(model, memory, seeds, sampling, codes, codebook, keep[:, codebook], on_step, rescorer)
     return codes
 
 
@@ -117,6 +133,7 @@ def _decode_codebook(
     codebook: int,
     keep: Tensor,
     on_step: Callable[[Step], None] | None,
+    rescorer: Rescorer | None,
 ) -> None:
     """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T] is not set."""
     current = codes[:, codebook]  # a view: what is written to it is in `codes`
@@ -143,7 +160,11 @@ def _decode_codebook(
         proposed, probability = propose(logits, step_temperature(step, steps, sampling), sampling, random)
 
         predicted = current == mask_code
-        current.copy_(torch.where(predicted, proposed, current))
+        proposed = torch.where(predicted, proposed, current)
+        # What the last step decides is never ranked.
+        if rescorer is not None and sampling.rescore_weight < 1 and step + 1 < steps:
+            probability = combine(probability, rescorer(codes, proposed, codebook), sampling.rescore_weight)
+        current.copy_(proposed)
         scores = span_scores(probability, unit, sampling.span_score if unit > 1 else "prod")
         scores.masked_fill_(~(masked if on_grid else predicted), DECIDED)
         if on_step is not None:

@@ -99,6 +99,11 @@ def propose(
     return proposed, probs.gather(-1, proposed.unsqueeze(-1)).squeeze(-1)
 
 
+def combine(own: Tensor, other: Tensor, weight: float) -> Tensor:
+    """Convex combination of two models' probabilities for the same codes; weight: share of the first. [B, T]."""
+    return weight * own + (1 - weight) * other
+
+
 def span_scores(probability: Tensor, span: int, score: SpanScore) -> Tensor:
     """Score the spans of a fixed grid; the highest scores are masked again. [B, T] -> [B, S].
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Tokenizer
@@ -53,11 +53,30 @@ class TextEncoder:
 
         Raises ModelError when a file is missing or damaged, or a tensor is missing or has the wrong shape.
         """
-        model = _build(folder)
-        path, weights = read_weights(folder)
+        path = folder / "config.json"
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _no_t5(path, error) from error
+        model = _build(settings, path)
+        weights_path, weights = read_weights(folder)
+        return cls._assemble(model, weights, weights_path, device)
+
+    @classmethod
+    def from_parts(
+        cls, settings: Mapping[str, Any], weights: Weights, path: Path, *, device: torch.device | str
+    ) -> TextEncoder:
+        """A T5 that is part of another model: its configuration and weights; its tokenizer lies in the same folder.
+
+        path: the file the weights come from. Raises ModelError as `load` does.
+        """
+        return cls._assemble(_build(settings, path), weights, path, device)
+
+    @classmethod
+    def _assemble(cls, model: T5EncoderModel, weights: Weights, path: Path, device: torch.device | str) -> TextEncoder:
         model = assign(model, encoder_half(weights), path, device=torch.device(device), dtype=torch.float32)
         model.set_input_embeddings(model.shared)  # one table under its two names
-        return cls(model, _read_tokenizer(folder))
+        return cls(model, _read_tokenizer(path.parent))
 
     @property
     def width(self) -> int:
@@ -92,19 +111,21 @@ class TextEncoder:
         return TextStates(torch.nn.utils.rnn.pad_sequence(states, batch_first=True), [len(state) for state in states])
 
 
-def _build(folder: Path) -> T5EncoderModel:
-    """The encoder that config.json describes, without weights."""
+def _build(settings: Mapping[str, Any], path: Path) -> T5EncoderModel:
+    """The encoder that settings of `transformers` describe, without weights. path: where they come from."""
     from transformers import T5Config, T5EncoderModel  # seconds to import, which converting a model can do without
 
-    path = folder / "config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
         if settings["model_type"] != "t5":
             raise ValueError(f"model_type is {settings['model_type']!r}, not 't5'")
         with torch.device("meta"):
-            return T5EncoderModel(T5Config.from_dict(settings))
+            return T5EncoderModel(T5Config.from_dict(dict(settings)))
     except Exception as error:  # the library checks little of what it is given, and fails in as many ways
-        raise ModelError(f"{path} describes no T5: {one_line(error)}", "Fetch the text encoder again") from error
+        raise _no_t5(path, error) from error
+
+
+def _no_t5(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path} describes no T5: {one_line(error)}", "Fetch the text encoder again")
 
 
 def encoder_half(weights: Weights) -> Weights:

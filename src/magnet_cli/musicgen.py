@@ -1,0 +1,354 @@
+"""MusicGen, in the format and with the network of `transformers`: autoregressive, for rescoring and generating.
+
+Copet et al., "Simple and Controllable Music Generation" (NeurIPS 2023). One pass predicts a code of every codebook,
+but of different frames: the delay pattern shifts codebook k right by k frames, so that the codes of a frame are
+predicted one after the other. Column 0 holds the padding token; frame t of codebook k stands in column 1 + t + k;
+whatever is left of that or right of the last frame is padding. The output at a column predicts the next one.
+
+Letters: B batch, K codebooks, T frames, V codes, N text tokens, D width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.checkpoint import CodecCheckpoint, hugging_face_codec, hugging_face_codec_config
+from magnet_cli.config import MusicGenSampling, SamplingConfig
+from magnet_cli.decode import Known
+from magnet_cli.errors import ModelError, NumericsError, UsageError, one_line
+from magnet_cli.noise import uniforms
+from magnet_cli.sampling import guide, propose
+from magnet_cli.text import TextEncoder
+from magnet_cli.weights import Weights, assign, read_weights
+
+if TYPE_CHECKING:
+    from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
+    from transformers.cache_utils import Cache
+
+# The released models were trained on clips of this length, whatever their configuration allows.
+TRAINED_SECONDS = 30
+PARTS = ("text_encoder", "audio_encoder", "decoder", "enc_to_dec_proj")
+# A table of sines that old versions of transformers stored with the weights; new ones compute it.
+COMPUTED = "model.decoder.embed_positions.weights"
+OTHER_MODEL = "Choose musicgen-small, musicgen-medium or musicgen-large"
+
+# Stands in a delayed grid for a code that is yet to be predicted.
+OPEN = -1
+# In the place of the codebook in the counter of random numbers: no masked model has so many, so a hybrid of MusicGen
+# and MAGNeT under one seed draws different numbers in its two halves.
+DRAWS = 1 << 16
+
+
+# -- the delay pattern ------------------------------------------------------------------------------------------------
+
+
+def delay(codes: Tensor, pad: int) -> Tensor:
+    """Codes [B, K, T] in the delay pattern: [B, K, T + K], with `pad` where there is no code."""
+    batch, codebooks, frames = codes.shape
+    grid = codes.new_full((batch, codebooks, frames + codebooks), pad)
+    for k in range(codebooks):
+        grid[:, k, 1 + k : 1 + k + frames] = codes[:, k]
+    return grid
+
+
+def undelay(grid: Tensor) -> Tensor:
+    """The codes [B, K, T] of a delayed grid [B, K, T + K]."""
+    codebooks = grid.shape[1]
+    frames = grid.shape[2] - codebooks
+    return torch.stack([grid[:, k, 1 + k : 1 + k + frames] for k in range(codebooks)], dim=1)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MusicGenCheckpoint:
+    """A MusicGen as read from disk, checked but not built: weights are memory-mapped, by part of the model."""
+
+    path: Path
+    decoder: MusicgenDecoderConfig
+    text: dict[str, Any]
+    codec: CodecCheckpoint
+    weights: dict[str, Weights]
+
+    @property
+    def most_frames(self) -> int:
+        """Frames in the longest clip it can make or score."""
+        # The last column is never an input.
+        columns = self.decoder.max_position_embeddings + 1
+        return min(TRAINED_SECONDS * self.codec.config.frame_rate, columns - self.decoder.num_codebooks)
+
+
+def read_musicgen(folder: Path) -> MusicGenCheckpoint:
+    """Read a folder in Hugging Face format: config.json, tokenizer.json, and weights of the whole model.
+
+    Raises ModelError when a file is missing or damaged, or it is a MusicGen for stereo or melodies.
+    """
+    settings = _read_settings(folder)
+    decoder = _decoder_config(settings, folder)
+    codec = _codec_config(settings, folder)
+    if codec.codebooks < decoder.num_codebooks or codec.codes != decoder.vocab_size:
+        raise ModelError(
+            f"{folder / 'config.json'} has a decoder of {decoder.num_codebooks} codebooks of {decoder.vocab_size} "
+            f"codes, but a codec of {codec.codebooks} of {codec.codes}",
+            "Its configuration is damaged; fetch it again",
+        )
+    path, state = read_weights(folder)
+    weights: dict[str, Weights] = {part: {} for part in PARTS}
+    for name, weight in state.items():
+        part, _, rest = name.partition(".")
+        if part not in weights:
+            raise ModelError(f"{name} in {path} is no part of a MusicGen", OTHER_MODEL)
+        weights[part][rest] = weight
+    weights["decoder"].pop(COMPUTED, None)
+    return MusicGenCheckpoint(
+        path=path,
+        decoder=decoder,
+        text=settings["text_encoder"],
+        codec=hugging_face_codec(codec, weights["audio_encoder"], path),
+        weights=weights,
+    )
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        kind = settings["model_type"]
+        parts = [settings[part] for part in ("text_encoder", "audio_encoder", "decoder")] if kind == "musicgen" else []
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError("a part of it is no mapping")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{path} describes no MusicGen: {one_line(error)}", "Fetch it again") from error
+    if kind == "musicgen_melody":
+        raise ModelError(f"{folder} is a MusicGen that follows melodies, which is not supported", OTHER_MODEL)
+    if kind != "musicgen":
+        raise ModelError(f"{path} describes a model of type {kind!r}, not 'musicgen'", OTHER_MODEL)
+    return settings
+
+
+def _decoder_config(settings: dict[str, Any], folder: Path) -> MusicgenDecoderConfig:
+    from transformers import MusicgenDecoderConfig  # seconds to import
+
+    path = folder / "config.json"
+    try:
+        config = MusicgenDecoderConfig.from_dict(settings["decoder"])
+    except Exception as error:  # the library checks little of what it is given, and fails in as many ways
+        raise ModelError(f"{path} describes no MusicGen: {one_line(error)}", "Fetch it again") from error
+    if config.audio_channels != 1:
+        raise ModelError(f"{folder} is a stereo MusicGen, which is not supported: MAGNeT is mono", OTHER_MODEL)
+    if config.pad_token_id != config.vocab_size:
+        raise ModelError(
+            f"the padding token in {path} is {config.pad_token_id}, not the one behind the {config.vocab_size} codes",
+            OTHER_MODEL,
+        )
+    return config
+
+
+def _codec_config(settings: dict[str, Any], folder: Path) -> Any:
+    from transformers import EncodecConfig
+
+    # transformers leaves out what equals its defaults in some versions.
+    return hugging_face_codec_config({**EncodecConfig().to_dict(), **settings["audio_encoder"]}, folder)
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """What cross-attention reads, computed once per prompt.
+
+    states: [B, N, D]; attn_mask: bool [B, N], True where a token may be attended to.
+    An unconditional row has states of zero: attention to zeros adds exactly 0, as its projections have no biases.
+    """
+
+    states: Tensor
+    attn_mask: Tensor
+
+    def with_unconditional(self) -> TextCondition:
+        """These rows, and as many unconditional ones below them."""
+        return TextCondition(
+            torch.cat([self.states, torch.zeros_like(self.states)]), torch.cat([self.attn_mask, self.attn_mask])
+        )
+
+
+class MusicGen:
+    """MusicGen's decoder with its text encoder; its codec stays on disk until someone builds it."""
+
+    def __init__(
+        self, decoder: MusicgenForCausalLM, text_encoder: TextEncoder, projection: nn.Module, source: MusicGenCheckpoint
+    ) -> None:
+        self.decoder = decoder
+        self.text_encoder = text_encoder
+        self.projection = projection
+        self.source = source
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> MusicGen:
+        """Read and build what is in a folder; raises ModelError as `read_musicgen` and `build` do."""
+        return cls.build(read_musicgen(folder), device, dtype)
+
+    @classmethod
+    def build(cls, source: MusicGenCheckpoint, device: torch.device, dtype: torch.dtype) -> MusicGen:
+        """On a device: the decoder in `dtype`, the text encoder in float32. ModelError for a tensor that misfits."""
+        weights, path = source.weights, source.path
+        text_encoder = TextEncoder.from_parts(source.text, weights["text_encoder"], path, device=device)
+        decoder = assign(_empty_decoder(source), weights["decoder"], path, device=device, dtype=dtype)
+        table = decoder.model.decoder.embed_positions
+        sines = table.get_embedding(table.num_positions, table.embedding_dim)  # computed, hence in no file
+        table.weights = nn.Buffer(sines.to(device, dtype), persistent=False)
+        projection: nn.Module = nn.Identity()
+        if text_encoder.width != source.decoder.hidden_size:
+            with torch.device("meta"):
+                linear = nn.Linear(text_encoder.width, source.decoder.hidden_size)
+            projection = assign(linear, weights["enc_to_dec_proj"], path, device=device, dtype=dtype)
+        return cls(decoder, text_encoder, projection, source)
+
+    @property
+    def codebooks(self) -> int:
+        """K."""
+        return int(self.source.decoder.num_codebooks)
+
+    @property
+    def codes(self) -> int:
+        """V; token V is the padding."""
+        return int(self.source.decoder.vocab_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.decoder.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the decoder's weights and activations."""
+        return next(self.decoder.parameters()).dtype
+
+    @torch.inference_mode()
+    def condition(self, prompts: Sequence[str | None]) -> TextCondition:
+        """Encode prompts, each by itself; None is no text at all."""
+        text = self.text_encoder.encode(["" if prompt is None else prompt for prompt in prompts])
+        tokens = torch.arange(text.states.shape[1], device=self.device)
+        attn_mask = tokens < torch.tensor(text.lengths, device=self.device).view(-1, 1)  # [B, N]
+        given = torch.tensor([prompt is not None for prompt in prompts], device=self.device).view(-1, 1)
+        states = self.projection(text.states.to(self.device, self.dtype))
+        return TextCondition(states * (attn_mask & given).unsqueeze(-1), attn_mask)
+
+    def states(self, grid: Tensor, text: TextCondition, cache: Cache | None = None) -> tuple[Tensor, Cache | None]:
+        """The decoder's states [B, S, D] for columns [B, K, S] of a delayed grid, those of the cache before them."""
+        output = self.decoder.model(
+            input_ids=grid.flatten(0, 1),
+            encoder_hidden_states=text.states,
+            encoder_attention_mask=text.attn_mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return output.last_hidden_state, output.past_key_values
+
+    def check_frames(self, frames: int) -> None:
+        """Raise UsageError for a clip of more frames than the model can handle."""
+        most, rate = self.source.most_frames, self.source.codec.config.frame_rate
+        if frames > most:
+            raise UsageError(
+                f"{frames / rate:g} s is more than the {most / rate:g} s that MusicGen can make or score",
+                "Ask for less, or let MAGNeT do without it",
+            )
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[str | None],
+        seeds: Sequence[int],
+        frames: int,
+        *,
+        sampling: MusicGenSampling,
+        prefix: Tensor | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Codes [B, K, T] of one clip for each prompt (None: no text), with its own seed.
+
+        prefix: codes [B or 1, K, P] that the clips begin with. on_step: told how many of how many passes are done.
+        Raises UsageError for a clip that is too long or a prefix that does not fit, NumericsError when the model
+        computes a value that is not finite.
+        """
+        self.check_frames(frames)
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds")
+        grid, first = self._start(len(prompts), frames, prefix)
+        is_open = grid == OPEN
+        text = self.condition(prompts)
+        guided = sampling.guidance != 1 and any(prompt is not None for prompt in prompts)
+        if guided:
+            text = text.with_unconditional()
+        last = grid.shape[-1] - 1
+        start = 0
+        cache: Cache | None = _empty_cache(self.source.decoder)
+        for column in range(first, last + 1):
+            columns = grid[..., start:column]
+            states, cache = self.states(torch.cat([columns, columns]) if guided else columns, text, cache)
+            logits = torch.stack([head(states[:, -1]) for head in self.decoder.lm_heads], dim=1).float()  # [B, K, V]
+            if guided:
+                logits = guide(logits, sampling.guidance)
+            if not torch.isfinite(logits).all():
+                raise not_finite(self.dtype)
+            drawn = self._draw(logits, seeds, column, sampling)
+            grid[..., column] = torch.where(is_open[..., column], drawn, grid[..., column])
+            start = column
+            if on_step is not None:
+                on_step(column - first + 1, last - first + 1)
+        return undelay(grid)
+
+    def _start(self, batch: int, frames: int, prefix: Tensor | None) -> tuple[Tensor, int]:
+        """The delayed grid [B, K, T + K], OPEN where a code is to be predicted, and the first column that has one."""
+        shape = (batch, self.codebooks, frames)
+        codes = torch.full(shape, OPEN, device=self.device)
+        given = 0
+        if prefix is not None:
+            known = Known.prefix(prefix.to(self.device), frames)
+            known.check(shape, self.codes)
+            codes, given = torch.where(known.keep, known.codes, codes), prefix.shape[-1]
+        return delay(codes, self.codes), 1 + given
+
+    def _draw(self, logits: Tensor, seeds: Sequence[int], column: int, sampling: MusicGenSampling) -> Tensor:
+        """Codes [B, K] of a column from its logits [B, K, V]."""
+        random = None
+        if not sampling.greedy:
+            codebooks, codes = logits.shape[1:]
+            random = uniforms(seeds, codebook=DRAWS, step=column, frames=codebooks, codes=codes, device=logits.device)
+        options = SamplingConfig(top_p=sampling.top_p, top_k=sampling.top_k)
+        return propose(logits, sampling.temperature, options, random)[0]
+
+
+def not_finite(dtype: torch.dtype) -> NumericsError:
+    """The error for a MusicGen or another rescorer that computes a value that is not finite."""
+    name = str(dtype).removeprefix("torch.")
+    remedy = "The weights are damaged; fetch them again" if name == "float32" else "Try --dtype float32 (or bfloat16)"
+    return NumericsError(f"a model computed values that are not finite in {name}", remedy)
+
+
+def _empty_decoder(source: MusicGenCheckpoint) -> MusicgenForCausalLM:
+    """The network without weights."""
+    from transformers import MusicgenForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return MusicgenForCausalLM(source.decoder)
+    except Exception as error:  # the library checks little of its configuration, and fails in as many ways
+        raise ModelError(
+            f"the configuration beside {source.path} describes no MusicGen: {one_line(error)}", "Fetch it again"
+        ) from error
+
+
+def _empty_cache(config: MusicgenDecoderConfig) -> Cache:
+    """Room for the keys and values of all columns so far, and of the text."""
+    from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+    return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))

@@ -1,0 +1,152 @@
+"""Rescoring: another model's probability for the codes that MAGNeT proposes.
+
+Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive Transformer" (ICLR 2024), section on rescoring:
+which of the proposed codes are kept is decided by a convex combination of both models' probabilities. The other model
+looks at each step's proposals in one pass; it generates nothing. `decode` calls a `Rescorer`, defined there.
+
+Its probability is the plain one, conditional on the text: neither guided nor at MAGNeT's temperature. Guidance and
+annealing steer what is drawn; a rescorer draws nothing, it judges, and only its plain probability is calibrated. It
+also costs half of a guided one.
+
+Letters: B batch, K codebooks, T frames, V codes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
+from magnet_cli.config import Task
+from magnet_cli.errors import MagnetWarning, UsageError
+from magnet_cli.musicgen import MusicGen, MusicGenCheckpoint, TextCondition, delay, not_finite
+from magnet_cli.transformer import MaskedTransformer, TextMemory
+
+# Two copies of one codec differ by no more than rounding to float16; two codecs by about the size of their values.
+ROUNDING = 1e-2
+
+
+class MusicGenRescorer:
+    """MusicGen's probability for the codes of one codebook, given the text and what it would have generated before.
+
+    In its delay pattern, what comes before frame t of codebook k are the frames up to t-1 of codebook k, a few more of
+    those below, and a few less of those above. MAGNeT has not decoded the codebooks above yet. They hold its mask
+    token, V, which is MusicGen's padding token: what it learned to see where a codebook has no code yet. It has seen
+    that only at the start of clips, but there is nothing truer to show: any code in its place would be made up.
+    """
+
+    def __init__(self, model: MusicGen, text: TextCondition) -> None:
+        self.model = model
+        self.text = text
+
+    @torch.inference_mode()
+    def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
+        """Probabilities, float32 [B, T]; see `decode.Rescorer`."""
+        frames = codes.shape[-1]
+        self.model.check_frames(frames)
+        seen = codes.clone()
+        seen[:, codebook] = proposed
+        # The output at a column predicts the next one, where frame 0 of this codebook stands in column 1 + codebook.
+        grid = delay(seen.to(self.model.device), self.model.codes)[..., : codebook + frames]
+        states, _ = self.model.states(grid, self.text)
+        return probability(self.model.decoder.lm_heads[codebook](states[:, codebook:]), proposed)
+
+
+class MagnetRescorer:
+    """Another MAGNeT's probability for the codes of one codebook.
+
+    It sees what the proposing model saw, the masks and not the proposals: a masked model learned to predict codes that
+    it does not see, and its output at one that it sees means nothing. (So do these probabilities where nothing was
+    masked, and nobody reads them.)
+    """
+
+    def __init__(self, model: MaskedTransformer, memory: TextMemory) -> None:
+        self.model = model
+        self.memory = memory
+
+    @torch.inference_mode()
+    def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
+        """Probabilities, float32 [B, T]; see `decode.Rescorer`."""
+        return probability(self.model(codes.to(self.model.device), codebook, self.memory), proposed)
+
+
+def probability(logits: Tensor, codes: Tensor) -> Tensor:
+    """Probability of these codes [B, T] under logits [B, T, V]: float32 [B, T], on the device of the codes."""
+    if not torch.isfinite(logits).all():
+        raise not_finite(logits.dtype)
+    probs = logits.float().softmax(dim=-1)
+    return probs.gather(-1, codes.to(probs.device).unsqueeze(-1)).squeeze(-1).to(codes.device)
+
+
+# -- which models go together -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model by the language of codes it speaks: its codebooks, its codec, and the seconds of its longest clip."""
+
+    name: str
+    task: Task
+    codebooks: int
+    seconds: float
+    codec: CodecCheckpoint
+
+    @classmethod
+    def magnet(cls, name: str, decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> Speaker:
+        """A MAGNeT model, or one that is to rescore it."""
+        return cls(name, decoder.task, decoder.config.codebooks, decoder.config.clip_seconds, codec)
+
+    @classmethod
+    def musicgen(cls, name: str, checkpoint: MusicGenCheckpoint) -> Speaker:
+        """A MusicGen."""
+        seconds = checkpoint.most_frames / checkpoint.codec.config.frame_rate
+        return cls(name, "music", checkpoint.decoder.num_codebooks, seconds, checkpoint.codec)
+
+
+def check_compatible(generator: Speaker, other: Speaker, *, seconds: float | None = None) -> None:
+    """Raise UsageError unless the other model can rescore the generator's codes, or begin its clips.
+
+    seconds: what it has to score or make; None: a whole clip of the generator. Warns with MagnetWarning where the
+    codebooks of the two codecs differ in value.
+    """
+    own, others = generator.codec.config, other.codec.config
+    hint = (
+        "MusicGen is for music only; to rescore sound, give a second sound model, e.g. audio-magnet-medium"
+        if generator.task == "sound"
+        else "Give musicgen-small or, to rescore, a second music model, e.g. magnet-medium-10secs"
+    )
+    differences = [
+        (f"codes of {others.sample_rate} Hz audio", f"{own.sample_rate} Hz", own.sample_rate != others.sample_rate),
+        (f"frames of {others.hop} samples", f"{own.hop}", own.hop != others.hop),
+        (f"{other.codebooks} codebooks", f"{generator.codebooks}", generator.codebooks != other.codebooks),
+        (f"codebooks of {others.codes} codes", f"{own.codes}", own.codes != others.codes),
+    ]
+    for its, wanted, differ in differences:
+        if differ:
+            raise UsageError(f"{other.name} cannot work with {generator.name}: it has {its} instead of {wanted}", hint)
+    seconds = generator.seconds if seconds is None else seconds
+    if seconds > other.seconds:
+        raise UsageError(
+            f"{seconds:g} s of {generator.name} are more than the {other.seconds:g} s of {other.name}",
+            "Choose a model with longer clips",
+        )
+    if not same_codebooks(generator, other):
+        warnings.warn(
+            f"{other.name} was trained with another codec than {generator.name}: its probabilities may mean nothing",
+            MagnetWarning,
+            stacklevel=2,
+        )
+
+
+def same_codebooks(one: Speaker, other: Speaker) -> bool:
+    """Whether the codes of two models stand for the same values, but for rounding."""
+    names = [f"quantizer.vq.layers.{k}._codebook.embed" for k in range(one.codebooks)]
+    pairs = [(one.codec.weights.get(name), other.codec.weights.get(name)) for name in names]
+    return all(
+        # A missing or misshapen tensor is for the strict loading of the codec to complain about.
+        a is None or b is None or a.shape != b.shape or torch.allclose(a.float(), b.float(), ROUNDING, ROUNDING)
+        for a, b in pairs
+    )
