@@ -17,7 +17,7 @@ from magnet_cli.config import MusicGenSampling, SamplingConfig
 from magnet_cli.decode import Known, Rescorer, Step, decode
 from magnet_cli.errors import MagnetWarning, NumericsError, UsageError
 from magnet_cli.musicgen import MusicGen, read_musicgen
-from magnet_cli.rescore import MagnetRescorer, MusicGenRescorer, Speaker, check_compatible
+from magnet_cli.rescore import MagnetRescorer, MusicGenRescorer, Vocabulary, check_compatible
 from tiny_musicgen import CODES, PAD, change_settings, write_musicgen
 
 CPU = torch.device("cpu")
@@ -298,16 +298,16 @@ def test_a_weight_beyond_its_bounds_is_refused(weight: float) -> None:
 # -- which models go together -----------------------------------------------------------------------------------------
 
 
-def magnet(kind: str) -> Speaker:
+def magnet(kind: str) -> Vocabulary:
     folder = GOLDEN / kind
     codec = read_codec(folder)
     assert isinstance(codec, CodecCheckpoint)
     name = {"music": "magnet-small-10secs", "sound": "audio-magnet-small"}[kind]
-    return Speaker.magnet(name, read_decoder(folder), codec)
+    return Vocabulary.of_magnet(name, read_decoder(folder), codec)
 
 
 def test_models_that_go_together(folder: Path) -> None:
-    musicgen = Speaker.musicgen("musicgen-small", read_musicgen(folder))
+    musicgen = Vocabulary.of_musicgen("musicgen-small", read_musicgen(folder))
     assert musicgen.seconds == 253 / 50
     check_compatible(magnet("music"), musicgen)
     for kind in ("music", "sound"):
@@ -316,7 +316,7 @@ def test_models_that_go_together(folder: Path) -> None:
 
 def test_a_sound_model_with_musicgen_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="it has codes of 32000 Hz audio instead of 16000 Hz") as refused:
-        check_compatible(magnet("sound"), Speaker.musicgen("musicgen-small", read_musicgen(folder)))
+        check_compatible(magnet("sound"), Vocabulary.of_musicgen("musicgen-small", read_musicgen(folder)))
     assert "musicgen-small cannot work with audio-magnet-small" in refused.value.message
     assert "audio-magnet-medium" in refused.value.hint
 
@@ -328,7 +328,7 @@ def test_a_music_model_with_a_sound_model_is_refused() -> None:
 
 
 def test_other_codebooks_are_refused(folder: Path, tmp_path: Path) -> None:
-    generator, other = magnet("music"), Speaker.musicgen("musicgen-small", read_musicgen(folder))
+    generator, other = magnet("music"), Vocabulary.of_musicgen("musicgen-small", read_musicgen(folder))
     with pytest.raises(UsageError, match="it has 3 codebooks instead of 4"):
         check_compatible(generator, replace(other, codebooks=3))
     larger = replace(other.codec, config=replace(other.codec.config, codes=128))
@@ -336,13 +336,13 @@ def test_other_codebooks_are_refused(folder: Path, tmp_path: Path) -> None:
         check_compatible(generator, replace(other, codec=larger))
     write_musicgen(tmp_path, own_codebooks=True)
     with pytest.warns(MagnetWarning, match="another codec"):
-        check_compatible(generator, Speaker.musicgen("musicgen-small", read_musicgen(tmp_path)))
+        check_compatible(generator, Vocabulary.of_musicgen("musicgen-small", read_musicgen(tmp_path)))
 
 
 def test_clips_longer_than_the_rescorers_are_refused(tmp_path: Path) -> None:
     write_musicgen(tmp_path)
     change_settings(tmp_path, "decoder", max_position_embeddings=64)
-    short = Speaker.musicgen("musicgen-small", read_musicgen(tmp_path))
+    short = Vocabulary.of_musicgen("musicgen-small", read_musicgen(tmp_path))
     with pytest.raises(UsageError, match=r"2 s of magnet-small-10secs are more than the 1\.22 s of musicgen-small"):
         check_compatible(magnet("music"), short)
     check_compatible(magnet("music"), short, seconds=1.0)

@@ -285,26 +285,32 @@ class MusicGen:
         grid, first = self._start(len(prompts), frames, prefix)
         is_open = grid == OPEN
         text = self.condition(prompts)
-        guided = sampling.guidance != 1 and any(prompt is not None for prompt in prompts)
-        if guided:
+        guidance = sampling.guidance if any(prompt is not None for prompt in prompts) else 1.0
+        if guidance != 1:
             text = text.with_unconditional()
-        last = grid.shape[-1] - 1
-        start = 0
         cache: Cache | None = _empty_cache(self.source.decoder)
+        seen, last = 0, grid.shape[-1] - 1
         for column in range(first, last + 1):
-            columns = grid[..., start:column]
-            states, cache = self.states(torch.cat([columns, columns]) if guided else columns, text, cache)
-            logits = torch.stack([head(states[:, -1]) for head in self.decoder.lm_heads], dim=1).float()  # [B, K, V]
-            if guided:
-                logits = guide(logits, sampling.guidance)
-            if not torch.isfinite(logits).all():
-                raise not_finite(self.dtype)
+            logits, cache = self._predict(grid[..., seen:column], text, guidance, cache)
             drawn = self._draw(logits, seeds, column, sampling)
             grid[..., column] = torch.where(is_open[..., column], drawn, grid[..., column])
-            start = column
+            seen = column
             if on_step is not None:
                 on_step(column - first + 1, last - first + 1)
         return undelay(grid)
+
+    def _predict(
+        self, columns: Tensor, text: TextCondition, guidance: float, cache: Cache | None
+    ) -> tuple[Tensor, Cache | None]:
+        """Guided logits [B, K, V] of the column after these [B, K, S], and the cache that now holds them, too."""
+        guided = guidance != 1
+        states, cache = self.states(torch.cat([columns, columns]) if guided else columns, text, cache)
+        logits = torch.stack([head(states[:, -1]) for head in self.decoder.lm_heads], dim=1).float()
+        if guided:
+            logits = guide(logits, guidance)
+        if not torch.isfinite(logits).all():
+            raise not_finite(self.dtype)
+        return logits, cache
 
     def _start(self, batch: int, frames: int, prefix: Tensor | None) -> tuple[Tensor, int]:
         """The delayed grid [B, K, T + K], OPEN where a code is to be predicted, and the first column that has one."""

@@ -85,8 +85,8 @@ def probability(logits: Tensor, codes: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """A model by the language of codes it speaks: its codebooks, its codec, and the seconds of its longest clip."""
+class Vocabulary:
+    """What the codes of a model are: its codebooks, its codec, and the seconds of its longest clip."""
 
     name: str
     task: Task
@@ -95,18 +95,18 @@ class Speaker:
     codec: CodecCheckpoint
 
     @classmethod
-    def magnet(cls, name: str, decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> Speaker:
-        """A MAGNeT model, or one that is to rescore it."""
+    def of_magnet(cls, name: str, decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> Vocabulary:
+        """That of a MAGNeT model."""
         return cls(name, decoder.task, decoder.config.codebooks, decoder.config.clip_seconds, codec)
 
     @classmethod
-    def musicgen(cls, name: str, checkpoint: MusicGenCheckpoint) -> Speaker:
-        """A MusicGen."""
+    def of_musicgen(cls, name: str, checkpoint: MusicGenCheckpoint) -> Vocabulary:
+        """That of a MusicGen."""
         seconds = checkpoint.most_frames / checkpoint.codec.config.frame_rate
         return cls(name, "music", checkpoint.decoder.num_codebooks, seconds, checkpoint.codec)
 
 
-def check_compatible(generator: Speaker, other: Speaker, *, seconds: float | None = None) -> None:
+def check_compatible(generator: Vocabulary, other: Vocabulary, *, seconds: float | None = None) -> None:
     """Raise UsageError unless the other model can rescore the generator's codes, or begin its clips.
 
     seconds: what it has to score or make; None: a whole clip of the generator. Warns with MagnetWarning where the
@@ -141,7 +141,7 @@ def check_compatible(generator: Speaker, other: Speaker, *, seconds: float | Non
         )
 
 
-def same_codebooks(one: Speaker, other: Speaker) -> bool:
+def same_codebooks(one: Vocabulary, other: Vocabulary) -> bool:
     """Whether the codes of two models stand for the same values, but for rounding."""
     names = [f"quantizer.vq.layers.{k}._codebook.embed" for k in range(one.codebooks)]
     pairs = [(one.codec.weights.get(name), other.codec.weights.get(name)) for name in names]
