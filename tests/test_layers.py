@@ -21,7 +21,7 @@ ROOT = Path(magnet_cli.__file__).parent
 # `__init__` also offers names of higher layers, loaded when asked for: it may import those under `if TYPE_CHECKING:`.
 LAYERS = (
     "errors < config < registry prompts naming store defaults overrides plain < promptfile manifest < batch < __init__",
-    "weights settings tags < transformer text codec sampling noise loudness audio metadata",
+    "weights settings tags < transformer text codec sampling noise loudness audio metadata < loop edit < splice",
     "device checkpoint cache decode engine < musicgen < rescore < transfer < hub < bundle < models",
     "pipeline train evaluate benchmark < production",
     "console < cli < __main__",

@@ -15,6 +15,12 @@ from torch import Tensor, nn
 
 from magnet_cli.config import CodecConfig
 
+# Frames of a loop that are decoded again before and after it. The convolutions see 4 frames to either side. The LSTM
+# looks back without end but forgets; random ones do so to the last bit within 100 frames. What a trained one may still
+# know after 250, 5 s, differs from the loop's beginning to its end, so over its last frames the loop fades to what was
+# decoded just before its beginning, which is the same when the LSTM has forgotten.
+RUN_IN, RUN_OUT, FADE = 250, 8, 4
+
 
 class Codec(nn.Module):
     """Autoencoder with a residual vector quantizer of K codebooks."""
@@ -59,7 +65,24 @@ class Codec(nn.Module):
         return self.quantizer.vq.encode(latent).transpose(0, 1)
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Waveform of codes; the first K' codebooks are enough. int64 [B, K', T] -> float32 [B, C, T * hop]."""
+    def decode(self, codes: Tensor, *, loop: bool = False) -> Tensor:
+        """Waveform of codes; the first K' codebooks are enough. int64 [B, K', T] -> float32 [B, C, T * hop].
+
+        loop: the sound is repeated without end, and this is one period of it.
+        """
+        if loop:
+            return self._decode_loop(codes)
         latent = self.quantizer.vq.decode(codes.to(self.device).transpose(0, 1))
         return self.decoder(latent)
+
+    def _decode_loop(self, codes: Tensor) -> Tensor:
+        frames = codes.shape[-1]
+        before = -(-RUN_IN // frames) * frames  # whole rounds
+        places = torch.arange(-before, frames + RUN_OUT, device=codes.device) % frames
+        waveform = self.decode(codes[..., places])
+        start, length = before * self.config.hop, frames * self.config.hop
+        period = waveform[..., start : start + length].clone()
+        fade = min(FADE, frames) * self.config.hop
+        weight = 0.5 - 0.5 * torch.cos(torch.linspace(0, torch.pi, fade, device=waveform.device))
+        period[..., -fade:].lerp_(waveform[..., start - fade : start], weight)
+        return period

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from magnet_cli.config import SamplingConfig, check_steps
 from magnet_cli.errors import NumericsError, UsageError
+from magnet_cli.loop import Loop
 from magnet_cli.noise import uniforms
 from magnet_cli.sampling import (
     DECIDED,
+    Grid,
     combine,
     guidance_weight,
     guide,
@@ -26,7 +28,6 @@ from magnet_cli.sampling import (
     masked_units,
     overlapping_units,
     propose,
-    span_scores,
     step_temperature,
 )
 from magnet_cli.transformer import MaskedTransformer, TextMemory
@@ -90,28 +91,57 @@ class Rescorer(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from step to step."""
+
+    model: MaskedTransformer
+    memory: TextMemory | None
+    seeds: Sequence[int]
+    sampling: SamplingConfig
+    loop: Loop | None
+    first_frame: int
+    on_step: Callable[[Step], None] | None
+    rescorer: Rescorer | None
+
+
 @torch.inference_mode()
 def decode(
     model: MaskedTransformer,
-    memory: TextMemory,
+    memory: TextMemory | None,
     seeds: Sequence[int],
     sampling: SamplingConfig,
     *,
     frames: int,
     known: Known | None = None,
+    loop: Loop | None = None,
+    whole_spans: bool = True,
+    first_frame: int = 0,
     on_step: Callable[[Step], None] | None = None,
     rescorer: Rescorer | None = None,
 ) -> Tensor:
-    """Decode a batch of clips: one for each prompt of the text memory, with its own seed.
+    """Decode a batch of clips, one for each seed.
 
-    Returns int64 codes [B, K, T]. T is `frames`, cut to whole spans when spans do not overlap; codes that `known`
-    keeps come back unchanged. The rescorer is asked at every step but a codebook's last, unless
-    `sampling.rescore_weight` is 1. Raises NumericsError when a model computes a value that is not finite.
+    memory: the text of each clip, with `TextMemory.against` also what to steer away from; None: no text, and half the
+    work. known: codes to keep, anywhere; they come back unchanged, and a codebook of which all is kept takes no step.
+    loop: the clip's end meets its beginning. whole_spans: cut T to whole spans when spans do not overlap, as the
+    reference does; False, and in loops: decode all `frames`. first_frame: number of the clip's first frame in
+    something longer, so that its parts draw different numbers. rescorer: asked at every step but a codebook's last,
+    unless `sampling.rescore_weight` is 1.
+    Returns int64 codes [B, K, T]. Raises UsageError for what does not fit together, NumericsError when a model
+    computes a value that is not finite.
     """
     check_steps(sampling, codebooks=model.config.codebooks)
-    if sampling.spans == "nonoverlap":
-        frames -= frames % model.config.span_length
-    shape = (memory.batch, model.config.codebooks, frames)
+    span, batch = model.config.span_length, len(seeds)
+    if memory is not None and memory.batch not in (batch, 2 * batch):
+        raise UsageError(f"{batch} seeds were given for {memory.batch} prompts", "Give one for each prompt")
+    if frames < span:
+        raise UsageError(f"{frames} frames are less than one span of {span}", "Decode a longer clip")
+    if loop is not None:
+        loop.check(frames)
+    elif whole_spans and sampling.spans == "nonoverlap":
+        frames -= frames % span
+    shape = (batch, model.config.codebooks, frames)
     codes = torch.full(shape, model.config.mask_code, device=model.device)
     keep = torch.zeros(shape, dtype=torch.bool, device=model.device)
     if known is not None:
@@ -119,56 +149,85 @@ def decode(
         keep |= known.keep[..., :frames].to(model.device)
         # Kept codes are seen from the start, also those in codebooks above the one that is being decoded.
         codes = torch.where(keep, known.codes[..., :frames].to(model.device), codes)
+    run = _Run(model, memory, seeds, sampling, loop, first_frame, on_step, rescorer)
     for codebook in range(model.config.codebooks):
-        _decode_codebook(model, memory, seeds, sampling, codes, codebook, keep[:, codebook], on_step, rescorer)
+        if not keep[:, codebook].all():
+            _decode_codebook(run, codes, codebook, keep[:, codebook])
     return codes
 
 
-def _decode_codebook(
-    model: MaskedTransformer,
-    memory: TextMemory,
-    seeds: Sequence[int],
-    sampling: SamplingConfig,
-    codes: Tensor,
-    codebook: int,
-    keep: Tensor,
-    on_step: Callable[[Step], None] | None,
-    rescorer: Rescorer | None,
-) -> None:
+def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor) -> None:
     """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T] is not set."""
     current = codes[:, codebook]  # a view: what is written to it is in `codes`
-    span, mask_code = model.config.span_length, model.config.mask_code
+    model, sampling, circular = run.model, run.sampling, run.loop is not None
+    frames, span, mask_code = codes.shape[-1], model.config.span_length, model.config.mask_code
     on_grid = sampling.spans == "nonoverlap" or span == 1
-    unit = span if on_grid else 1
+    grid = Grid.build(frames, span if on_grid else 1, circular=circular, device=codes.device)
 
-    decided = keep.unflatten(-1, (-1, unit)).all(dim=-1)
+    decided = grid.group(keep, absent=True).all(dim=-1)
     scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
     to_decode = (~decided).sum(dim=-1).tolist()
     steps = sampling.steps[codebook]
     for step, rate in enumerate(mask_rates(steps)):
         counts = [masked_units(rate, units) for units in to_decode]
-        masked = highest_units(scores, counts) if on_grid else overlapping_units(scores, counts, span)
+        masked = (
+            highest_units(scores, counts) if on_grid else overlapping_units(scores, counts, span, circular=circular)
+        )
         # A span may be masked though some of its frames are kept.
-        current.masked_fill_(masked.repeat_interleave(unit, dim=-1) & ~keep, mask_code)
+        current.masked_fill_(grid.spread(masked) & ~keep, mask_code)
 
-        logits = guide(model(torch.cat([codes, codes]), codebook, memory), guidance_weight(float(rate), sampling))
+        logits = _guided_logits(run, codes, codebook, step)
         _check_finite(logits, codebook, step, model)
-        random = None
-        if not sampling.greedy:
-            frames, vocabulary = logits.shape[1:]
-            random = uniforms(seeds, codebook=codebook, step=step, frames=frames, codes=vocabulary, device=codes.device)
+        random = _random(run, codebook, step, logits)
         proposed, probability = propose(logits, step_temperature(step, steps, sampling), sampling, random)
 
         predicted = current == mask_code
         proposed = torch.where(predicted, proposed, current)
         # What the last step decides is never ranked.
-        if rescorer is not None and sampling.rescore_weight < 1 and step + 1 < steps:
-            probability = combine(probability, rescorer(codes, proposed, codebook), sampling.rescore_weight)
+        if run.rescorer is not None and sampling.rescore_weight < 1 and step + 1 < steps:
+            probability = combine(probability, run.rescorer(codes, proposed, codebook), sampling.rescore_weight)
         current.copy_(proposed)
-        scores = span_scores(probability, unit, sampling.span_score if unit > 1 else "prod")
+        scores = grid.scores(probability, sampling.span_score if on_grid and span > 1 else "prod")
         scores.masked_fill_(~(masked if on_grid else predicted), DECIDED)
-        if on_step is not None:
-            on_step(Step(codebook, step, steps, codes))
+        if run.on_step is not None:
+            run.on_step(Step(codebook, step, steps, codes))
+
+
+def _guided_logits(run: _Run, codes: Tensor, codebook: int, step: int) -> Tensor:
+    """The network's logits [B, T, V] of one codebook, float32, guided by the text where there is one."""
+
+    def predict(line: Tensor) -> Tensor:
+        if run.memory is None:
+            return run.model(line, codebook, None)
+        return run.model(torch.cat([line, line]), codebook, run.memory)
+
+    if run.loop is None:
+        logits = predict(codes)
+    else:
+        frames = codes.shape[-1]
+        origin = run.loop.origin(frames, sum(run.sampling.steps[:codebook]) + step)
+        views = run.loop.views(frames, origin, codes.device)
+        parts = [predict(codes[..., view.frames])[:, view.predicted] for view in views]
+        logits = torch.cat(parts, dim=1).roll(origin, dims=1)
+    if run.memory is None:
+        return logits.float()
+    rate = mask_rates(run.sampling.steps[codebook])[step]
+    return guide(logits, guidance_weight(float(rate), run.sampling))
+
+
+def _random(run: _Run, codebook: int, step: int, logits: Tensor) -> Tensor | None:
+    """Numbers to draw codes with, one for each of the logits [B, T, V]; None in greedy mode."""
+    if run.sampling.greedy:
+        return None
+    return uniforms(
+        run.seeds,
+        codebook=codebook,
+        step=step,
+        frames=logits.shape[1],
+        codes=logits.shape[2],
+        device=logits.device,
+        first_frame=run.first_frame,
+    )
 
 
 def _check_finite(logits: Tensor, codebook: int, step: int, model: MaskedTransformer) -> None:

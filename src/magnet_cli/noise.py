@@ -45,11 +45,19 @@ def philox(counter: Words, key: Words) -> Words:
 
 
 def uniforms(
-    seeds: Sequence[int], *, codebook: int, step: int, frames: int, codes: int, device: torch.device | str
+    seeds: Sequence[int],
+    *,
+    codebook: int,
+    step: int,
+    frames: int,
+    codes: int,
+    device: torch.device | str,
+    first_frame: int = 0,
 ) -> Tensor:
     """Uniform random numbers in (0, 1) for every item, frame and code of one decoding step.
 
-    seeds: one for each item, 0 to 2**64 - 1. Returns float32 [B, T, V], the same on every device.
+    seeds: one for each item, 0 to 2**64 - 1; first_frame: number of the first of the `frames` frames.
+    Returns float32 [B, T, V], the same on every device.
     """
     for seed in seeds:
         if not 0 <= seed <= LARGEST_SEED:
@@ -63,7 +71,7 @@ def uniforms(
     blocks = -(-codes // 4)  # one Philox call gives the words of four neighbouring codes
     counter = (
         torch.arange(blocks, device=device).view(1, 1, -1),
-        torch.arange(frames, device=device).view(1, -1, 1),
+        torch.arange(first_frame, first_frame + frames, device=device).view(1, -1, 1),
         words([step], (1, 1, 1)),
         words([codebook], (1, 1, 1)),
     )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from magnet_cli.config import SamplingConfig, SpanScore
 
@@ -109,10 +111,52 @@ def span_scores(probability: Tensor, span: int, score: SpanScore) -> Tensor:
 
     "max": the improbability of the span's most probable code; "prod": of all its codes together, -log.
     """
-    grid = probability.unflatten(-1, (-1, span))
+    return group_scores(probability.unflatten(-1, (-1, span)), score)
+
+
+def group_scores(grouped: Tensor, score: SpanScore) -> Tensor:
+    """`span_scores` of probabilities that are grouped already. [B, S, span] -> [B, S]."""
     if score == "max":
-        return 1 - grid.amax(dim=-1)
-    return -grid.log().sum(dim=-1)
+        return 1 - grouped.amax(dim=-1)
+    return -grouped.log().sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which frames form a unit. members: int64 [S, W], frames of each unit; T, which is none, where it has fewer."""
+
+    members: Tensor
+    frames: int
+
+    @classmethod
+    def build(cls, frames: int, unit: int, *, circular: bool, device: torch.device) -> Grid:
+        """Units of `unit` frames that cover all T `frames`.
+
+        What remains at the end is a shorter unit. A circle has no end: there, units are spread evenly, and where
+        frames remain some units are a frame longer.
+        """
+        if circular:
+            units = max(frames // unit, 1)
+            bounds = torch.tensor([-(-i * frames // units) for i in range(units + 1)])
+        else:
+            bounds = torch.tensor([*range(0, frames, unit), frames])
+        members = bounds[:-1, None] + torch.arange(int(bounds.diff().max()))
+        members[members >= bounds[1:, None]] = frames
+        return cls(members.to(device), frames)
+
+    def group(self, x: Tensor, absent: float) -> Tensor:
+        """Values of frames, by unit: [B, T] -> [B, S, W], with `absent` where a unit has fewer frames."""
+        return F.pad(x, (0, 1), value=absent)[:, self.members]
+
+    def spread(self, mask: Tensor) -> Tensor:
+        """Mask of units -> mask of their frames. bool [B, S] -> [B, T]."""
+        frames = torch.zeros(mask.shape[0], self.frames + 1, dtype=torch.bool, device=mask.device)
+        frames[:, self.members] = mask.unsqueeze(-1)
+        return frames[:, :-1]
+
+    def scores(self, probability: Tensor, score: SpanScore) -> Tensor:
+        """`span_scores` on this grid. [B, T] -> [B, S]."""
+        return group_scores(self.group(probability, 0.0 if score == "max" else 1.0), score)
 
 
 def highest_units(scores: Tensor, counts: Sequence[int]) -> Tensor:
@@ -124,22 +168,24 @@ def highest_units(scores: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def cover(starts: Tensor, frames: int, span: int) -> Tensor:
-    """Mask [T] of the frames that spans beginning at these frames cover."""
+    """Mask [T] of the frames that spans beginning at these frames cover; what goes beyond the end begins anew."""
     mask = torch.zeros(frames, dtype=torch.bool, device=starts.device)
     for offset in range(span):
-        mask[starts + offset] = True
+        mask[(starts + offset) % frames] = True
     return mask
 
 
-def overlapping_spans(scores: Tensor, target: int, span: int) -> Tensor:
+def overlapping_spans(scores: Tensor, target: int, span: int, *, circular: bool = False) -> Tensor:
     """Mask of the highest-scoring spans that may start at any frame and overlap. [T] -> bool [T].
 
     A span scores the sum over its frames. How many spans to take, so that about `target` frames are covered, is found
-    by the reference's own binary search: it ends on the last number tried, not on the nearest.
+    by the reference's own binary search: it ends on the last number tried, not on the nearest. `circular`: a span may
+    begin at the end and end at the beginning.
     """
     frames = scores.shape[-1]
+    line = torch.cat([scores, scores[: span - 1]]) if circular else scores
     # Not a stable sort: where a saturated softmax makes scores equal, only the reference's own call orders them alike.
-    order = scores.unfold(-1, span, 1).sum(dim=-1).argsort(descending=True)
+    order = line.unfold(-1, span, 1).sum(dim=-1).argsort(descending=True)
     target = max(target, span)
     low, high = target // span, target - span + 1
     middle = round(0.5 * (low + high))
@@ -154,6 +200,9 @@ def overlapping_spans(scores: Tensor, target: int, span: int) -> Tensor:
     return mask
 
 
-def overlapping_units(scores: Tensor, counts: Sequence[int], span: int) -> Tensor:
+def overlapping_units(scores: Tensor, counts: Sequence[int], span: int, *, circular: bool = False) -> Tensor:
     """`overlapping_spans` for every item. [B, T] -> bool [B, T]."""
-    return torch.stack([overlapping_spans(score, count, span) for score, count in zip(scores, counts, strict=True)])
+    masks = [
+        overlapping_spans(score, count, span, circular=circular) for score, count in zip(scores, counts, strict=True)
+    ]
+    return torch.stack(masks)

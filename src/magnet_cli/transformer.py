@@ -9,6 +9,7 @@ Letters: B batch, K codebooks, T frames, V codes, N text tokens, D width, H head
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from magnet_cli.config import DecoderConfig
+from magnet_cli.errors import UsageError
 
 NORM_EPSILON = 1e-5
 
@@ -36,6 +38,40 @@ class TextMemory:
     def batch(self) -> int:
         """Number of prompts."""
         return self.keys[0].shape[0]
+
+    def against(self, negative: TextMemory) -> TextMemory:
+        """This memory for the conditional rows and `negative`, of as many prompts, for the rows below them.
+
+        Guidance then pushes away from the negative prompts instead of from no text. The models were not trained for it.
+        """
+        if negative.batch != self.batch:
+            raise UsageError(
+                f"{self.batch} prompts have {negative.batch} negative ones",
+                "Give one for each; a prompt of no tokens stands for none",
+            )
+        memories = (self, negative)
+        tokens = max(memory.keys[0].shape[2] for memory in memories)
+
+        def joined(layers: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+            return tuple(torch.cat([_pad_tokens(part, tokens) for part in parts]) for parts in layers)
+
+        masks = [_pad_tokens(memory.token_mask().transpose(2, 3), tokens).transpose(2, 3) for memory in memories]
+        return TextMemory(
+            joined(zip(self.keys, negative.keys, strict=True)),
+            joined(zip(self.values, negative.values, strict=True)),
+            torch.cat(masks),
+        )
+
+    def token_mask(self) -> Tensor:
+        """`attn_mask`, or the mask that allows every token."""
+        if self.attn_mask is not None:
+            return self.attn_mask
+        return torch.ones(self.batch, 1, 1, self.keys[0].shape[2], dtype=torch.bool, device=self.keys[0].device)
+
+
+def _pad_tokens(x: Tensor, tokens: int) -> Tensor:
+    """[B, H, N, D] -> [B, H, tokens, D], zeros (or False) after the N tokens."""
+    return F.pad(x, (0, 0, 0, tokens - x.shape[2]))
 
 
 def sinusoidal_positions(config: DecoderConfig, frames: int, device: torch.device) -> Tensor:
@@ -144,7 +180,8 @@ class MaskedTransformer(nn.Module):
         """Keys and values of the text for every layer.
 
         states: text encoder's states [B, N, text_width]; lengths: tokens of each prompt. Each prompt attends only to
-        its own tokens, so it does not matter which other prompts it is batched with.
+        its own tokens, so it does not matter which other prompts it is batched with. A length of 0 is no text: the row
+        attends to a zero, which adds exactly 0.
         """
         tokens = torch.arange(states.shape[1], device=self.device)
         valid = tokens < torch.tensor(lengths, device=self.device).view(-1, 1)  # [B, N]
@@ -152,6 +189,7 @@ class MaskedTransformer(nn.Module):
         pairs = [layer.cross_attention.keys_and_values(text) for layer in self.layers]  # type: ignore[union-attr, operator]
         keys, values = zip(*pairs, strict=True)
         padded = min(lengths) < states.shape[1]
+        valid[:, 0] = True  # attention to nothing at all is not a number; without text, this token is the zero
         return TextMemory(keys, values, valid[:, None, None, :] if padded else None)
 
     def forward(self, codes: Tensor, codebook: int, memory: TextMemory | None) -> Tensor:

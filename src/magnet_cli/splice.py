@@ -1,0 +1,152 @@
+"""Audio in and out of an edit: any file made fit for the codec, and what was decoded joined to what was there.
+
+Waveforms are numpy arrays [C, L] of floats, full scale at 1. Samples away from the seams are never touched: what was
+decoded is brought to the rate and channels of the original, not the other way round.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torchaudio
+from numpy.typing import NDArray
+
+from magnet_cli.config import CodecConfig
+from magnet_cli.edit import Region
+from magnet_cli.errors import MagnetWarning, UsageError
+
+Waveform = NDArray[np.float32]
+
+MOST_CHANNELS = 64  # more, and the array is likely [L, C]
+FASTEST_RATE = 768_000  # Hz, the highest that converters have
+SILENCE = 2.0**-16  # half a step of 16 bits
+FADE = 0.030  # seconds of a cross-fade: longer than a period of the lowest notes, shorter than a beat of any music
+RUN_IN = 1.0  # seconds encoded before what is wanted, so that the codec does not take its beginning for a sound's
+
+
+def check_waveform(waveform: NDArray[Any], sample_rate: int, config: CodecConfig) -> Waveform:
+    """The waveform as float32 [C, L]. Raises UsageError for what is none or shorter than a frame; warns of silence."""
+    audio = np.atleast_2d(np.asarray(waveform))
+    if audio.ndim != 2 or not np.issubdtype(audio.dtype, np.floating) or not 1 <= audio.shape[0] <= MOST_CHANNELS:
+        raise UsageError(f"a waveform is floats [C, L], not {audio.dtype} {list(audio.shape)}", "Transpose it?")
+    if not 1 <= sample_rate <= FASTEST_RATE:
+        raise UsageError(f"a sample rate of {sample_rate} Hz is not possible", "Give samples in a second, e.g. 44100")
+    if audio.shape[1] * config.sample_rate < config.hop * sample_rate:
+        raise UsageError(f"{audio.shape[1]} samples at {sample_rate} Hz are less than one frame", "Give more audio")
+    if not np.isfinite(audio).all():
+        raise UsageError("the waveform has samples that are not finite", "Export it again")
+    if np.abs(audio).max() < SILENCE:
+        warnings.warn("the audio is silent, so there is nothing in it to go by", MagnetWarning, stacklevel=2)
+    return audio.astype(np.float32)
+
+
+def prepare(waveform: NDArray[Any], sample_rate: int, config: CodecConfig) -> torch.Tensor:
+    """A waveform as the codec takes it: [C, L] or [L] at any rate -> [1, C, L] at the codec's rate and channels.
+
+    Channels are mixed to one and that one spread, unless there are as many as the codec has. Raises UsageError.
+    """
+    sound = check_waveform(waveform, sample_rate, config)
+    return torch.from_numpy(conform(sound, sample_rate, config.sample_rate, channels=config.channels)).unsqueeze(0)
+
+
+def prepare_ending(
+    waveform: NDArray[Any], sample_rate: int, config: CodecConfig, *, keep: float
+) -> tuple[torch.Tensor, int]:
+    """What to encode for the last `keep` seconds: `prepare` of them and a little before, and how many frames to keep.
+
+    The frames end where the input does; the codes of the last of them are what a continuation begins with. `keep` is
+    rounded down to whole frames, and is all of the input where that is shorter. Raises UsageError.
+    """
+    if not 0 < keep < math.inf:
+        raise UsageError(f"the seconds to keep must be above 0, not {keep:g}", "Give e.g. --keep 3")
+    sound = check_waveform(waveform, sample_rate, config)
+    samples = int(sound.shape[1] * config.sample_rate / sample_rate)
+    frames = min(int(keep * config.sample_rate / config.hop + 1e-6), samples // config.hop)
+    if frames < 1:
+        raise UsageError(f"{keep:g} s are less than one frame", "Keep more of the audio, e.g. --keep 3")
+    wanted = min(frames + int(RUN_IN * config.frame_rate), samples // config.hop) * config.hop
+    margin = sample_rate  # a second more than is wanted keeps the resampler's own beginning out of it
+    tail = sound[:, -(math.ceil(wanted * sample_rate / config.sample_rate) + margin) :]
+    ready = conform(tail, sample_rate, config.sample_rate, channels=config.channels)
+    return torch.from_numpy(np.ascontiguousarray(ready[:, -wanted:])).unsqueeze(0), frames
+
+
+def conform(
+    waveform: Waveform, sample_rate: int, target_rate: int, *, channels: int, samples: int | None = None
+) -> Waveform:
+    """A waveform [C, L] at another rate, with `channels`, and `samples` long (cut, or silence after it)."""
+    if waveform.shape[0] != channels:
+        waveform = np.repeat(waveform.mean(axis=0, keepdims=True), channels, axis=0)
+    if sample_rate != target_rate:
+        sound = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
+        waveform = torchaudio.functional.resample(sound, sample_rate, target_rate).numpy()
+    if samples is not None:
+        waveform = np.pad(waveform[:, :samples], ((0, 0), (0, max(samples - waveform.shape[1], 0))))
+    return np.ascontiguousarray(waveform, dtype=np.float32)
+
+
+# -- seams ------------------------------------------------------------------------------------------------------------
+
+
+def cross_fade(before: Waveform, after: Waveform) -> Waveform:
+    """From one sound into another of the same shape [C, L], at equal power throughout.
+
+    Sine and cosine gains do that for sounds that have nothing in common; two versions of one sound would swell by up to
+    3 dB in the middle. So the gains allow for how much the two correlate, and add up to 1 where they are the same.
+    """
+    length = before.shape[-1]
+    angle = (np.arange(length) + 0.5) / max(length, 1) * np.pi / 2
+    fall, rise = np.cos(angle), np.sin(angle)
+    first, second = before.astype(np.float64), after.astype(np.float64)
+    power = math.sqrt(float((first**2).sum()) * float((second**2).sum()))
+    alike = min(max(float((first * second).sum()) / power, 0.0), 1.0) if power > 0 else 0.0
+    level = np.sqrt(1 + 2 * alike * fall * rise)
+    return np.asarray((first * fall + second * rise) / level, dtype=np.float32)
+
+
+def join(before: Waveform, after: Waveform, *, kept: int, fade: int) -> Waveform:
+    """One sound of a `before` and an `after` that begins with another version of the last `kept` samples of it.
+
+    [C, L] each, of the same rate and channels. `before` stays as it is up to the last `fade` samples, over which it
+    fades into `after`. Returns [C, L_before + L_after - kept]. Raises UsageError when there is less than that.
+    """
+    if before.shape[0] != after.shape[0]:
+        raise UsageError(
+            f"{before.shape[0]} and {after.shape[0]} channels cannot be joined", "Conform one to the other"
+        )
+    if not 0 < kept <= min(before.shape[1], after.shape[1]):
+        raise UsageError(
+            f"sounds of {before.shape[1]} and {after.shape[1]} samples do not share {kept}", "Keep less of the first"
+        )
+    fade = min(fade, kept)
+    end = before.shape[1] - fade
+    seam = cross_fade(before[:, end:], after[:, kept - fade : kept])
+    return np.concatenate([before[:, :end], seam, after[:, kept:]], axis=1)
+
+
+def blend(original: Waveform, new: Waveform, regions: Sequence[Region], *, sample_rate: int, fade: float) -> Waveform:
+    """`new` within the regions, `original` outside of them, with cross-fades of `fade` seconds just outside each.
+
+    [C, L] each, of the same rate and channels; `new` may end earlier or later, and counts as far as both go. Outside
+    the regions and the fades the result is `original`, sample for sample. There, `new` is another version of the same
+    sound, so the fades are where the two are alike. Regions closer than two fades share what is between them.
+    """
+    if original.shape[0] != new.shape[0]:
+        raise UsageError(f"{original.shape[0]} and {new.shape[0]} channels cannot be mixed", "Conform one to the other")
+    result, length = original.copy(), min(original.shape[1], new.shape[1])
+    spans = [region.samples(sample_rate) for region in regions]
+    spans = [(min(first, length), min(end, length)) for first, end in spans]
+    for number, (first, end) in enumerate(spans):
+        result[:, first:end] = new[:, first:end]
+        left = 0 if number == 0 else (spans[number - 1][1] + first) // 2
+        right = length if number == len(spans) - 1 else (end + spans[number + 1][0]) // 2
+        enter = slice(max(first - round(fade * sample_rate), left), first)
+        leave = slice(end, min(end + round(fade * sample_rate), right))
+        result[:, enter] = cross_fade(original[:, enter], new[:, enter])
+        result[:, leave] = cross_fade(new[:, leave], original[:, leave])
+    return result
