@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from magnet_cli.config import OutputConfig, SamplingConfig, check_steps
+from magnet_cli.composition import EditConfig
+from magnet_cli.config import MusicGenSampling, OutputConfig, SamplingConfig
 from magnet_cli.errors import MagnetError, OutputError
 from magnet_cli.manifest import Entry, Header, Item, Manifest, digest, item_key
 from magnet_cli.naming import AUDIO_EXTENSIONS, Target, check_name, plan_folder
 from magnet_cli.naming import Item as Name
-from magnet_cli.overrides import Overrides
+from magnet_cli.overrides import Overrides, apply_all
 from magnet_cli.promptfile import Problems, Row
 from magnet_cli.prompts import Job, Planner
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a command asks for beside the rows. `model` is as the user names it, `short_name` what files call it."""
+    """What a command asks for beside the rows.
+
+    model: as the user names it; short_name: what files call it; edits: those of EditConfig that are given; helpers: the
+    names of models that help, by what they do.
+    """
 
     file: str
     output: str
@@ -29,6 +34,8 @@ class Request:
     seed: int | None
     variations: int
     overrides: Overrides
+    edits: Mapping[str, Any]
+    helpers: Mapping[str, str]
     finish: OutputConfig
     codes: bool
     metadata: bool
@@ -48,6 +55,8 @@ class Request:
             "seed": self.seed,
             "variations": self.variations,
             **given,
+            **self.edits,
+            **self.helpers,
             **asdict(self.finish),
         }
         return dict(json.loads(json.dumps(settings)))  # as it will be read again
@@ -78,25 +87,30 @@ class Plan:
 
 
 def plan_rows(
-    rows: Sequence[Row], request: Request, defaults: SamplingConfig, *, seed: int | None, exact: bool
+    rows: Sequence[Row],
+    request: Request,
+    defaults: SamplingConfig | MusicGenSampling,
+    *,
+    seed: int | None,
+    check: Callable[[Job], None],
 ) -> list[PlannedRow]:
     """The clips that the rows ask for, in order; UsageError lists every problem of every row.
 
-    defaults: the model's sampling options. exact: they are known, so the number of steps can be checked.
+    defaults: the model's sampling options; check: raises for a job that the model cannot do.
     """
     problems = Problems("standard input" if request.file == "-" else request.file)
     planner = Planner(seed)
-    common = request.overrides.apply(defaults)  # raises before any row is blamed
+    common = apply_all(request.overrides, defaults)  # raises before any row is blamed
     planned = []
     for row in rows:
         try:
-            sampling = row.overrides.apply(common)
-            if exact:
-                check_steps(sampling, codebooks=len(defaults.steps))
+            sampling = apply_all(row.overrides, common)
+            edit = EditConfig(**{**request.edits, **row.edits})
             if row.output is not None:
                 check_name(row.output, AUDIO_EXTENSIONS)
             variations = request.variations if row.variations is None else row.variations
-            jobs = planner.jobs(row.prompt, sampling, seed=row.seed, variations=variations)
+            jobs = planner.jobs(row.prompt, sampling, seed=row.seed, variations=variations, edit=edit)
+            check(jobs[0])
             planned += [PlannedRow(row, job) for job in jobs]
         except MagnetError as error:
             problems.add(row.line, error)
@@ -112,8 +126,9 @@ def plan_batch(
     _, paths = plan_folder(request.output, names, model=request.short_name, extensions=AUDIO_EXTENSIONS)
     problems = Problems("standard input" if request.file == "-" else request.file)
     plan = Plan(header, [], [], {})
+    digests: dict[str, str] = {}
     for one, path in zip(planned, paths, strict=True):
-        key = item_key(one.job, request.finish, path.suffix, hashes)
+        key = item_key(one.job, request.finish, path.suffix, hashes, digests)
         item = Item(one.job, Target.beside(path, metadata=request.metadata, codes=request.codes), key)
         if key in plan.rows:
             problems.add(one.row.line, f"the same clip as on line {plan.rows[key].line}: give it another seed")

@@ -17,7 +17,7 @@ from magnet_cli.errors import UsageError
 Task = Literal["music", "sound"]
 Spans = Literal["nonoverlap", "stride1"]
 SpanScore = Literal["max", "prod"]
-Normalize = Literal["loudness", "peak", "none"]
+Normalize = Literal["auto", "loudness", "peak", "none"]
 Subtype = Literal["pcm16", "pcm24", "float32"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -112,7 +112,6 @@ class CodecConfig:
 # Beyond these nobody wants to go, and numbers overflow or run for days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
-SHORTEST = 0.05  # seconds
 
 
 # -- from the user ----------------------------------------------------------------------------------------------------
@@ -261,15 +260,6 @@ def check_steps(sampling: SamplingConfig, *, codebooks: int) -> None:
         )
 
 
-def check_duration(duration: float | None, clip_seconds: float, model: str) -> None:
-    """Raise UsageError for more seconds than a clip of the model has."""
-    if duration is not None and duration > clip_seconds:
-        raise UsageError(
-            f"duration {duration:g} s is more than the {clip_seconds:g} s of {model}",
-            "Ask for less, or choose a model with longer clips, such as magnet-small-30secs",
-        )
-
-
 def default_sampling(task: Task, clip_seconds: float, codebooks: int) -> SamplingConfig:
     """The sampling options a checkpoint's authors used for it.
 
@@ -288,24 +278,21 @@ def default_sampling(task: Task, clip_seconds: float, codebooks: int) -> Samplin
 class OutputConfig:
     """What becomes of a decoded waveform.
 
-    duration    seconds to keep, from the start, with a short fade at the cut; None: the whole clip
-    normalize   "loudness": gain to `lufs`, then a limiter at `true_peak`; "peak": gain to `true_peak`; "none": as is
+    normalize   "loudness": gain to `lufs`, then a limiter at `true_peak`; "peak": gain to `true_peak`; "none": as is;
+                "auto": loudness, but none where samples of an input stay as they are
     lufs        target loudness, LUFS (ITU-R BS.1770)
     true_peak   ceiling for the 4x oversampled peak, dBTP
     subtype     sample format of the file
     """
 
-    duration: float | None = None
-    normalize: Normalize = "loudness"
+    normalize: Normalize = "auto"
     lufs: float = -14.0
     true_peak: float = -1.0
     subtype: Subtype = "pcm16"
 
     def __post_init__(self) -> None:
-        if self.duration is not None and not SHORTEST <= self.duration < math.inf:
-            raise UsageError(f"duration must be at least {SHORTEST} seconds, not {self.duration:g}", "Give e.g. 5")
-        if self.normalize not in ("loudness", "peak", "none"):
-            raise UsageError(f"unknown normalization {self.normalize!r}", "Give loudness, peak or none")
+        if self.normalize not in ("auto", "loudness", "peak", "none"):
+            raise UsageError(f"unknown normalization {self.normalize!r}", "Give auto, loudness, peak or none")
         if not -70 <= self.lufs <= 0:
             raise UsageError(f"lufs must be between -70 and 0, not {self.lufs}", "Give e.g. --lufs -14")
         if not -60 <= self.true_peak <= 0:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from magnet_cli.config import SamplingConfig, check_steps
 from magnet_cli.errors import NumericsError, UsageError
-from magnet_cli.loop import Loop
+from magnet_cli.loop import Loop, turn
 from magnet_cli.noise import uniforms
 from magnet_cli.sampling import (
     DECIDED,
@@ -100,6 +100,7 @@ class _Run:
     seeds: Sequence[int]
     sampling: SamplingConfig
     loop: Loop | None
+    starts: Tensor | None  # [B], where on its circle each loop begins; it is decoded as if at 0
     first_frame: int
     on_step: Callable[[Step], None] | None
     rescorer: Rescorer | None
@@ -149,11 +150,15 @@ def decode(
         keep |= known.keep[..., :frames].to(model.device)
         # Kept codes are seen from the start, also those in codebooks above the one that is being decoded.
         codes = torch.where(keep, known.codes[..., :frames].to(model.device), codes)
-    run = _Run(model, memory, seeds, sampling, loop, first_frame, on_step, rescorer)
+    starts = None
+    if loop is not None:
+        starts = loop.starts(seeds, frames, model.device)
+        codes, keep = turn(codes, starts), turn(keep, starts)
+    run = _Run(model, memory, seeds, sampling, loop, starts, first_frame, on_step, rescorer)
     for codebook in range(model.config.codebooks):
         if not keep[:, codebook].all():
             _decode_codebook(run, codes, codebook, keep[:, codebook])
-    return codes
+    return codes if starts is None else turn(codes, -starts)
 
 
 def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor) -> None:
@@ -190,7 +195,8 @@ def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor) -> N
         scores = grid.scores(probability, sampling.span_score if on_grid and span > 1 else "prod")
         scores.masked_fill_(~(masked if on_grid else predicted), DECIDED)
         if run.on_step is not None:
-            run.on_step(Step(codebook, step, steps, codes))
+            seen = codes if run.starts is None else turn(codes, -run.starts)
+            run.on_step(Step(codebook, step, steps, seen))
 
 
 def _guided_logits(run: _Run, codes: Tensor, codebook: int, step: int) -> Tensor:

@@ -6,11 +6,13 @@ for, round and round. That much is the method of "LoopGen: Training-Free Loopabl
 (arXiv 2504.04466). It keeps the same frame in the middle at every step, which leaves little room around a loop that is
 nearly as long as a clip, and none around one as long. Here the middle moves on with every step, and where there is
 little room half of the circle is predicted at a time: no frame is ever far from the middle, and none is the seam.
+Where the loop begins on the circle is drawn last, so its seam is, in law, a place like any other.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from magnet_cli.errors import UsageError
+from magnet_cli.noise import uniforms
 
 Waveform = NDArray[np.float32]
 
@@ -26,6 +29,8 @@ Waveform = NDArray[np.float32]
 GOLDEN = (math.sqrt(5) - 1) / 2
 # A predicted frame sees at least this share of the window on either side of it. For 10-second models 1/8 is 1.25 s.
 LEAST_ROOM = 1 / 8
+# Codebook and step under which beginnings are drawn: no decoding step's (config.MOST_STEPS), nor `edit.VARY_STREAM`.
+START_STREAM = 0xFFFE
 
 SHORTEST_LOOP = 0.5  # seconds; below, rounding to whole frames shifts the pitch by more than a third of a semitone
 SLOWEST, FASTEST = 20.0, 400.0  # beats per minute
@@ -48,10 +53,9 @@ class View:
 
 @dataclass(frozen=True)
 class Loop:
-    """Decode a circle. window: frames of a clip as the model was trained; start: the frame to begin from."""
+    """Decode a circle. window: frames of a clip as the model was trained."""
 
     window: int
-    start: int = 0
 
     def check(self, frames: int) -> None:
         """Raise UsageError for a loop that is longer than the model's clips."""
@@ -61,9 +65,14 @@ class Loop:
                 "Ask for fewer bars, or choose a model with longer clips, such as magnet-small-30secs",
             )
 
+    def starts(self, seeds: Sequence[int], frames: int, device: torch.device) -> Tensor:
+        """Where on the circle each loop begins, int64 [B]: any of its frames is as likely as any other."""
+        random = uniforms(seeds, codebook=START_STREAM, step=START_STREAM, frames=1, codes=1, device=device)
+        return (random[:, 0, 0] * frames).long()
+
     def origin(self, frames: int, step: int) -> int:
         """The frame that predictions begin with at this step, counted over all codebooks."""
-        return (self.start + int(step * GOLDEN % 1 * frames)) % frames
+        return int(step * GOLDEN % 1 * frames)
 
     def views(self, frames: int, origin: int, device: torch.device) -> list[View]:
         """Views that together predict every frame of a loop once, in the order of the circle from `origin` on."""
@@ -75,6 +84,12 @@ class Loop:
             places = torch.arange(self.window, device=device) + (origin + first - before)
             views.append(View(places % frames, slice(before, before + end - first)))
         return views
+
+
+def turn(x: Tensor, by: Tensor) -> Tensor:
+    """Begin each circle x[b] `by[b]` frames later. x: [B, K, T], by: int64 [B]. Returns [B, K, T]."""
+    frames = (torch.arange(x.shape[-1], device=x.device) + by.view(-1, 1, 1)) % x.shape[-1]
+    return x.gather(-1, frames.expand(-1, x.shape[1], -1))
 
 
 # -- its length -------------------------------------------------------------------------------------------------------
@@ -162,7 +177,8 @@ def fit_period(waveform: Waveform, samples: int) -> Waveform:
 
 # -- how well it closes -----------------------------------------------------------------------------------------------
 
-PLACE = 0.010  # seconds from one place that is measured to the next
+PLACE = 0.020  # seconds from one place that is measured to the next: a frame, as the codec has a rhythm of its own
+JUMP_WINDOW = 0.001  # seconds either way of a place: a click is at the seam, to a sample
 FLUX_WINDOW = 0.040  # seconds
 
 
@@ -170,8 +186,8 @@ FLUX_WINDOW = 0.040  # seconds
 class Closure:
     """How abrupt a repeated sound is at each place of it, every PLACE seconds, the seam first.
 
-    jump: float64 [P], how far a sample is from where its neighbours lead, at most within half a place either way, as
-    a click is; flux: float64 [P], how much the spectrum grows from just before the place to just after it.
+    jump: float64 [P], how far a sample is from where its neighbours lead, as it is at a click;
+    flux: float64 [P], how much the spectrum grows from just before the place to just after it.
     """
 
     jump: NDArray[np.float64]
@@ -201,7 +217,7 @@ def closure(waveform: Waveform, sample_rate: int) -> Closure:
     for _ in range(3):  # the third difference: next to nothing for a wave, as large as the step for a step
         third = third - np.roll(third, 1)
     third = np.abs(np.roll(third, -1))  # the largest differences at a step are those of the sample before and after it
-    half = round(PLACE * sample_rate) // 2
+    half = max(round(JUMP_WINDOW * sample_rate), 1)
     near = third[(centres[:, None] + np.arange(-half, half)) % len(sound)]
     width = round(FLUX_WINDOW * sample_rate)
     window = np.hanning(width)

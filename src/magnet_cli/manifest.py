@@ -18,8 +18,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from magnet_cli.composition import EditConfig
 from magnet_cli.config import OutputConfig
-from magnet_cli.errors import OutputError
+from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.naming import Target
 from magnet_cli.prompts import Job
 
@@ -65,17 +66,34 @@ class Item:
     key: str = ""
 
 
-def item_key(job: Job, output: OutputConfig, suffix: str, hashes: dict[str, str]) -> str:
-    """What a clip is, in 32 hexadecimal digits: the same for the same clip, whatever it is called."""
+def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, str], inputs: dict[str, str]) -> str:
+    """What a clip is, in 32 hexadecimal digits: the same for the same clip, whatever it is called.
+
+    hashes: of the models' files; inputs: those of inputs so far, which this adds to.
+    """
     facts = {
         "prompt": job.prompt,
         "seed": job.seed,
         "sampling": asdict(job.sampling),
+        "edit": asdict(job.edit),
+        "input": input_hash(job.edit, inputs),
         "output": asdict(output),
         "format": suffix.lower(),
-        "model": hashes,
+        "model": dict(hashes),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def input_hash(edit: EditConfig, known: dict[str, str]) -> str | None:
+    """SHA-256 of the audio file a clip starts from. known: those of other clips, which this adds to."""
+    if edit.input is None:
+        return None
+    if edit.input not in known:
+        try:
+            known[edit.input] = digest(Path(edit.input).read_bytes())
+        except OSError as error:
+            raise UsageError(f"cannot read {edit.input}: {error.strerror}", "Check the path") from error
+    return known[edit.input]
 
 
 class Manifest:

@@ -6,14 +6,15 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from magnet_cli.config import OutputConfig, SamplingConfig
+from magnet_cli.composition import EditConfig
+from magnet_cli.config import MusicGenSampling, OutputConfig, SamplingConfig
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import sidecar
 from magnet_cli.plain import from_plain
@@ -30,12 +31,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes a clip again. `model` is what --model takes; `hashes` are those of its files."""
+    """What makes a clip again. `model` is what --model takes; `helpers` are the names of models that help, by role."""
 
     job: Job
     output: OutputConfig
     model: str
-    hashes: dict[str, str]
+    helpers: dict[str, str]
     codes_sha256: str
 
 
@@ -110,11 +111,6 @@ def recipe(record: Mapping[str, Any]) -> Recipe:
     """What a record says about making its clip again; UsageError names what in it is wrong."""
     try:
         model, codes = record.get("model"), record.get("codes")
-        if not isinstance(model, dict) or not isinstance(model.get("given"), str):
-            raise ValueError("model")
-        hashes = model.get("hashes")
-        if not isinstance(hashes, dict) or not all(isinstance(digest, str) for digest in hashes.values()):
-            raise ValueError("model.hashes")
         if not isinstance(codes, dict) or not isinstance(codes.get("sha256"), str):
             raise ValueError("codes")
         prompt, seed = record.get("prompt"), record.get("seed")
@@ -125,14 +121,38 @@ def recipe(record: Mapping[str, Any]) -> Recipe:
         output = from_plain(OutputConfig, record.get("output"))
         if not all(math.isfinite(value) for value in (output.lufs, output.true_peak)):
             raise ValueError("output")
-        job = Job(prompt, seed, from_plain(SamplingConfig, record.get("sampling")))
+        sampling = record.get("sampling")
+        masked = isinstance(sampling, dict) and "steps" in sampling
+        drawn = from_plain(SamplingConfig, sampling) if masked else from_plain(MusicGenSampling, sampling)
+        job = Job(prompt, seed, drawn, _edit(record))
+        helpers = record.get("helpers")
+        if not isinstance(helpers, dict):
+            raise ValueError("helpers")
+        given = {str(role): _given(helper, f"helpers.{role}") for role, helper in helpers.items()}
+        return Recipe(job, output, _given(model, "model"), given, codes["sha256"])
     except ValueError as error:
         raise UsageError(
             f"{error} in the clip's record is missing or wrong", "Give the file as magnet wrote it"
         ) from None
     except MagnetError as error:
         raise UsageError(f"the clip's record is wrong: {error.message}", "Give the file as magnet wrote it") from error
-    return Recipe(job, output, model["given"], dict(hashes), codes["sha256"])
+
+
+def _given(model: Any, name: str) -> str:
+    if not isinstance(model, dict) or not isinstance(model.get("given"), str):
+        raise ValueError(name)
+    return str(model["given"])
+
+
+def _edit(record: Mapping[str, Any]) -> EditConfig:
+    """The edit of a record, with the input where it was then."""
+    edit, source = from_plain(EditConfig, record.get("edit")), record.get("input")
+    if edit.input is None:
+        return edit
+    if not isinstance(source, dict) or not isinstance(source.get("path"), str):
+        raise ValueError("input")
+    name = "inpaint" if edit.continue_from is None else "continue_from"
+    return replace(edit, **{name: source["path"]})
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -151,7 +171,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             for name, version in after.items()
             if before.get(name) != version
         ]
-    hashes = [one.get("hashes") if isinstance(one, dict) else None for one in (then.get("model"), now.get("model"))]
-    if hashes[0] != hashes[1]:
-        found.append("the model's weights are others")
+    for name, parts in (("model", "hashes"), ("input", "sha256")):
+        pair = [one.get(parts) if isinstance(one, dict) else None for one in (then.get(name), now.get(name))]
+        if pair[0] != pair[1]:
+            found.append("the model's weights are others" if name == "model" else "the input file has changed")
     return found

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,13 +14,17 @@ from filelock import FileLock
 
 from magnet_cli import cache, hub
 from magnet_cli.bundle import Model, Origin, read_bundle, write_bundle
+from magnet_cli.cache import RESCORER
 from magnet_cli.checkpoint import CodecPointer, read_codec, read_decoder, read_hugging_face_codec
-from magnet_cli.config import PlacesConfig
-from magnet_cli.registry import MODELS
-from magnet_cli.store import BundleInfo, Store, is_bundle
+from magnet_cli.config import MusicGenSampling, PlacesConfig
+from magnet_cli.musicgen import MusicGenCheckpoint, read_musicgen
+from magnet_cli.registry import MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
+from magnet_cli.store import BundleInfo, Store, is_bundle, sha256
 from magnet_cli.transfer import Access, Plan
 
 OnDownload = Callable[[Plan, int], None]
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def open_model(name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None) -> Model:
@@ -47,6 +54,51 @@ def read_released(source: hub.ModelSource, access: Access) -> Model:
     text_folder = hub.locate_text_encoder(source.folder, decoder.text.name, access, model=source.name)
     origin = Origin(source.name, source.repository, source.revision, source.licence)
     return Model(origin, decoder, codec, text_folder)
+
+
+@dataclass(frozen=True)
+class MusicGenModel:
+    """A MusicGen, read but not built."""
+
+    origin: Origin
+    checkpoint: MusicGenCheckpoint
+
+    @property
+    def sampling(self) -> MusicGenSampling:
+        """The sampling options that suit it."""
+        return MusicGenSampling()
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the file its weights are in; the Hub cache names large files by it."""
+        path = self.checkpoint.path.resolve()
+        return {self.checkpoint.path.name: path.name if SHA256.fullmatch(path.name) else sha256(path)}
+
+
+def open_any(
+    name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None
+) -> Model | MusicGenModel:
+    """The parts of a MAGNeT as `open_model` finds it, or of a MusicGen by short name, Hub id or folder."""
+    places = places or PlacesConfig()
+    known, folder = musicgen_name(name), Path(os.path.expanduser(name))
+    if folder.is_dir() and known != name:
+        if not is_musicgen(folder):
+            return open_model(name, places, on_download=on_download)
+        origin = Origin(folder.resolve().name, None, None, UNKNOWN_LICENCE)
+        return MusicGenModel(origin, read_musicgen(folder))
+    if known is None:
+        return open_model(name, places, on_download=on_download)
+    spec = RESCORERS[known]
+    folder = hub.obtain(spec.repository, RESCORER, _access(places, on_download), model=known)
+    return MusicGenModel(Origin(known, spec.repository, folder.name, spec.licence), read_musicgen(folder))
+
+
+def is_musicgen(folder: Path) -> bool:
+    """Whether a folder holds a model of MusicGen's kind in the format of transformers."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and str(settings.get("model_type")).startswith("musicgen")
 
 
 def convert(

@@ -5,66 +5,44 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchaudio
 from numpy.typing import NDArray
 from torch import Tensor
 
+from magnet_cli.arrange import Arranger
+from magnet_cli.assembly import ModelInfo, build_generator, check_helpers, check_job, codec_of, describe
 from magnet_cli.audio import write_audio
 from magnet_cli.bundle import Model
-from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_codec, build_decoder
+from magnet_cli.checkpoint import build_codec
 from magnet_cli.codec import Codec
+from magnet_cli.composition import EditConfig
 from magnet_cli.config import (
+    MusicGenSampling,
     OutputConfig,
     PlacesConfig,
     RuntimeConfig,
     SamplingConfig,
     Subtype,
-    Task,
-    check_duration,
-    check_steps,
 )
-from magnet_cli.decode import Known, Step, decode
-from magnet_cli.device import automatic_batch_size, memory_errors, processor_name, resolve_device, resolve_dtype
-from magnet_cli.errors import MagnetWarning, MemoryShortageError, ModelError, UsageError
-from magnet_cli.loudness import Normalized, normalize, remove_offset, trim
-from magnet_cli.models import OnDownload, open_model
+from magnet_cli.decode import Known
+from magnet_cli.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
+from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
+from magnet_cli.generators import Generator, Progress
+from magnet_cli.loudness import Normalized, normalize, remove_offset
+from magnet_cli.models import MusicGenModel, OnDownload, open_any
 from magnet_cli.prompts import Job, plan
-from magnet_cli.registry import DEFAULT_MODEL
-from magnet_cli.text import TextEncoder
-from magnet_cli.transformer import MaskedTransformer
+from magnet_cli.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
+from magnet_cli.splice import prepare
 
-MOST_CHANNELS = 64  # more, and the array is likely [L, C]
-
-OnStep = Callable[[Step, Sequence[Job]], None]
+OnStep = Callable[[Progress, Sequence[Job]], None]
 OnFailure = Callable[[int, Exception], None]
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is loaded and where it runs. `clip_seconds` is the length its checkpoint names; `sample_rate` is in Hz."""
-
-    name: str
-    folder: Path
-    repository: str | None
-    revision: str | None
-    licence: str
-    task: Task
-    clip_seconds: float
-    sample_rate: int
-    codebooks: int
-    text_encoder: str
-    sampling: SamplingConfig
-    device: str
-    dtype: str
-    processor: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +80,17 @@ class Clip:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A loaded model: load once, generate many."""
+    """A loaded model: load once, generate many.
 
-    source: Model
+    helpers: models that help it, by what they do ("rescorer", "hybrid").
+    """
+
+    source: Model | MusicGenModel
+    helpers: Mapping[str, Model | MusicGenModel]
     info: ModelInfo
-    text_encoder: TextEncoder
-    decoder: MaskedTransformer
+    generator: Generator
     codec: Codec
+    arranger: Arranger
     batch_size: int
 
     @classmethod
@@ -117,54 +99,61 @@ class Pipeline:
         model: str = DEFAULT_MODEL,
         runtime: RuntimeConfig | None = None,
         *,
+        rescorer: str | None = None,
+        hybrid: str | None = None,
         places: PlacesConfig | None = None,
         on_download: OnDownload | None = None,
     ) -> Pipeline:
-        """Load a model by its short name, folder or Hub id, downloading it unless it is here (see `open_model`).
+        """Load a model by its short name, folder or Hub id, downloading it unless it is here (see `open_any`).
 
-        Raises ModelError, HubError or DeviceError. Warns with MagnetWarning when the CPU stands in for a GPU.
+        rescorer: a model that helps to rank what is kept; hybrid: a MusicGen that makes beginnings. Raises UsageError
+        for models that do not go together, ModelError, HubError or DeviceError. Warns with MagnetWarning when the CPU
+        stands in for a GPU.
         """
-        return cls.build(open_model(model, places, on_download=on_download), runtime)
+        names = {"rescorer": rescorer, "hybrid": hybrid}
+        source = open_any(model, places, on_download=on_download)
+        opened = {
+            role: open_any(name, places, on_download=on_download) for role, name in names.items() if name is not None
+        }
+        return cls.build(source, runtime, helpers=opened)
 
     @classmethod
-    def build(cls, source: Model, runtime: RuntimeConfig | None = None) -> Pipeline:
-        """Build a model whose parts have been read, on the device and in the precision that are asked for."""
-        runtime = runtime or RuntimeConfig()
+    def build(
+        cls,
+        source: Model | MusicGenModel,
+        runtime: RuntimeConfig | None = None,
+        *,
+        helpers: Mapping[str, Model | MusicGenModel] | None = None,
+    ) -> Pipeline:
+        """Build models whose parts have been read, on the device and in the precision that are asked for."""
+        runtime, helpers = runtime or RuntimeConfig(), helpers or {}
         device = resolve_device(runtime)
         dtype = resolve_dtype(runtime, device)
         if runtime.device == "auto" and device.type == "cpu":
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
-        checkpoint, text_folder = source.decoder, source.text_folder
-        _check_codec(checkpoint, source.codec)
-        config = checkpoint.config
+        check_helpers(source, helpers)
         with memory_errors(device, "to load the model"):
-            text_encoder = TextEncoder.load(text_folder, device)
-            _check_text(checkpoint, text_encoder.width, text_folder)
-            decoder = build_decoder(checkpoint, device, dtype)
-            codec = build_codec(source.codec, device)
-        info = ModelInfo(
-            name=source.origin.name,
-            folder=checkpoint.path.parent,
-            repository=source.origin.repository,
-            revision=source.origin.revision,
-            licence=source.origin.licence,
-            task=checkpoint.task,
-            clip_seconds=config.clip_seconds,
-            sample_rate=codec.config.sample_rate,
-            codebooks=config.codebooks,
-            text_encoder=checkpoint.text.name,
-            sampling=source.sampling,
-            device=str(device),
-            dtype=str(dtype).removeprefix("torch."),
-            processor=processor_name(device),
+            generator, codec = build_generator(source, helpers, device, dtype), build_codec(codec_of(source), device)
+        info = describe(source, device, dtype)
+        decoder = source.decoder.config if isinstance(source, Model) else None
+        arranger = Arranger(
+            codec,
+            codebooks=info.codebooks,
+            clip_seconds=info.clip_seconds,
+            span=decoder.span_length if decoder else 1,
+            default_seconds=None if decoder else MUSICGEN_SECONDS,
         )
-        batch_size = runtime.batch_size or automatic_batch_size(config, codec.config, device, dtype)
-        return cls(source, info, text_encoder, decoder, codec, batch_size)
+        automatic = automatic_batch_size(decoder, codec.config, device, dtype) if decoder else 1
+        return cls(source, dict(helpers), info, generator, codec, arranger, runtime.batch_size or automatic)
 
     @property
     def frames(self) -> int:
         """Frames in a clip, T."""
         return int(self.info.clip_seconds * self.codec.config.frame_rate)
+
+    def passes(self, jobs: Iterable[Job]) -> int:
+        """How many passes through the network these jobs take, as far as that is known beforehand."""
+        return sum(self.generator.passes(job, self.arranger.length(job.edit)) for job in jobs)
 
     def generate(
         self,
@@ -172,7 +161,8 @@ class Pipeline:
         *,
         seed: int | None = None,
         variations: int = 1,
-        sampling: SamplingConfig | None = None,
+        sampling: SamplingConfig | MusicGenSampling | None = None,
+        edit: EditConfig | None = None,
         output: OutputConfig | None = None,
         known: Known | None = None,
         on_step: OnStep | None = None,
@@ -191,15 +181,14 @@ class Pipeline:
         items = [prompts] if isinstance(prompts, (str, Job)) else list(prompts)
         if all(isinstance(item, Job) for item in items):
             jobs = [item for item in items if isinstance(item, Job)]
-            if seed is not None or variations != 1:
-                raise UsageError("jobs carry their own seeds", "Leave out seed and variations, or give texts")
+            if seed is not None or variations != 1 or edit is not None:
+                raise UsageError("jobs carry their own seeds and edits", "Leave them out, or give texts")
         elif all(isinstance(item, str) for item in items):
-            jobs = plan([str(item) for item in items], sampling, seed=seed, variations=variations)
+            jobs = plan([str(item) for item in items], sampling, seed=seed, variations=variations, edit=edit)
         else:
             raise UsageError("prompts are neither all texts nor all jobs", "Make a Job of every prompt")
         for job in jobs:
-            check_steps(job.sampling, codebooks=self.info.codebooks)
-        check_duration(output.duration, self.info.clip_seconds, self.info.name)
+            check_job(job, self.source, self.helpers)
         return self._generate(jobs, output, known, on_step, on_failure)
 
     def _generate(
@@ -211,7 +200,7 @@ class Pipeline:
         on_failure: OnFailure | None,
     ) -> Iterator[Clip]:
         size = self.batch_size
-        for _, group in groupby(range(len(jobs)), key=lambda index: jobs[index].sampling):
+        for _, group in groupby(range(len(jobs)), key=lambda index: jobs[index].kind):
             waiting = deque(group)
             suspects = 0  # of those waiting: one of these made a batch fail, and each is tried alone
             while waiting:
@@ -244,29 +233,31 @@ class Pipeline:
         known: Known | None,
         on_step: OnStep | None,
     ) -> Iterator[Clip]:
-        """Clips of those jobs that the batch names, which share their sampling options."""
+        """Clips of those jobs that the batch names, which are of one kind."""
         clock = Stopwatch()
         jobs = [all_jobs[index] for index in batch]
-        with memory_errors(self.decoder.device, f"for a batch of {len(jobs)}"):
-            text = self.text_encoder.encode([job.prompt for job in jobs])
-            memory = self.decoder.text_memory(text.states, text.lengths)
-            clock.lap("text")
-            codes = decode(
-                self.decoder,
-                memory,
-                [job.seed for job in jobs],
-                jobs[0].sampling,
-                frames=self.frames,
+        with memory_errors(self.codec.device, f"for a batch of {len(jobs)}"):
+            arrangements = [self.arranger.arrange(job) for job in jobs]
+            codes, tokens = self.generator.codes(
+                jobs,
+                arrangements,
                 known=known,
-                on_step=None if on_step is None else lambda step: on_step(step, jobs),
+                on_progress=lambda progress: None if on_step is None else on_step(progress, jobs),
+                on_text=lambda: clock.lap("text"),
             )
             codes = codes.cpu()  # waits for the device, so that the lap is honest
             clock.lap("decode")
-            waveforms = self.codec.decode(codes).cpu().numpy()  # [B, C, L]
+            waveforms = self.codec.decode(codes, loop=arrangements[0].loop is not None).cpu().numpy()  # [B, C, L]
             clock.lap("codec")
         for row, job in enumerate(jobs):
             clock.start()
-            audio = self._finish(waveforms[row], output)
+            kind = output.normalize
+            if kind == "auto":
+                kind = "none" if job.edit.keeps_samples else "loudness"
+            # The offset goes first, so that fades end at zero.
+            raw = remove_offset(waveforms[row], self.info.sample_rate) if kind == "loudness" else waveforms[row]
+            waveform, rate = arrangements[row].finish(raw)
+            audio = level(waveform, rate, replace(output, normalize=kind), loop=job.edit.loop)
             clock.lap("loudness")
             yield Clip(
                 index=batch[row],
@@ -274,19 +265,10 @@ class Pipeline:
                 batch=len(jobs),
                 codes=codes[row].numpy().astype(np.int16),
                 audio=audio,
-                sample_rate=self.info.sample_rate,
-                tokens=text.lengths[row],
+                sample_rate=rate,
+                tokens=tokens[row],
                 timings=dict(clock.laps),
             )
-
-    def _finish(self, waveform: NDArray[np.float32], output: OutputConfig) -> Normalized:
-        """Trim and normalize a waveform [C, L]."""
-        if output.normalize == "loudness":
-            waveform = remove_offset(waveform, self.info.sample_rate)
-        # Whole spans can make a clip a few frames shorter than its nominal length; asking for that is no error.
-        if output.duration is not None and output.duration < waveform.shape[-1] / self.info.sample_rate:
-            waveform = trim(waveform, self.info.sample_rate, output.duration)
-        return normalize(waveform, self.info.sample_rate, output)
 
     def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
         """Known codes that make clips begin with this audio.
@@ -294,20 +276,18 @@ class Pipeline:
         waveform: floats [C, L] or [L] with full scale at 1, at any sample_rate (Hz). Raises UsageError for what is no
         waveform, or is as long as a clip.
         """
-        config = self.codec.config
-        audio = np.atleast_2d(np.asarray(waveform))
-        if audio.ndim != 2 or not np.issubdtype(audio.dtype, np.floating) or audio.shape[0] > MOST_CHANNELS:
-            raise UsageError(f"a waveform is floats [C, L], not {audio.dtype} {list(audio.shape)}", "Transpose it?")
-        if sample_rate < 1 or audio.shape[1] * config.sample_rate < config.hop * sample_rate:
-            raise UsageError(f"{audio.shape[1]} samples at {sample_rate} Hz are less than one frame", "Give more audio")
-        if not np.isfinite(audio).all():
-            raise UsageError("the waveform has samples that are not finite", "Export it again")
-        sound = torch.from_numpy(audio.astype(np.float32))
-        if sound.shape[0] != config.channels:
-            sound = sound.mean(dim=0, keepdim=True).expand(config.channels, -1)
-        sound = torchaudio.functional.resample(sound, sample_rate, config.sample_rate)
-        codes: Tensor = self.codec.encode(sound.unsqueeze(0))[:, : self.info.codebooks]
+        sound = prepare(waveform, sample_rate, self.codec.config)
+        codes: Tensor = self.codec.encode(sound)[:, : self.info.codebooks]
         return Known.prefix(codes, self.frames)
+
+
+def level(waveform: NDArray[np.float32], sample_rate: int, output: OutputConfig, *, loop: bool) -> Normalized:
+    """Bring a waveform [C, L] to its level; a loop as it sounds when it is repeated."""
+    if not loop:
+        return normalize(waveform, sample_rate, output)
+    # The limiter looks ahead and recovers: in the middle of three rounds it does so across the seam.
+    rounds = normalize(np.tile(waveform, (1, 3)), sample_rate, output)
+    return replace(rounds, waveform=np.ascontiguousarray(np.split(rounds.waveform, 3, axis=1)[1]))
 
 
 class Stopwatch:
@@ -331,28 +311,3 @@ class Stopwatch:
 def _is_final(error: Exception) -> bool:
     """Whether nothing can be computed after it: a fault of the GPU stays with the process."""
     return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
-
-
-def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:
-    """Raise ModelError unless the two halves of a checkpoint go together."""
-    if decoder.config.clip_seconds * codec.config.frame_rate < decoder.config.span_length:
-        raise ModelError(
-            f"a clip of {decoder.path} lasts {decoder.config.clip_seconds:g} s, less than one span",
-            "Its configuration is damaged; fetch it again",
-        )
-    if codec.config.codebooks < decoder.config.codebooks or codec.config.codes != decoder.config.codes:
-        raise ModelError(
-            f"{decoder.path} writes {decoder.config.codebooks} codebooks of {decoder.config.codes} codes, but "
-            f"{codec.path} reads {codec.config.codebooks} of {codec.config.codes}",
-            "The two files belong to different models; fetch both again",
-        )
-
-
-def _check_text(decoder: DecoderCheckpoint, width: int, folder: Path) -> None:
-    """Raise ModelError unless the text encoder is of the size the decoder was trained with."""
-    if width != decoder.config.text_width:
-        raise ModelError(
-            f"the text encoder in {folder} has states of {width}, but {decoder.path} was trained with "
-            f"{decoder.config.text_width}",
-            f"Put the encoder it names, {decoder.text.name}, in its place",
-        )

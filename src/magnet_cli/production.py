@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -18,9 +18,10 @@ import torch
 
 from magnet_cli import __version__
 from magnet_cli.audio import encode_audio, write_together
+from magnet_cli.composition import EditConfig
 from magnet_cli.config import OutputConfig
 from magnet_cli.errors import MagnetError
-from magnet_cli.manifest import Entry, Item, Made, Manifest, digest
+from magnet_cli.manifest import Entry, Item, Made, Manifest, digest, input_hash
 from magnet_cli.metadata import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
 from magnet_cli.pipeline import Clip, OnStep, Pipeline
 
@@ -42,7 +43,7 @@ class Production:
     """Makes items with one pipeline and writes each as soon as it is done.
 
     model: as the user names it. metadata: embed how each clip was made; beside it goes what its target names.
-    manifest: where each item is noted.
+    manifest: where each item is noted. helpers: the names of the models that help, as the user gives them.
     """
 
     pipeline: Pipeline
@@ -51,12 +52,15 @@ class Production:
     overwrite: bool = False
     metadata: bool = True
     manifest: Manifest | None = None
+    helpers: Mapping[str, str] = field(default_factory=dict)
+    _inputs: dict[str, str] = field(default_factory=dict)
 
     @cached_property
-    def _hashing(self) -> Future[dict[str, str]]:
-        """SHA-256 of the model's files, in the background: a released checkpoint takes seconds."""
+    def _hashing(self) -> Future[dict[str, dict[str, str]]]:
+        """SHA-256 of the models' files, in the background: a released checkpoint takes seconds."""
         executor = ThreadPoolExecutor(1)
-        future = executor.submit(self.pipeline.source.hashes)
+        sources = {"model": self.pipeline.source, **self.pipeline.helpers}
+        future = executor.submit(lambda: {role: source.hashes() for role, source in sources.items()})
         executor.shutdown(wait=False)
         return future
 
@@ -76,7 +80,7 @@ class Production:
         self._hashing  # noqa: B018, begins
         groups: dict[object, list[Item]] = {}
         for item in items:
-            groups.setdefault(item.job.sampling, []).append(item)
+            groups.setdefault(item.job.kind, []).append(item)
         ordered = [item for group in groups.values() for item in group]
 
         def fail(index: int, error: Exception) -> None:
@@ -132,6 +136,13 @@ class Production:
         manifest.check_folder()
         write_together(contents, overwrite=self.overwrite, before_publishing=note)
 
+    def _input(self, edit: EditConfig) -> dict[str, str] | None:
+        """The audio file that a clip starts from."""
+        found = input_hash(edit, self._inputs)
+        if edit.input is None or found is None:
+            return None
+        return {"path": os.path.abspath(edit.input), "sha256": found}
+
     def record(self, clip: Clip) -> Record:
         """How a clip was made, as plain values."""
         info, audio = self.pipeline.info, clip.audio
@@ -142,6 +153,8 @@ class Production:
             "tokens": clip.tokens,
             "seed": clip.job.seed,
             "sampling": asdict(clip.job.sampling),
+            "edit": asdict(clip.job.edit),
+            "input": self._input(clip.job.edit),
             "output": asdict(self.output),
             "model": {
                 "name": info.name,
@@ -150,7 +163,18 @@ class Production:
                 "revision": info.revision,
                 "task": info.task,
                 "licence": info.licence,
-                "hashes": self._hashing.result(),
+                "hashes": self._hashing.result()["model"],
+            },
+            "helpers": {
+                role: {
+                    "name": helper.origin.name,
+                    "given": self.helpers[role],
+                    "repository": helper.origin.repository,
+                    "revision": helper.origin.revision,
+                    "licence": helper.origin.licence,
+                    "hashes": self._hashing.result()[role],
+                }
+                for role, helper in self.pipeline.helpers.items()
             },
             "seconds": clip.seconds,
             "sample_rate": clip.sample_rate,

@@ -8,11 +8,12 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from magnet_cli.composition import EditConfig
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.overrides import Overrides
 
@@ -22,8 +23,11 @@ LONGEST_FIELD = 1 << 20
 
 # Columns of a row beside the prompt, and what they hold. Those of Overrides are named as the options are.
 KINDS: dict[str, str] = {"prompt": "str", "seed": "int", "variations": "int", "output": "str"} | {
-    one.name: str(one.type).removesuffix(" | None") for one in fields(Overrides)
+    one.name: str(one.type).removesuffix(" | None") for kind in (Overrides, EditConfig) for one in fields(kind)
 }
+EDITS = {one.name for one in fields(EditConfig)}
+# Columns whose option is not called as the field is.
+OPTIONS = {"continue": "continue_from", "region": "regions"}
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -37,6 +41,7 @@ class Row:
     variations: int | None = None
     output: str | None = None
     overrides: Overrides = field(default_factory=Overrides)
+    edits: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Problems:
@@ -168,7 +173,8 @@ def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
 
 def _column(name: str) -> str:
     """As the options are written, `top-p`, or as here, `top_p`."""
-    return name.strip().lower().replace("-", "_")
+    plain = name.strip().lower().replace("-", "_")
+    return OPTIONS.get(plain, plain)
 
 
 def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
@@ -183,10 +189,19 @@ def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
         problems.add(line, "there is no prompt")
     if values.keys() == given.keys() and "prompt" in given:
         of_row = {name: values.pop(name, None) for name in ("prompt", "seed", "variations", "output")}
-        yield Row(line, of_row["prompt"], of_row["seed"], of_row["variations"], of_row["output"], Overrides(**values))
+        edits = {name: values.pop(name) for name in list(values) if name in EDITS}
+        yield Row(
+            line, of_row["prompt"], of_row["seed"], of_row["variations"], of_row["output"], Overrides(**values), edits
+        )
 
 
-WANTED = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+WANTED = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple[str, ...]": "a list such as 2.5:5 8:9",
+}
 
 
 def _value(name: str, cell: Any) -> Any:
@@ -196,6 +211,11 @@ def _value(name: str, cell: Any) -> Any:
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in cell):
             raise ValueError
         return ",".join(map(str, cell))
+    if kind == "tuple[str, ...]":
+        parts = cell.replace(",", " ").replace(";", " ").split() if isinstance(cell, str) else cell
+        if not isinstance(parts, list) or not all(isinstance(one, str) for one in parts):
+            raise ValueError
+        return tuple(parts)
     if kind == "str":
         if not isinstance(cell, str):
             raise ValueError

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from magnet_cli.config import SamplingConfig
+from magnet_cli.composition import EditConfig
+from magnet_cli.config import MusicGenSampling, SamplingConfig
 from magnet_cli.errors import UsageError
 
 # Beyond this a "prompt" is a file pasted by mistake; the models were trained on captions of a sentence or two.
@@ -20,16 +21,27 @@ DRAWN_SEED_BITS = 32
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to make: a prompt, the seed of its random numbers, and how codes are drawn."""
+    """One clip to make: a prompt, the seed of its random numbers, how codes are drawn, and what else it is made of."""
 
     prompt: str
     seed: int
-    sampling: SamplingConfig
+    sampling: SamplingConfig | MusicGenSampling
+    edit: EditConfig = field(default_factory=EditConfig)
 
     def __post_init__(self) -> None:
-        check_prompt(self.prompt)
+        if self.prompt or not self.edit.unconditional:
+            check_prompt(self.prompt)
+        if self.edit.negative is not None:
+            check_prompt(self.edit.negative)
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UsageError(f"seed must be between 0 and 2^64 - 1, not {self.seed}", "Give e.g. --seed 7")
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What jobs must share to be decoded together."""
+        edit = self.edit
+        shape = (edit.duration, edit.overlap, edit.input, edit.keep, edit.loop, edit.bpm, edit.bars, edit.hybrid)
+        return (self.sampling, *shape, edit.negative is None, edit.unconditional)
 
 
 def check_prompt(prompt: str) -> None:
@@ -61,7 +73,15 @@ class Planner:
         self.seed = draw_seed() if seed is None else seed
         self._made: Counter[str] = Counter()
 
-    def jobs(self, prompt: str, sampling: SamplingConfig, *, seed: int | None = None, variations: int = 1) -> list[Job]:
+    def jobs(
+        self,
+        prompt: str,
+        sampling: SamplingConfig | MusicGenSampling,
+        *,
+        seed: int | None = None,
+        variations: int = 1,
+        edit: EditConfig | None = None,
+    ) -> list[Job]:
         """Jobs for the variations of a prompt; UsageError for what cannot be. A seed of its own counts by itself."""
         if not 1 <= variations <= MOST_VARIATIONS:
             raise UsageError(f"variations must be from 1 to {MOST_VARIATIONS:,}, not {variations}", "Give e.g. -n 4")
@@ -69,10 +89,17 @@ class Planner:
         if first is None:
             first = self.seed + self._made[prompt]
             self._made[prompt] += variations
-        return [Job(prompt, first + k, sampling) for k in range(variations)]
+        return [Job(prompt, first + k, sampling, edit or EditConfig()) for k in range(variations)]
 
 
-def plan(prompts: Sequence[str], sampling: SamplingConfig, *, seed: int | None, variations: int = 1) -> list[Job]:
+def plan(
+    prompts: Sequence[str],
+    sampling: SamplingConfig | MusicGenSampling,
+    *,
+    seed: int | None,
+    variations: int = 1,
+    edit: EditConfig | None = None,
+) -> list[Job]:
     """Jobs for every variation of every prompt; see Planner."""
     planner = Planner(seed)
-    return [job for prompt in prompts for job in planner.jobs(prompt, sampling, variations=variations)]
+    return [job for prompt in prompts for job in planner.jobs(prompt, sampling, variations=variations, edit=edit)]

@@ -79,4 +79,13 @@ RESCORERS: dict[str, RescorerSpec] = {
     )
 }
 
+
+def musicgen_name(name: str) -> str | None:
+    """The short name of a MusicGen by that name or its Hub id; None for anything else."""
+    return next((spec.name for spec in RESCORERS.values() if name in (spec.name, spec.repository)), None)
+
+
+MUSICGEN_SECONDS = 10.0  # of a clip, unless a duration is given; it can do up to three times that
+
 DEFAULT_MODEL = "magnet-small-10secs"
+DEFAULT_BEGINNER = "musicgen-small"  # of hybrids

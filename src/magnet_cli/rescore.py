@@ -63,7 +63,7 @@ class MagnetRescorer:
     masked, and nobody reads them.)
     """
 
-    def __init__(self, model: MaskedTransformer, memory: TextMemory) -> None:
+    def __init__(self, model: MaskedTransformer, memory: TextMemory | None) -> None:
         self.model = model
         self.memory = memory
 

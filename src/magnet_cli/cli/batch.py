@@ -7,27 +7,39 @@ import shutil
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli.batch import Plan, Request, check_same, clear_way, plan_batch, plan_rows
 from magnet_cli.cli import options
-from magnet_cli.cli.making import load, make, open_parts, result, short_name, shortened
-from magnet_cli.cli.options import chosen, human
-from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig, check_duration
+from magnet_cli.cli.making import (
+    RELEASED_RATE,
+    Opened,
+    draft_sampling,
+    early_check,
+    helper_names,
+    load,
+    make,
+    open_parts,
+    result,
+    short_name,
+    shortened,
+)
+from magnet_cli.cli.options import chosen, given, human
+from magnet_cli.composition import EditConfig
+from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
 from magnet_cli.manifest import MANIFEST_FILE, Header, Item, Manifest
 from magnet_cli.overrides import Overrides
 from magnet_cli.promptfile import Row, read_rows
 from magnet_cli.prompts import draw_seed
-from magnet_cli.registry import DEFAULT_MODEL, MODELS
+from magnet_cli.registry import DEFAULT_BEGINNER, DEFAULT_MODEL, MODELS, RESCORERS, musicgen_name
 from magnet_cli.store import Store, is_bundle
 
 if TYPE_CHECKING:
-    from magnet_cli.bundle import Model
     from magnet_cli.production import Production
 
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
@@ -77,6 +89,23 @@ def batch(
     span_score: options.SpanScoreName = None,
     no_anneal: options.NoAnneal = False,
     duration: options.Duration = None,
+    overlap: options.Overlap = None,
+    continue_from: options.Continue = None,
+    keep: options.Keep = None,
+    join: options.Join = False,
+    inpaint: options.Inpaint = None,
+    regions: options.Regions = None,
+    vary: options.Vary = None,
+    blend: options.Blend = False,
+    loop: options.LoopFlag = False,
+    bpm: options.Bpm = None,
+    bars: options.Bars = None,
+    hybrid: options.Hybrid = None,
+    hybrid_model: options.HybridModel = DEFAULT_BEGINNER,
+    negative: options.Negative = None,
+    unconditional: options.Unconditional = False,
+    rescorer: options.RescorerName = None,
+    rescore_weight: options.RescoreWeight = None,
     normalize: options.NormalizeName = OutputConfig.normalize,
     lufs: options.Lufs = OutputConfig.lufs,
     true_peak: options.TruePeak = OutputConfig.true_peak,
@@ -111,6 +140,8 @@ def batch(
             seed=seed,
             variations=variations,
             overrides=chosen(Overrides, context),
+            edits=given(EditConfig, context),
+            helpers={},
             finish=chosen(OutputConfig, context),
             codes=save_codes,
             metadata=not no_metadata,
@@ -118,21 +149,26 @@ def batch(
         )
         runtime, places = chosen(RuntimeConfig, context), chosen(PlacesConfig, context)
         rows = read_rows(file, format)
-        check_early(rows, request)
+        wanted = hybrid is not None or any(row.edits.get("hybrid") is not None for row in rows)
+        request = replace(request, helpers=helper_names(rescorer, hybrid_model, hybrid=wanted))
+        # What is wrong without looking at the model is found before it is downloaded or opened.
+        check = early_check(model, request.helpers)
+        plan_rows(rows, request, draft_sampling(model), seed=seed, check=check)
+        request.folder  # noqa: B018, raises
         if dry_run:
-            source = open_parts(console, model, places) if is_here(model, places) else None
-            plan = plan_all(rows, request, source, Manifest.read(request.folder), resume=resume)
-            show(console, plan, request, source, runtime, as_json=json)
+            opened = open_parts(console, model, request.helpers, places) if are_here(request, places) else None
+            plan = plan_all(rows, request, opened, Manifest.read(request.folder), resume=resume)
+            show(console, plan, request, opened, runtime, as_json=json)
             return
-        source = open_parts(console, model, places)
+        opened = open_parts(console, model, request.helpers, places)
         with Manifest.opened(request.folder) as manifest:
-            plan = plan_all(rows, request, source, manifest, resume=resume)
+            plan = plan_all(rows, request, opened, manifest, resume=resume)
             if resume and not mix:
                 check_same(plan, manifest)
             plan, moved = clear_way(plan, manifest, mix=mix) if resume else (plan, [])
             for path in moved:
                 console.warning(f"a file had changed since it was made; it is {path} now")
-            check_room(console, plan, request, source)
+            check_room(console, plan, request, opened)
             if plan.done:
                 console.message(f"{len(plan.done)} of {len(plan.items)} clips are there already")
             if not plan.todo:
@@ -140,56 +176,58 @@ def batch(
                 return
             from magnet_cli.production import Production
 
-            pipeline = load(console, model, runtime, places, source=source)
+            pipeline = load(console, model, opened, runtime)
             manifest.start(plan.header)
             production = Production(
-                pipeline, model, request.finish, overwrite=request.force, metadata=request.metadata, manifest=manifest
+                pipeline,
+                model,
+                request.finish,
+                overwrite=request.force,
+                metadata=request.metadata,
+                manifest=manifest,
+                helpers=request.helpers,
             )
             work(console, production, plan, fail_fast=fail_fast, as_json=json)
 
 
-def check_early(rows: Sequence[Row], request: Request) -> None:
-    """Find what is wrong without the model, before it is downloaded or opened."""
-    spec = MODELS.get(request.model)
-    sampling = spec.sampling if spec else SamplingConfig()
-    plan_rows(rows, request, sampling, seed=request.seed, exact=spec is not None)
-    request.folder  # noqa: B018, raises
-    if spec:
-        check_duration(request.finish.duration, spec.seconds, spec.name)
-
-
-def plan_all(rows: Sequence[Row], request: Request, source: Model | None, manifest: Manifest, *, resume: bool) -> Plan:
-    """The whole plan; without the model's parts, by what is known of it."""
-    spec = MODELS.get(request.model)
-    if source is not None:
-        check_duration(request.finish.duration, source.decoder.config.clip_seconds, request.model)
-    defaults = source.sampling if source else spec.sampling if spec else SamplingConfig()
-    hashes = source.hashes() if source else {}
+def plan_all(rows: Sequence[Row], request: Request, opened: Opened | None, manifest: Manifest, *, resume: bool) -> Plan:
+    """The whole plan; without the models' parts, by what is known of them."""
+    hashes = opened.hashes() if opened else {}
     settings = request.settings(hashes)
     seed = request.seed
     if seed is None and resume:
         seed = manifest.seed(settings)
     if seed is None:
         seed = draw_seed()
-    planned = plan_rows(rows, request, defaults, seed=seed, exact=source is not None or spec is not None)
+    defaults = opened.source.sampling if opened else draft_sampling(request.model)
+    check = opened.check() if opened else early_check(request.model, request.helpers)
+    planned = plan_rows(rows, request, defaults, seed=seed, check=check)
     before = manifest if resume else Manifest(manifest.folder, [], {})
     return plan_batch(planned, request, before, Header(seed, settings), hashes)
 
 
-def is_here(model: str, places: PlacesConfig) -> bool:
-    """Whether a model can be opened without a download."""
+def are_here(request: Request, places: PlacesConfig) -> bool:
+    """Whether all models can be opened without a download."""
+    from magnet_cli.cache import RESCORER, cached
     from magnet_cli.hub import store_name
 
-    name = store_name(model)
-    return os.path.isdir(model) or (name is not None and is_bundle(Store.at(places.model_dir).folder(name)))
+    store = Store.at(places.model_dir)
+    for model in (request.model, *request.helpers.values()):
+        name, musicgen = store_name(model), musicgen_name(model)
+        if musicgen is not None:
+            if cached(RESCORERS[musicgen].repository, RESCORER, places.cache_dir) is None:
+                return False
+        elif not os.path.isdir(model) and (name is None or not is_bundle(store.folder(name))):
+            return False
+    return True
 
 
-def check_room(console: Console, plan: Plan, request: Request, source: Model) -> None:
+def check_room(console: Console, plan: Plan, request: Request, opened: Opened) -> None:
     """Raise for files that are in the way, and warn if the disk is too small."""
     from magnet_cli.audio import check_targets
 
     check_targets([item.target for item in plan.todo], request.finish.subtype, overwrite=request.force)
-    needed = sum(clip_size(item, request, source) for item in plan.todo)
+    needed = sum(clip_size(item, request, opened) for item in plan.todo)
     free = shutil.disk_usage(request.folder).free
     if needed > free:
         console.warning(f"the clips need about {human(needed)}, but {request.folder} has {human(free)} free")
@@ -229,7 +267,7 @@ def work(console: Console, production: Production, plan: Plan, *, fail_fast: boo
 
 
 def show(
-    console: Console, plan: Plan, request: Request, source: Model | None, runtime: RuntimeConfig, *, as_json: bool
+    console: Console, plan: Plan, request: Request, opened: Opened | None, runtime: RuntimeConfig, *, as_json: bool
 ) -> None:
     """A line or a JSON object for every clip; then what it all takes."""
     there = {item.key for item, _ in plan.done}
@@ -242,12 +280,12 @@ def show(
             console.result(f"{item.target.audio}  {state}  seed {item.job.seed}  {shortened(item.job.prompt)}")
     console.message(f"{len(plan.items)} clips, {len(plan.done)} of them there already, {len(plan.todo)} to make")
     if plan.todo:
-        size = sum(clip_size(item, request, source) for item in plan.todo)
-        seconds, basis = estimate(plan, request, source, runtime)
+        size = sum(clip_size(item, request, opened) for item in plan.todo)
+        seconds, basis = estimate(plan, request, opened, runtime)
         console.message(f"about {human(size)} of disk; about {duration_word(seconds)} ({basis})")
 
 
-def estimate(plan: Plan, request: Request, source: Model | None, runtime: RuntimeConfig) -> tuple[float, str]:
+def estimate(plan: Plan, request: Request, opened: Opened | None, runtime: RuntimeConfig) -> tuple[float, str]:
     """Seconds for what is to be made, and what they rest on."""
     if plan.done:
         each = sum(entry.seconds for _, entry in plan.done) / len(plan.done)
@@ -258,24 +296,40 @@ def estimate(plan: Plan, request: Request, source: Model | None, runtime: Runtim
         warnings.simplefilter("ignore", MagnetWarning)
         device = resolve_device(runtime)
         rate = matmul_rate(device, resolve_dtype(runtime, device))
-    spec = MODELS.get(request.model, MODELS[DEFAULT_MODEL])
-    if source is None:
-        weights, frames = spec.parameters, spec.seconds * 50
-    else:
-        weights = sum(one.numel() for one in source.decoder.weights.values())
-        frames = int(source.decoder.config.clip_seconds * source.codec.config.frame_rate)
+    weights, clip, frame_rate, _ = model_facts(request, opened)
+    passes = 0.0
+    for item in plan.todo:
+        # Frames that go through the network: every step sees the window, MusicGen each frame once.
+        length = item.job.edit.length(clip, frame_rate)
+        steps = sum(item.job.sampling.steps) if isinstance(item.job.sampling, SamplingConfig) else 1
+        passes += steps * length.frames
     # Every weight is multiplied and added once for each frame, in both halves of guidance.
-    steps = sum(sum(item.job.sampling.steps) for item in plan.todo)
-    return 4.0 * weights * frames * steps / rate, f"at {rate / 1e9:,.0f} GFLOP/s, as measured now on {device}"
+    return 4.0 * weights * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, as measured now on {device}"
 
 
-def clip_size(item: Item, request: Request, source: Model | None) -> int:
+def model_facts(request: Request, opened: Opened | None) -> tuple[int, float, int, int]:
+    """A model's number of weights, seconds of a clip, frames and samples in a second, as far as they are known."""
+    musicgen = musicgen_name(request.model)
+    if opened is None:
+        if musicgen is not None:
+            return RESCORERS[musicgen].parameters, RESCORERS[musicgen].seconds, RELEASED_RATE, 32_000
+        spec = MODELS.get(request.model, MODELS[DEFAULT_MODEL])
+        return spec.parameters, spec.seconds, RELEASED_RATE, spec.sample_rate
+    from magnet_cli.assembly import codec_of, decoder_size, vocabulary
+
+    config = codec_of(opened.source).config
+    return decoder_size(opened.source), vocabulary(opened.source).seconds, config.frame_rate, config.sample_rate
+
+
+def clip_size(item: Item, request: Request, opened: Opened | None) -> int:
     """About the bytes that a clip's files take."""
-    spec = MODELS.get(request.model, MODELS[DEFAULT_MODEL])
-    config = source.codec.config if source else None
-    clip = source.decoder.config.clip_seconds if source else spec.seconds
-    seconds = min(clip, request.finish.duration or clip)
-    samples = seconds * (config.sample_rate * config.channels if config else spec.sample_rate)
+    _, clip, frame_rate, sample_rate = model_facts(request, opened)
+    edit = item.job.edit
+    if edit.input is not None and (edit.keeps_samples or edit.inpaint is not None):
+        samples = os.path.getsize(edit.input) / 2  # as long as the input at least, which is PCM mostly
+    else:
+        length = edit.length(clip, frame_rate)
+        samples = (edit.duration or length.frames / frame_rate) * sample_rate
     # FLAC of music takes 0.5 to 0.7 of PCM; Vorbis at its usual quality about 2 bits a sample.
     sample = 0.25 if item.target.audio.suffix.lower() == ".ogg" else SAMPLE_BYTES[request.finish.subtype]
     return int(samples * sample) + (2 * RECORD_BYTES if request.metadata else 0)

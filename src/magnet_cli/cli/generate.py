@@ -10,23 +10,37 @@ from typing import Annotated
 import typer
 
 from magnet_cli.cli import options
-from magnet_cli.cli.making import describe_sampling, load, make, result, short_name
+from magnet_cli.cli.making import (
+    describe_sampling,
+    draft_sampling,
+    early_check,
+    helper_names,
+    load,
+    make,
+    open_parts,
+    result,
+    short_name,
+)
 from magnet_cli.cli.options import chosen
-from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig, check_duration, check_steps
+from magnet_cli.composition import EditConfig
+from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
 from magnet_cli.naming import AUDIO_EXTENSIONS, Target, plan_paths
 from magnet_cli.naming import Item as Name
-from magnet_cli.overrides import Overrides
+from magnet_cli.overrides import Overrides, apply_all
 from magnet_cli.prompts import Job, check_prompt, plan
-from magnet_cli.registry import DEFAULT_MODEL, MODELS
+from magnet_cli.registry import DEFAULT_BEGINNER, DEFAULT_MODEL
 
 
 def generate(
     context: typer.Context,
     prompts: Annotated[
-        list[str], typer.Argument(metavar="PROMPT...", help="What it should sound like; - reads standard input.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="PROMPT...", help="What it should sound like; - reads standard input.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +66,23 @@ def generate(
     span_score: options.SpanScoreName = None,
     no_anneal: options.NoAnneal = False,
     duration: options.Duration = None,
+    overlap: options.Overlap = None,
+    continue_from: options.Continue = None,
+    keep: options.Keep = None,
+    join: options.Join = False,
+    inpaint: options.Inpaint = None,
+    regions: options.Regions = None,
+    vary: options.Vary = None,
+    blend: options.Blend = False,
+    loop: options.LoopFlag = False,
+    bpm: options.Bpm = None,
+    bars: options.Bars = None,
+    hybrid: options.Hybrid = None,
+    hybrid_model: options.HybridModel = DEFAULT_BEGINNER,
+    negative: options.Negative = None,
+    unconditional: options.Unconditional = False,
+    rescorer: options.RescorerName = None,
+    rescore_weight: options.RescoreWeight = None,
     normalize: options.NormalizeName = OutputConfig.normalize,
     lufs: options.Lufs = OutputConfig.lufs,
     true_peak: options.TruePeak = OutputConfig.true_peak,
@@ -77,36 +108,32 @@ def generate(
     console = Console(quiet=quiet, verbose=verbose)
     with console.reporting():
         overrides, finish = chosen(Overrides, context), chosen(OutputConfig, context)
-        runtime, places = chosen(RuntimeConfig, context), chosen(PlacesConfig, context)
-        drafts = plan(read_prompts(prompts), draft_sampling(model, overrides), seed=seed, variations=variations)
-        if model in MODELS:
-            check_duration(finish.duration, MODELS[model].seconds, model)
+        edit, places = chosen(EditConfig, context), chosen(PlacesConfig, context)
+        helpers = helper_names(rescorer, hybrid_model, hybrid=hybrid is not None)
+        texts = read_prompts(prompts or [], unconditional=unconditional)
+        drafts = plan(texts, apply_all(overrides, draft_sampling(model)), seed=seed, variations=variations, edit=edit)
+        early_check(model, helpers)(drafts[0])
         targets = plan_targets(output, drafts, model, codes=save_codes, metadata=not no_metadata)
         from magnet_cli.audio import check_targets
 
         check_targets(targets, finish.subtype, overwrite=force)
         if seed is None and quiet and not json:
             console.essential(f"seed {drafts[0].seed}")
-        pipeline = load(console, model, runtime, places)
-        sampling = overrides.apply(pipeline.info.sampling)
+        opened = open_parts(console, model, helpers, places)
+        sampling = apply_all(overrides, opened.source.sampling)
+        jobs = [replace(draft, sampling=sampling) for draft in drafts]
+        opened.check()(jobs[0])
+        pipeline = load(console, model, opened, chosen(RuntimeConfig, context))
         console.detail(f"sampling: {describe_sampling(sampling)}")
 
         from magnet_cli.manifest import Item
         from magnet_cli.production import Production
 
-        production = Production(pipeline, model, finish, overwrite=force, metadata=not no_metadata)
-        items = [Item(replace(draft, sampling=sampling), target) for draft, target in zip(drafts, targets, strict=True)]
+        metadata = not no_metadata
+        production = Production(pipeline, model, finish, overwrite=force, metadata=metadata, helpers=helpers)
+        items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
         for product in make(console, production, items):
             console.result(result(product, as_json=json))
-
-
-def draft_sampling(model: str, overrides: Overrides) -> SamplingConfig:
-    """The sampling options, checked as far as they can be before the model is loaded: only it knows its defaults."""
-    if model not in MODELS:
-        return overrides.apply(SamplingConfig())
-    sampling = overrides.apply(MODELS[model].sampling)
-    check_steps(sampling, codebooks=len(MODELS[model].sampling.steps))
-    return sampling
 
 
 def plan_targets(output: str | None, jobs: Sequence[Job], model: str, *, codes: bool, metadata: bool) -> list[Target]:
@@ -116,8 +143,12 @@ def plan_targets(output: str | None, jobs: Sequence[Job], model: str, *, codes: 
     return [Target.beside(path, metadata=metadata, codes=codes) for path in paths]
 
 
-def read_prompts(prompts: Sequence[str]) -> list[str]:
-    """Check the prompts, and read the one that is given as `-` from standard input."""
+def read_prompts(prompts: Sequence[str], *, unconditional: bool) -> list[str]:
+    """Check the prompts, and read the one that is given as `-` from standard input. None: one empty one."""
+    if unconditional and not prompts:
+        return [""]
+    if not prompts:
+        raise UsageError("there is no prompt", 'Describe the sound, e.g. magnet generate "disco beat"')
     if prompts.count("-") > 1:
         raise UsageError("standard input is named twice", "Give - once")
     texts = [_read_standard_input() if prompt == "-" else prompt for prompt in prompts]

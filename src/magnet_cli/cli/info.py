@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from magnet_cli.cli import options
-from magnet_cli.cli.making import decibels, load, make
+from magnet_cli.cli.making import decibels, load, make, open_parts
 from magnet_cli.cli.options import chosen, licence_note
 from magnet_cli.config import PlacesConfig, RuntimeConfig
 from magnet_cli.console import Console
@@ -43,6 +43,9 @@ def told(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "seed", _word(record.get("seed"))
     yield "model", _words(model, "name", "repository", "revision") + f" ({licence_note(_word(model.get('licence')))})"
     yield "sampling", _options(_part(record, "sampling"))
+    yield "edit", _options({name: value for name, value in _part(record, "edit").items() if value not in (False, [])})
+    for role, helper in _part(record, "helpers").items():
+        yield _word(role), _words(helper, "name", "repository", "revision") if isinstance(helper, dict) else ""
     yield "output", _options(output)
     clip = f"{_word(record.get('seconds'))} s, {_word(record.get('sample_rate'))} Hz"
     for name, unit in (("lufs", "LUFS"), ("true_peak", "dBTP")):
@@ -118,13 +121,15 @@ def replay(
             check_targets([target], wanted.output.subtype, overwrite=force)
         runtime = runtime_as_then(record, device, dtype)
         named = model or wanted.model
-        pipeline = load(console, named, runtime, chosen(PlacesConfig, context))
+        opened = open_parts(console, named, wanted.helpers, chosen(PlacesConfig, context))
+        opened.check()(wanted.job)
+        pipeline = load(console, named, opened, runtime)
 
         from magnet_cli.manifest import Item
         from magnet_cli.metadata import codes_hash, differences
         from magnet_cli.production import Production
 
-        production = Production(pipeline, named, wanted.output, overwrite=force)
+        production = Production(pipeline, named, wanted.output, overwrite=force, helpers=wanted.helpers)
         (product,) = make(console, production, [Item(wanted.job, target)], write=not check)
         same = codes_hash(product.clip.codes) == wanted.codes_sha256
         reasons = differences(record, product.record)

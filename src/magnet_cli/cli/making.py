@@ -4,50 +4,139 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.cli.options import download_first, human, licence_note
-from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig
+from magnet_cli.config import (
+    MusicGenSampling,
+    OutputConfig,
+    PlacesConfig,
+    RuntimeConfig,
+    SamplingConfig,
+    check_steps,
+)
 from magnet_cli.console import Console
+from magnet_cli.errors import UsageError
 from magnet_cli.naming import Target
 from magnet_cli.prompts import Job
+from magnet_cli.registry import MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
 
 if TYPE_CHECKING:
+    from magnet_cli.assembly import ModelInfo
     from magnet_cli.bundle import Model
-    from magnet_cli.decode import Step
+    from magnet_cli.generators import Progress
     from magnet_cli.manifest import Item
-    from magnet_cli.pipeline import Clip, ModelInfo, Pipeline
+    from magnet_cli.models import MusicGenModel
+    from magnet_cli.pipeline import Clip, Pipeline
     from magnet_cli.production import Product, Production
 
 LONGEST_LABEL = 40
+RELEASED_RATE = 50  # frames per second of every released model
 
 
-def open_parts(console: Console, model: str, places: PlacesConfig) -> Model:
-    """The parts of a model, downloaded with a bar where they are not here."""
+# -- before anything is loaded ----------------------------------------------------------------------------------------
+
+
+def draft_sampling(model: str) -> SamplingConfig | MusicGenSampling:
+    """The sampling options that suit a model, as far as that is known without opening it."""
+    if musicgen_name(model):
+        return MusicGenSampling()
+    return MODELS[model].sampling if model in MODELS else SamplingConfig()
+
+
+def early_check(model: str, helpers: Mapping[str, str]) -> Callable[[Job], None]:
+    """What raises UsageError for a job that cannot work, as far as that is known without opening the model."""
+    spec, musicgen = MODELS.get(model), musicgen_name(model)
+
+    def check(job: Job) -> None:
+        if job.edit.input is not None and not os.path.isfile(job.edit.input):
+            raise UsageError(f"there is no file {job.edit.input}", "Check the path")
+        if job.edit.hybrid is not None and "hybrid" not in helpers:
+            raise UsageError("a hybrid needs a second model", "Name it, e.g. --hybrid-model musicgen-small")
+        if musicgen is not None:
+            job.edit.check_autoregressive()
+            seconds = RESCORERS[musicgen].seconds
+            job.edit.length(seconds, RELEASED_RATE, default_seconds=MUSICGEN_SECONDS)
+        elif spec is not None and isinstance(job.sampling, SamplingConfig):
+            check_steps(job.sampling, codebooks=len(spec.sampling.steps))
+            job.edit.length(spec.seconds, RELEASED_RATE)
+
+    return check
+
+
+# -- loading ----------------------------------------------------------------------------------------------------------
+
+
+def helper_names(rescorer: str | None, hybrid_model: str | None, *, hybrid: bool) -> dict[str, str]:
+    """The models that help, by what they do. hybrid: one for beginnings is wanted."""
+    names = {"rescorer": rescorer, "hybrid": hybrid_model if hybrid else None}
+    return {role: name for role, name in names.items() if name is not None}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and those that help it, read but not built."""
+
+    source: Model | MusicGenModel
+    helpers: dict[str, Model | MusicGenModel]
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of all their files."""
+        found = dict(self.source.hashes())
+        for role, helper in self.helpers.items():
+            found |= {f"{role}/{name}": digest for name, digest in helper.hashes().items()}
+        return found
+
+    def check(self) -> Callable[[Job], None]:
+        """What raises UsageError for a job that the models cannot do, or whose input cannot be used."""
+        from magnet_cli.arrange import check_input
+        from magnet_cli.assembly import check_job
+        from magnet_cli.audio import read_audio
+
+        read = cache(read_audio)
+
+        def check(job: Job) -> None:
+            check_job(job, self.source, self.helpers)
+            check_input(job.edit, read)
+
+        return check
+
+
+def open_parts(console: Console, model: str, helpers: Mapping[str, str], places: PlacesConfig) -> Opened:
+    """The parts of a model and of those that help it, downloaded with a bar where they are not here."""
     with console.transfers(human) as transfers:
         download_first(model, places, transfers.report)
     with console.busy(f"opening {model}"):
-        from magnet_cli.models import open_model
+        from magnet_cli.models import open_any
     with console.transfers(human) as transfers:
-        return open_model(model, places, on_download=transfers.report)
+        source = open_any(model, places, on_download=transfers.report)
+        opened = {role: open_any(name, places, on_download=transfers.report) for role, name in helpers.items()}
+    if opened:
+        from magnet_cli.assembly import check_helpers
+
+        check_helpers(source, opened)
+    return Opened(source, opened)
 
 
-def load(
-    console: Console, model: str, runtime: RuntimeConfig, places: PlacesConfig, *, source: Model | None = None
-) -> Pipeline:
-    """The model, ready; says what it is and where it runs. source: its parts, if they are open."""
+def load(console: Console, model: str, opened: Opened, runtime: RuntimeConfig) -> Pipeline:
+    """The model, ready; says what it is and where it runs."""
     started = time.perf_counter()
-    source = source or open_parts(console, model, places)
     with console.busy(f"loading {model}"):
         from magnet_cli.pipeline import Pipeline
 
-        pipeline = Pipeline.build(source, runtime)
+        pipeline = Pipeline.build(opened.source, runtime, helpers=opened.helpers)
     console.message(describe(pipeline.info))
+    for role, helper in opened.helpers.items():
+        console.message(f"{role} {helper.origin.name} ({licence_note(helper.origin.licence)})")
     console.detail(f"loaded in {time.perf_counter() - started:.1f} s from {pipeline.info.folder}")
     return pipeline
+
+
+# -- making -----------------------------------------------------------------------------------------------------------
 
 
 def make(
@@ -65,15 +154,14 @@ def make(
     write: write their files. numbers: what to say before the message about an item, given how many are done. on_step:
     called after every step.
     """
-    codebooks = production.pipeline.info.codebooks
-    with console.progress(sum(sum(item.job.sampling.steps) for item in items)) as bar:
+    with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
         done = 0
 
-        def step(step: Step, batch: Sequence[Job]) -> None:
+        def step(progress: Progress, batch: Sequence[Job]) -> None:
             on_step()
             first = done + 1
             which = f"{first}" if len(batch) == 1 else f"{first}-{done + len(batch)}"
-            label = f"clip {which}/{len(items)} · codebook {step.codebook + 1}/{codebooks}"
+            label = f"clip {which}/{len(items)} · {progress.stage}"
             bar.advance(f"{label} · {shortened(batch[0].prompt)}", len(batch))
 
         def fail(item: Item, error: Exception) -> None:
@@ -124,7 +212,7 @@ def describe(info: ModelInfo) -> str:
     return f"model {info.name} ({licence_note(info.licence)}) · device {info.device} · dtype {info.dtype}"
 
 
-def describe_sampling(sampling: SamplingConfig) -> str:
+def describe_sampling(sampling: SamplingConfig | MusicGenSampling) -> str:
     """The sampling options in effect."""
     return ", ".join(
         f"{name.replace('_', '-')} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
@@ -137,7 +225,7 @@ def describe_clip(clip: Clip, target: Target, output: OutputConfig) -> str:
     """The line that says what was written."""
     after = clip.audio.after
     loudness = "silence" if after.lufs is None else f"{decibels(after.lufs)} LUFS"
-    if output.normalize == "loudness" and after.lufs is not None and not clip.audio.reached:
+    if output.normalize in ("auto", "loudness") and after.lufs is not None and not clip.audio.reached:
         loudness += f" (not {output.lufs:g}: the peak ceiling came first)"
     peak = "" if after.true_peak is None else f", {decibels(after.true_peak)} dBTP"
     return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {loudness}{peak}"

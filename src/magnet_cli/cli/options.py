@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -63,8 +63,50 @@ MinGuidance = Annotated[float | None, typer.Option(help="... and at last.")]
 SpansName = Annotated[str | None, typer.Option(metavar="nonoverlap|stride1", help="Where spans lie.")]
 SpanScoreName = Annotated[str | None, typer.Option(metavar="max|prod", help="How spans are ranked.")]
 NoAnneal = Annotated[bool, typer.Option("--no-anneal", help="Keep the temperature constant.")]
-Duration = Annotated[float | None, typer.Option(metavar="SECONDS", help="Keep only the beginning.")]
-NormalizeName = Annotated[str, typer.Option(metavar="loudness|peak|none", help="What to normalize.")]
+Duration = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Less than the model's clip: cut. More: go on in windows. [default: a clip]"),
+]
+Overlap = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="What each window shares with the one before. [default: half a clip]"),
+]
+Continue = Annotated[
+    str | None, typer.Option("--continue", metavar="FILE", help="Begin with the end of this audio file.")
+]
+Keep = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="How much of it. [default: a third of the model's clip]")
+]
+Join = Annotated[bool, typer.Option("--join", help="Put the clip behind the file, as one sound.")]
+Inpaint = Annotated[str | None, typer.Option(metavar="FILE", help="Make parts of this audio file anew.")]
+Regions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--region", metavar="FROM:TO", help="Which parts, in seconds; give it again for more.", show_default=False
+    ),
+]
+Vary = Annotated[float | None, typer.Option(metavar="SHARE", help="Which share of the rest, 0 to 1.")]
+Blend = Annotated[bool, typer.Option("--blend", help="Keep the file's own samples everywhere else.")]
+LoopFlag = Annotated[bool, typer.Option("--loop", help="The end of the clip meets its beginning.")]
+Bpm = Annotated[float | None, typer.Option(help="Make the loop whole bars at this tempo.")]
+Bars = Annotated[int | None, typer.Option(help="How many bars. [default: 1, 2, 4, ... as many as fit]")]
+Hybrid = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Let a MusicGen make the beginning, frame after frame.")
+]
+HybridModel = Annotated[str, typer.Option("--hybrid-model", metavar="NAME|FOLDER", help="Which MusicGen.")]
+Negative = Annotated[str | None, typer.Option(metavar="TEXT", help="What it should not sound like. Experimental.")]
+Unconditional = Annotated[bool, typer.Option("--unconditional", help="Without any text.")]
+RescorerName = Annotated[
+    str | None,
+    typer.Option("--rescorer", metavar="NAME|HUB_ID|FOLDER", help="A second model that helps to choose what is kept."),
+]
+RescoreWeight = Annotated[
+    float | None, typer.Option(metavar="W", help="The model's own share in that, 0 to 1. [default: 0.7]")
+]
+NormalizeName = Annotated[
+    str,
+    typer.Option(metavar="auto|loudness|peak|none", help="What to normalize; auto: loudness, but not what is kept."),
+]
 Lufs = Annotated[float, typer.Option(help="Target loudness, LUFS.")]
 TruePeak = Annotated[float, typer.Option(help="Ceiling for the true peak, dBTP.")]
 SubtypeName = Annotated[str, typer.Option(metavar="pcm16|pcm24|float32", help="Sample format.")]
@@ -80,9 +122,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and res
 
 
 def chosen(kind: Callable[..., T], context: typer.Context) -> T:
-    """The options of a command that are fields of this dataclass; a flag that is not set counts as not given."""
+    """The options of a command that are fields of this dataclass."""
+    return kind(**given(kind, context))
+
+
+def given(kind: Callable[..., object], context: typer.Context) -> dict[str, Any]:
+    """Those options of a command that are fields of a dataclass and are set."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in context.params.items() if name in names})
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in context.params.items()
+        if name in names and value is not None and value is not False and value != []
+    }
 
 
 def licence_note(licence: str) -> str:

@@ -1,0 +1,201 @@
+"""From what a job asks for beside its prompt to what the decoder gets, and from its sound to the finished one.
+
+Everything is a length, codes that are given, and a mask of those that are kept; see `decode.Known`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from magnet_cli.audio import read_audio
+from magnet_cli.codec import Codec
+from magnet_cli.composition import KEPT_SHARE, EditConfig, Length
+from magnet_cli.config import CodecConfig
+from magnet_cli.decode import Known
+from magnet_cli.edit import Region, check_regions, parse_region, region_mask, vary_mask
+from magnet_cli.errors import UsageError
+from magnet_cli.loop import SHORTEST_LOOP, Loop, LoopLength, fit_period, loop_length
+from magnet_cli.loudness import trim
+from magnet_cli.prompts import Job
+from magnet_cli.splice import FADE, blend, conform, join, prepare, prepare_ending
+
+Waveform = NDArray[np.float32]
+Finish = Callable[[Waveform], tuple[Waveform, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Arrangement:
+    """What to decode for a job.
+
+    frames: T; window, overlap: frames decoded at once, where T is more, and those two windows share; whole_spans: cut T
+    as the reference does; loop: decode a circle; codes: int64 [1, K, T], keep: bool [1, K, T], what is given, or None;
+    hybrid: frames that the other model makes; finish: the decoded waveform [C, L] -> the finished one and its rate.
+    """
+
+    frames: int
+    window: int
+    overlap: int
+    whole_spans: bool
+    loop: Loop | None
+    codes: Tensor | None
+    keep: Tensor | None
+    hybrid: int
+    finish: Finish
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What jobs must share to be decoded together."""
+        return (self.frames, self.overlap, self.whole_spans, self.loop, self.hybrid)
+
+
+def check_input(edit: EditConfig, read: Callable[[Path], tuple[Waveform, int]]) -> None:
+    """Raise UsageError for an input that cannot be read, or regions that are not within it."""
+    if edit.input is None:
+        return
+    waveform, rate = read(Path(edit.input))
+    if edit.regions:
+        check_regions([parse_region(one) for one in edit.regions], waveform.shape[1] / rate)
+
+
+class Arranger:
+    """Arranges jobs for one model, reading and encoding each input once.
+
+    clip_seconds: length of the model's clips. default_seconds: for a model that makes clips of any length up to that,
+    what it makes if nothing is said.
+    """
+
+    def __init__(
+        self, codec: Codec, *, codebooks: int, clip_seconds: float, span: int, default_seconds: float | None = None
+    ) -> None:
+        self.codec = codec
+        self.config: CodecConfig = codec.config
+        self.codebooks = codebooks
+        self.clip_seconds = clip_seconds
+        self.span = span
+        self.default_seconds = default_seconds
+        self.clip_frames = int(clip_seconds * codec.config.frame_rate)
+        self._read = cache(read_audio)
+        self._encoded = cache(self._encode)
+        self._ending = cache(self._encode_ending)
+
+    def arrange(self, job: Job) -> Arrangement:
+        """What to decode for a job; UsageError for what does not fit the model or the input."""
+        edit = job.edit
+        if edit.inpaint is not None:
+            return self._inpaint(edit, edit.inpaint, job.seed)
+        if edit.loop:
+            return self._loop(edit)
+        return self._line(edit)
+
+    def length(self, edit: EditConfig) -> Length:
+        """How much to decode; see EditConfig.length."""
+        return edit.length(self.clip_seconds, self.config.frame_rate, default_seconds=self.default_seconds)
+
+    def _line(self, edit: EditConfig) -> Arrangement:
+        """From a beginning to an end: a clip, its continuation, or something longer."""
+        duration, rate = edit.duration, self.config.sample_rate
+        length = self.length(edit)
+        frames = length.frames
+        codes = keep = None
+        if edit.continue_from is not None:
+            given = self._ending(edit.continue_from, edit.keep or KEPT_SHARE * self.clip_seconds)
+            codes, keep = _prefix(given, frames, self.clip_frames)
+        hybrid = 0 if edit.hybrid is None else max(round(edit.hybrid * self.config.frame_rate), 1)
+
+        def finish(waveform: Waveform) -> tuple[Waveform, int]:
+            # Whole spans can make a clip a few frames shorter than its nominal length; asking for that is no error.
+            if duration is not None and duration < waveform.shape[-1] / rate:
+                waveform = trim(waveform, rate, duration)
+            if not edit.join or edit.continue_from is None or codes is None or keep is None:
+                return waveform, rate
+            before, before_rate = self._read(Path(edit.continue_from))
+            after = conform(waveform, rate, before_rate, channels=before.shape[0])
+            kept = round(int(keep[0, 0].sum()) * self.config.hop * before_rate / rate)
+            return join(before, after, kept=min(kept, before.shape[1]), fade=round(FADE * before_rate)), before_rate
+
+        whole_spans = frames <= self.clip_frames
+        return Arrangement(frames, length.window, length.overlap, whole_spans, None, codes, keep, hybrid, finish)
+
+    def _inpaint(self, edit: EditConfig, path: str, seed: int) -> Arrangement:
+        """The input, with parts of it decoded anew."""
+        original, rate = self._read(Path(path))
+        seconds = original.shape[1] / rate
+        codes = self._encoded(path)
+        frames, frame_rate = codes.shape[-1], self.config.sample_rate / self.config.hop
+        regions = check_regions([parse_region(one) for one in edit.regions], seconds) if edit.regions else []
+        keep = region_mask(regions, frame_rate=frame_rate, frames=frames, codebooks=self.codebooks)
+        if edit.vary is not None:
+            varied = vary_mask(edit.vary, [seed], frames=frames, span=self.span, codebooks=self.codebooks)
+            regions = check_regions([*regions, *_runs(~varied[0, 0], frame_rate, seconds)], seconds)
+            keep &= varied
+
+        def finish(waveform: Waveform) -> tuple[Waveform, int]:
+            if edit.blend:
+                new = conform(waveform, self.config.sample_rate, rate, channels=original.shape[0])
+                return blend(original, new, regions, sample_rate=rate, fade=FADE), rate
+            return waveform[:, : round(seconds * self.config.sample_rate)], self.config.sample_rate
+
+        overlap = self.length(edit).overlap
+        return Arrangement(frames, self.clip_frames, overlap, False, None, codes, keep, 0, finish)
+
+    def _loop(self, edit: EditConfig) -> Arrangement:
+        """A circle."""
+        config = self.config
+        length = loop_length(
+            edit.bpm, edit.bars, sample_rate=config.sample_rate, hop=config.hop, clip_frames=self.clip_frames
+        )
+        if edit.duration is not None:
+            samples = round(edit.duration * config.sample_rate)
+            frames = round(samples / config.hop)
+            if not SHORTEST_LOOP * config.sample_rate <= samples or frames > self.clip_frames:
+                raise UsageError(
+                    f"a loop lasts from {SHORTEST_LOOP:g} s to the {self.clip_seconds:g} s of the model's clips, "
+                    f"not {edit.duration:g}",
+                    "Give another --duration",
+                )
+            length = LoopLength(None, samples, frames, samples / (frames * config.hop))
+        return Arrangement(
+            frames=length.frames,
+            window=self.clip_frames,
+            overlap=0,
+            whole_spans=False,
+            loop=Loop(self.clip_frames),
+            codes=None,
+            keep=None,
+            hybrid=0,
+            finish=lambda waveform: (fit_period(waveform, length.samples), config.sample_rate),
+        )
+
+    def _encode(self, path: str) -> Tensor:
+        waveform, rate = self._read(Path(path))
+        return self.codec.encode(prepare(waveform, rate, self.config))[:, : self.codebooks]
+
+    def _encode_ending(self, path: str, keep: float) -> Tensor:
+        waveform, rate = self._read(Path(path))
+        sound, frames = prepare_ending(waveform, rate, self.config, keep=keep)
+        return self.codec.encode(sound)[:, : self.codebooks, -frames:]
+
+
+def _prefix(given: Tensor, frames: int, window: int) -> tuple[Tensor, Tensor]:
+    """Codes [1, K, P] at the beginning of T `frames`, and what of them is kept."""
+    if given.shape[-1] >= window:
+        raise UsageError(
+            f"{given.shape[-1]} frames are to be kept, but the model's clip has only {window}", "Give a smaller --keep"
+        )
+    known = Known.prefix(given, frames)
+    return known.codes, known.keep
+
+
+def _runs(chosen: Tensor, frame_rate: float, seconds: float) -> list[Region]:
+    """The stretches of time in which frames are chosen, bool [T]."""
+    flags = np.concatenate([[False], chosen.numpy(), [False]])
+    edges = np.flatnonzero(flags[1:] != flags[:-1])
+    runs = [Region(first / frame_rate, min(end / frame_rate, seconds)) for first, end in edges.reshape(-1, 2)]
+    return [run for run in runs if run.start < run.end]

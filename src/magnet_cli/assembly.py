@@ -1,0 +1,165 @@
+"""From models that are read to models that run: what goes together, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from magnet_cli.bundle import Model
+from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_decoder
+from magnet_cli.config import MusicGenSampling, SamplingConfig, Task, check_steps
+from magnet_cli.device import processor_name
+from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
+from magnet_cli.models import MusicGenModel
+from magnet_cli.musicgen import MusicGen
+from magnet_cli.prompts import Job
+from magnet_cli.registry import MUSICGEN_SECONDS
+from magnet_cli.rescore import Vocabulary, check_compatible
+from magnet_cli.text import TextEncoder
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is loaded and where it runs. `clip_seconds` is the length its checkpoint names; `sample_rate` is in Hz."""
+
+    name: str
+    folder: Path
+    repository: str | None
+    revision: str | None
+    licence: str
+    task: Task
+    clip_seconds: float
+    sample_rate: int
+    codebooks: int
+    text_encoder: str
+    sampling: SamplingConfig | MusicGenSampling
+    device: str
+    dtype: str
+    processor: str
+
+
+def describe(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> ModelInfo:
+    """What a model is, on this device and in this precision."""
+    checkpoint = source.decoder if isinstance(source, Model) else source.checkpoint
+    own = vocabulary(source)
+    return ModelInfo(
+        name=source.origin.name,
+        folder=checkpoint.path.parent,
+        repository=source.origin.repository,
+        revision=source.origin.revision,
+        licence=source.origin.licence,
+        task=own.task,
+        clip_seconds=own.seconds,
+        sample_rate=own.codec.config.sample_rate,
+        codebooks=own.codebooks,
+        text_encoder=source.decoder.text.name if isinstance(source, Model) else "t5",
+        sampling=source.sampling,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        processor=processor_name(device),
+    )
+
+
+def codec_of(source: Model | MusicGenModel) -> CodecCheckpoint:
+    """A model's codec."""
+    return source.codec if isinstance(source, Model) else source.checkpoint.codec
+
+
+def check_job(job: Job, source: Model | MusicGenModel, roles: Collection[str]) -> None:
+    """Raise UsageError for options that a model cannot do with helpers of these roles; inputs are not read."""
+    own = vocabulary(source)
+    if isinstance(job.sampling, SamplingConfig):
+        check_steps(job.sampling, codebooks=own.codebooks)
+    autoregressive = isinstance(source, MusicGenModel)
+    if autoregressive:
+        job.edit.check_autoregressive()
+    elif job.edit.hybrid is not None and "hybrid" not in roles:
+        raise UsageError("a hybrid needs a second model", "Name it, e.g. --hybrid-model musicgen-small")
+    rate = own.codec.config.frame_rate
+    job.edit.length(own.seconds, rate, default_seconds=MUSICGEN_SECONDS if autoregressive else None)
+
+
+def check_helpers(source: Model | MusicGenModel, helpers: Mapping[str, Model | MusicGenModel]) -> None:
+    """Raise UsageError unless the models go together."""
+    if helpers and isinstance(source, MusicGenModel):
+        raise UsageError("MusicGen generates alone: nothing rescores it", "Choose a MAGNeT model")
+    if isinstance(helpers.get("hybrid"), Model):
+        raise UsageError("a hybrid's beginning is made by a MusicGen", "Give --hybrid-model musicgen-small")
+    for role, helper in helpers.items():
+        # A beginning has any length; what it must not exceed is checked when it is known.
+        check_compatible(vocabulary(source), vocabulary(helper), seconds=0.0 if role == "hybrid" else None)
+
+
+def build_generator(
+    source: Model | MusicGenModel,
+    helpers: Mapping[str, Model | MusicGenModel],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Generator:
+    """The models, ready to generate. A helper that has two jobs is built once."""
+    if isinstance(source, MusicGenModel):
+        return AutoregressiveGenerator(MusicGen.build(source.checkpoint, device, dtype))
+    built: dict[str, MusicGen | Reader] = {}
+    for role, helper in helpers.items():
+        same = next((built[other] for other in built if helpers[other].origin == helper.origin), None)
+        built[role] = same or _build(helper, device, dtype)
+    beginner = built.get("hybrid")
+    return MaskedGenerator(
+        build_reader(source, device, dtype), built.get("rescorer"), beginner if isinstance(beginner, MusicGen) else None
+    )
+
+
+def build_reader(source: Model, device: torch.device, dtype: torch.dtype) -> Reader:
+    """A MAGNeT's text encoder and decoder. Raises ModelError unless they go together."""
+    _check_codec(source.decoder, source.codec)
+    text_encoder = TextEncoder.load(source.text_folder, device)
+    _check_text(source.decoder, text_encoder.width, source.text_folder)
+    return Reader(text_encoder, build_decoder(source.decoder, device, dtype))
+
+
+def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGen | Reader:
+    if isinstance(source, MusicGenModel):
+        return MusicGen.build(source.checkpoint, device, dtype)
+    return build_reader(source, device, dtype)
+
+
+def decoder_size(source: Model | MusicGenModel) -> int:
+    """Number of weights in a model's decoder."""
+    weights = source.decoder.weights if isinstance(source, Model) else source.checkpoint.weights["decoder"]
+    return sum(one.numel() for one in weights.values())
+
+
+def vocabulary(source: Model | MusicGenModel) -> Vocabulary:
+    """What a model's codes are."""
+    if isinstance(source, MusicGenModel):
+        return Vocabulary.of_musicgen(source.origin.name, source.checkpoint)
+    return Vocabulary.of_magnet(source.origin.name, source.decoder, source.codec)
+
+
+def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:
+    """Raise ModelError unless the two halves of a checkpoint go together."""
+    if decoder.config.clip_seconds * codec.config.frame_rate < decoder.config.span_length:
+        raise ModelError(
+            f"a clip of {decoder.path} lasts {decoder.config.clip_seconds:g} s, less than one span",
+            "Its configuration is damaged; fetch it again",
+        )
+    if codec.config.codebooks < decoder.config.codebooks or codec.config.codes != decoder.config.codes:
+        raise ModelError(
+            f"{decoder.path} writes {decoder.config.codebooks} codebooks of {decoder.config.codes} codes, but "
+            f"{codec.path} reads {codec.config.codebooks} of {codec.config.codes}",
+            "The two files belong to different models; fetch both again",
+        )
+
+
+def _check_text(decoder: DecoderCheckpoint, width: int, folder: Path) -> None:
+    """Raise ModelError unless the text encoder is of the size the decoder was trained with."""
+    if width != decoder.config.text_width:
+        raise ModelError(
+            f"the text encoder in {folder} has states of {width}, but {decoder.path} was trained with "
+            f"{decoder.config.text_width}",
+            f"Put the encoder it names, {decoder.text.name}, in its place",
+        )

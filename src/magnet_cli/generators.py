@@ -1,0 +1,236 @@
+"""Two ways from prompts to codes: MAGNeT's masked decoding, with or without help from another model, and MusicGen's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from magnet_cli.arrange import Arrangement
+from magnet_cli.composition import Length
+from magnet_cli.config import MusicGenSampling, SamplingConfig
+from magnet_cli.decode import Known, Rescorer, Step, decode
+from magnet_cli.edit import decode_windows, plan_windows
+from magnet_cli.errors import UsageError
+from magnet_cli.musicgen import MusicGen
+from magnet_cli.prompts import Job
+from magnet_cli.rescore import MagnetRescorer, MusicGenRescorer
+from magnet_cli.text import TextEncoder
+from magnet_cli.transformer import MaskedTransformer, TextMemory
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A pass through the network is done: `done` of `total` in this stage."""
+
+    stage: str
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Generator(Protocol):
+    """Makes codes for jobs that share their `kind`."""
+
+    def codes(
+        self,
+        jobs: Sequence[Job],
+        arrangements: Sequence[Arrangement],
+        *,
+        known: Known | None,
+        on_progress: OnProgress,
+        on_text: Callable[[], None],
+    ) -> tuple[Tensor, list[int]]:
+        """Codes int64 [B, K, T], and the number of tokens in each prompt. on_text: called when the text is encoded."""
+
+    def passes(self, job: Job, length: Length) -> int:
+        """How often `on_progress` will be called for a job, as far as that is known beforehand."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A MAGNeT's text encoder and decoder."""
+
+    text_encoder: TextEncoder
+    decoder: MaskedTransformer
+
+    def memory(self, prompts: Sequence[str]) -> tuple[TextMemory, list[int]]:
+        """What the decoder attends to, and the number of tokens in each prompt."""
+        text = self.text_encoder.encode(prompts)
+        return self.decoder.text_memory(text.states, text.lengths), text.lengths
+
+
+@dataclass(frozen=True)
+class MaskedGenerator:
+    """MAGNeT. rescorer: helps to rank what is kept; beginner: makes the beginnings of hybrids."""
+
+    reader: Reader
+    rescorer: MusicGen | Reader | None = None
+    beginner: MusicGen | None = None
+
+    def codes(
+        self,
+        jobs: Sequence[Job],
+        arrangements: Sequence[Arrangement],
+        *,
+        known: Known | None,
+        on_progress: OnProgress,
+        on_text: Callable[[], None],
+    ) -> tuple[Tensor, list[int]]:
+        """See Generator."""
+        first, edit = arrangements[0], jobs[0].edit
+        sampling = jobs[0].sampling
+        if not isinstance(sampling, SamplingConfig):
+            raise UsageError("these sampling options are MusicGen's", "Give a SamplingConfig")
+        memory, tokens = self._memory(jobs)
+        run = _Run(self.reader.decoder, memory, jobs, sampling, self._rescorer(jobs, sampling), on_progress)
+        on_text()
+        if first.hybrid:
+            known = self._beginning(jobs, first, on_progress)
+        elif first.codes is not None:
+            known = _stacked(arrangements)
+        codes = (
+            run.windows(first, known) if first.frames > first.window else run.once(first, known, frames=first.frames)
+        )
+        return codes, [0] * len(jobs) if edit.unconditional else tokens
+
+    def passes(self, job: Job, length: Length) -> int:
+        """See Generator."""
+        steps = sum(job.sampling.steps) if isinstance(job.sampling, SamplingConfig) else 0
+        frames, window = length.frames, length.window
+        windows = len(plan_windows([True] * frames, window, length.overlap)) if frames > window else 1
+        return steps * windows
+
+    def _memory(self, jobs: Sequence[Job]) -> tuple[TextMemory | None, list[int]]:
+        if jobs[0].edit.unconditional:
+            return None, []
+        memory, tokens = self.reader.memory([job.prompt for job in jobs])
+        negatives = [job.edit.negative for job in jobs if job.edit.negative is not None]
+        if negatives:
+            memory = memory.against(self.reader.memory(negatives)[0])
+        return memory, tokens
+
+    def _rescorer(self, jobs: Sequence[Job], sampling: SamplingConfig) -> Rescorer | None:
+        if self.rescorer is None or sampling.rescore_weight == 1:
+            return None
+        unconditional = jobs[0].edit.unconditional
+        if isinstance(self.rescorer, MusicGen):
+            prompts = [None if unconditional else job.prompt for job in jobs]
+            return MusicGenRescorer(self.rescorer, self.rescorer.condition(prompts))
+        memory = None if unconditional else self.rescorer.memory([job.prompt for job in jobs])[0]
+        return MagnetRescorer(self.rescorer.decoder, memory)
+
+    def _beginning(self, jobs: Sequence[Job], arrangement: Arrangement, on_progress: OnProgress) -> Known:
+        """What the autoregressive model makes of a hybrid."""
+        if self.beginner is None:
+            raise UsageError("a hybrid needs a second model", "Load one, e.g. --hybrid-model musicgen-small")
+        own = jobs[0].sampling
+        prefix = self.beginner.generate(
+            [None if job.edit.unconditional else job.prompt for job in jobs],
+            [job.seed for job in jobs],
+            arrangement.hybrid,
+            sampling=MusicGenSampling(greedy=own.greedy),
+            on_step=lambda done, total: on_progress(Progress("beginning", done, total)),
+        )
+        return Known.prefix(prefix, arrangement.frames)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One batch through MAGNeT."""
+
+    decoder: MaskedTransformer
+    memory: TextMemory | None
+    jobs: Sequence[Job]
+    sampling: SamplingConfig
+    rescorer: Rescorer | None
+    on_progress: OnProgress
+    counted: list[int] = field(default_factory=lambda: [0])
+
+    def once(self, arrangement: Arrangement, known: Known | None, *, frames: int, first_frame: int = 0) -> Tensor:
+        """Decode `frames` together."""
+        return decode(
+            self.decoder,
+            self.memory,
+            [job.seed for job in self.jobs],
+            self.sampling,
+            frames=frames,
+            known=known,
+            loop=arrangement.loop,
+            whole_spans=arrangement.whole_spans,
+            first_frame=first_frame,
+            on_step=self._on_step,
+            rescorer=self.rescorer,
+        )
+
+    def windows(self, arrangement: Arrangement, known: Known | None) -> Tensor:
+        """Decode window after window."""
+        if known is None:
+            shape = (len(self.jobs), self.decoder.config.codebooks, arrangement.frames)
+            codes = torch.zeros(shape, dtype=torch.long, device=self.decoder.device)
+            known = Known(codes, torch.zeros_like(codes, dtype=torch.bool))
+        codes, keep = (one.to(self.decoder.device).expand(len(self.jobs), -1, -1) for one in (known.codes, known.keep))
+
+        def window(part: Tensor, kept: Tensor, start: int) -> Tensor:
+            return self.once(arrangement, Known(part, kept), frames=part.shape[-1], first_frame=start)
+
+        return decode_windows(codes, keep, window, window=arrangement.window, overlap=arrangement.overlap)
+
+    def _on_step(self, step: Step) -> None:
+        total = self.decoder.config.codebooks
+        self.on_progress(Progress(f"codebook {step.codebook + 1}/{total}", step.step + 1, step.steps))
+
+
+@dataclass(frozen=True)
+class AutoregressiveGenerator:
+    """MusicGen."""
+
+    model: MusicGen
+
+    def codes(
+        self,
+        jobs: Sequence[Job],
+        arrangements: Sequence[Arrangement],
+        *,
+        known: Known | None,
+        on_progress: OnProgress,
+        on_text: Callable[[], None],
+    ) -> tuple[Tensor, list[int]]:
+        """See Generator."""
+        sampling, first = jobs[0].sampling, arrangements[0]
+        if not isinstance(sampling, MusicGenSampling):
+            raise UsageError("these sampling options are MAGNeT's", "Give a MusicGenSampling")
+        if known is not None:
+            raise UsageError("MusicGen keeps no codes", "Give a file to continue, EditConfig(continue_from=...)")
+        prefix = None
+        if first.codes is not None and first.keep is not None:
+            prefix = first.codes[..., : int(first.keep[0, 0].sum())]
+        prompts = [None if job.edit.unconditional else job.prompt for job in jobs]
+        on_text()
+        codes = self.model.generate(
+            prompts,
+            [job.seed for job in jobs],
+            first.frames,
+            sampling=sampling,
+            prefix=prefix,
+            on_step=lambda done, total: on_progress(Progress("frame", done, total)),
+        )
+        lengths = self.model.condition(prompts).attn_mask.sum(dim=-1).tolist()
+        return codes, [0 if prompt is None else length for prompt, length in zip(prompts, lengths, strict=True)]
+
+    def passes(self, job: Job, length: Length) -> int:
+        """See Generator."""
+        return length.frames + self.model.codebooks - 1
+
+
+def _stacked(arrangements: Sequence[Arrangement]) -> Known:
+    """The given codes of all rows."""
+    codes = [one.codes for one in arrangements if one.codes is not None]
+    keeps = [one.keep for one in arrangements if one.keep is not None]
+    device = codes[0].device
+    return Known(torch.cat(codes), torch.cat([keep.to(device) for keep in keeps]))
