@@ -30,6 +30,7 @@ from magnet_cli.checkpoint import build_codec, build_decoder, read_codec, read_d
 from magnet_cli.cli import main
 from magnet_cli.codec import Codec
 from magnet_cli.config import SamplingConfig
+from magnet_cli.models import convert
 from magnet_cli.text import TextEncoder
 from magnet_cli.transformer import MaskedTransformer, TextMemory
 
@@ -106,6 +107,18 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 def music() -> Golden:
     """The golden music model."""
     return load_golden("music")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a model whose clips take milliseconds: the golden music model as a bundle, 0.3 s long."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    convert(str(GOLDEN / "music"), folder, dtype=None)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["decoder"]["clip_seconds"] = 0.3
+    path.write_text(json.dumps(config))
+    return str(folder)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -20,9 +20,11 @@ ROOT = Path(magnet_cli.__file__).parent
 # left; apart from that, modules of one layer do not import each other. Files of one subpackage may.
 # `__init__` also offers names of higher layers, loaded when asked for: it may import those under `if TYPE_CHECKING:`.
 LAYERS = (
-    "errors < config composition < registry prompts naming store defaults overrides plain < promptfile manifest < __init__",
+    "errors < config composition < registry prompts naming store defaults overrides plain "
+    "< promptfile manifest < __init__",
     "weights settings tags < transformer text codec sampling noise loudness audio metadata < loop edit < splice",
-    "device batch checkpoint cache decode engine < musicgen < rescore < transfer < hub < bundle < models arrange < generators < assembly",
+    "device batch checkpoint cache decode engine < musicgen < rescore "
+    "< transfer < hub < bundle < models arrange < generators < assembly",
     "pipeline train evaluate benchmark < production",
     "console < cli < __main__",
 )

@@ -9,11 +9,13 @@ import errno
 import io
 import os
 import secrets
+import signal
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -22,32 +24,17 @@ from scipy.io import wavfile
 
 from magnet_cli.config import Subtype
 from magnet_cli.errors import NumericsError, OutputError, UsageError
-from magnet_cli.naming import AUDIO_EXTENSIONS, Target
+from magnet_cli.naming import Target, check_format
 from magnet_cli.tags import add_riff_tags
 
 LONGEST_PART = 255  # bytes that file systems allow a name
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 OVERWRITE_HINT = "Pass --force to overwrite it, or choose another name"
 
 
 # -- audio ------------------------------------------------------------------------------------------------------------
-
-
-def check_format(path: Path, subtype: Subtype) -> None:
-    """Raise UsageError unless `write_audio` can write this kind of file; needs no waveform, so call it before any work.
-
-    The format follows from the extension, one of AUDIO_EXTENSIONS in any case. Ogg Vorbis (.ogg) has no
-    sample format: `subtype` is ignored for it.
-    """
-    extension = path.suffix.lower()
-    if extension not in AUDIO_EXTENSIONS:
-        kind = f"files ending in {path.suffix!r}" if path.suffix else "files without an extension"
-        raise UsageError(f"cannot write {kind}: {path}", f"Use one of {', '.join(AUDIO_EXTENSIONS)}")
-    if subtype not in get_args(Subtype):
-        raise UsageError(f"unknown subtype {subtype!r}", f"Give one of {', '.join(get_args(Subtype))}")
-    if extension == ".flac" and subtype == "float32":
-        raise UsageError("FLAC holds whole numbers only, not float32", "Choose pcm24, or a .wav file")
 
 
 def encode_audio(
@@ -62,7 +49,7 @@ def encode_audio(
 
     What exceeds full scale is clipped, except in float32 files, which keep it. Nothing is random, so the same waveform
     gives the same bytes, except for .ogg, whose stream number libsndfile draws.
-    tags: what to embed, see `tags.write_tags`.
+    tags: what to embed, by soundfile's names, see `tags.TAGS`.
     Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite.
     """
     check_format(path, subtype)
@@ -246,9 +233,13 @@ class _Unpublished:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for _, _, temporary in self._files:  # gone already after a rename
-            with suppress(OSError):
-                temporary.unlink()
+        with _signals_wait():
+            self._remove()
+
+    def _remove(self) -> None:
+        while self._files:
+            with suppress(OSError):  # gone already after a rename
+                self._files.pop()[2].unlink()
 
     def add(self, name: Path, write: Callable[[BinaryIO], object]) -> None:
         """Fill a hidden file beside the one it is to become, and flush it to the disk."""
@@ -267,10 +258,24 @@ class _Unpublished:
 
     def stats(self) -> dict[Path, os.stat_result]:
         """What the system says of each file."""
-        return {name: temporary.stat() for name, _, temporary in self._files}
+        try:
+            return {name: temporary.stat() for name, _, temporary in self._files}
+        except OSError as error:
+            raise _output_error(self._files[-1][1], error) from error
 
     def publish(self) -> None:
-        """Give every file its name, in order; if one cannot have it, none keeps one it did not have before."""
+        """Give every file its name, in order; if one cannot have it, none keeps one it did not have before.
+
+        Signals wait meanwhile: between two files is no place to stop.
+        """
+        folders = {path.parent for _, path, _ in self._files}
+        with _signals_wait():
+            self._name_all()
+            self._remove()
+        for folder in folders:
+            _sync_folder(folder)
+
+    def _name_all(self) -> None:
         published: list[Path] = []
         try:
             for _, path, temporary in self._files:
@@ -283,10 +288,31 @@ class _Unpublished:
                     published.append(path)
         except BaseException:
             for path in published:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
             raise
-        for folder in {path.parent for _, path, _ in self._files}:
-            _sync_folder(folder)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let whatever asks the program to stop wait until the end of this, which is to take milliseconds."""
+    if threading.current_thread() is not threading.main_thread():  # only that one is interrupted by signals
+        yield
+        return
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    try:
+        for number in STOPPING:
+            handler = signal.getsignal(number)
+            if handler is not None:  # None: not set by Python, which could not put it back
+                before[number] = handler
+                signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:

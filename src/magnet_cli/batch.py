@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from magnet_cli.composition import EditConfig
 from magnet_cli.config import MusicGenSampling, OutputConfig, SamplingConfig
-from magnet_cli.errors import MagnetError, OutputError
+from magnet_cli.errors import OutputError
 from magnet_cli.manifest import Entry, Header, Item, Manifest, digest, item_key
-from magnet_cli.naming import AUDIO_EXTENSIONS, Target, check_name, plan_folder
+from magnet_cli.naming import AUDIO_EXTENSIONS, Target, check_format, check_name, plan_folder
 from magnet_cli.naming import Item as Name
 from magnet_cli.overrides import Overrides, apply_all
 from magnet_cli.promptfile import Problems, Row
 from magnet_cli.prompts import Job, Planner
 
+NO_EDIT = EditConfig()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a command asks for beside the rows.
+    """What a command asks for beside the rows. `model` is what files call it, however the user names it.
 
-    model: as the user names it; short_name: what files call it; edits: those of EditConfig that are given; helpers: the
-    names of models that help, by what they do.
+    edits: those of EditConfig that are given. helpers: the names of models that help, by what they do.
+    resume: skip what is there. mix: add to another batch's folder. force: overwrite.
     """
 
     file: str
     output: str
     model: str
-    short_name: str
     seed: int | None
     variations: int
     overrides: Overrides
@@ -39,20 +40,31 @@ class Request:
     finish: OutputConfig
     codes: bool
     metadata: bool
+    resume: bool
+    mix: bool
     force: bool
 
     @property
     def folder(self) -> Path:
-        """Where the batch goes; UsageError for what is no folder or template."""
-        return plan_folder(self.output, [], model=self.short_name, extensions=AUDIO_EXTENSIONS)[0]
+        """Where the batch goes; UsageError for what is no folder or template, or a format that cannot be."""
+        folder, (path,) = self.paths([Name("x", 0)])
+        check_format(path, self.finish.subtype)
+        return folder
+
+    def paths(self, names: Sequence[Name]) -> tuple[Path, list[Path]]:
+        """The folder, and a path in it for each clip."""
+        return plan_folder(self.output, names, model=self.model, extensions=AUDIO_EXTENSIONS)
 
     def settings(self, hashes: dict[str, str]) -> dict[str, Any]:
         """What must be equal for two runs to be the same batch, as a manifest holds it."""
-        given = {name: value for name, value in asdict(self.overrides).items() if value not in (None, False)}
+        given = {
+            name: value
+            for name, value in asdict(self.overrides).items()
+            if value is not None and value is not False  # not `in`: 0.0 equals False
+        }
         settings = {
             "model": self.model,
             "weights": digest(json.dumps(hashes, sort_keys=True).encode())[:16],
-            "seed": self.seed,
             "variations": self.variations,
             **given,
             **self.edits,
@@ -93,38 +105,55 @@ def plan_rows(
     *,
     seed: int | None,
     check: Callable[[Job], None],
+    problems: Problems,
 ) -> list[PlannedRow]:
-    """The clips that the rows ask for, in order; UsageError lists every problem of every row.
+    """The clips that the rows ask for, in order. UsageError for options of the command that cannot work.
 
-    defaults: the model's sampling options; check: raises for a job that the model cannot do.
+    defaults: the model's sampling options. check: raises for a job that the model cannot do.
+    problems: where rows go that cannot be made.
     """
-    problems = Problems("standard input" if request.file == "-" else request.file)
+    common = apply_all(request.overrides, defaults)
+    (probe, *_) = Planner(seed).jobs("any", common, variations=request.variations)
+    check(probe)  # so that no row is blamed for the command
     planner = Planner(seed)
-    common = apply_all(request.overrides, defaults)  # raises before any row is blamed
     planned = []
     for row in rows:
-        try:
+        found = len(problems)
+        sampling, edit = common, NO_EDIT
+        with problems.of(row.line):
             sampling = apply_all(row.overrides, common)
-            edit = EditConfig(**{**request.edits, **row.edits})
+        with problems.of(row.line):
+            edit = _edit({**request.edits, **row.edits})
+        with problems.of(row.line):
             if row.output is not None:
-                check_name(row.output, AUDIO_EXTENSIONS)
+                check_format(Path(check_name(row.output, AUDIO_EXTENSIONS)), request.finish.subtype)
+        with problems.of(row.line):
             variations = request.variations if row.variations is None else row.variations
             jobs = planner.jobs(row.prompt, sampling, seed=row.seed, variations=variations, edit=edit)
             check(jobs[0])
-            planned += [PlannedRow(row, job) for job in jobs]
-        except MagnetError as error:
-            problems.add(row.line, error)
-    problems.check()
+            if len(problems) == found:
+                planned += [PlannedRow(row, job) for job in jobs]
     return planned
 
 
+def _edit(given: Mapping[str, Any]) -> EditConfig:
+    return EditConfig(**given) if given else NO_EDIT
+
+
 def plan_batch(
-    planned: Sequence[PlannedRow], request: Request, manifest: Manifest, header: Header, hashes: dict[str, str]
+    planned: Sequence[PlannedRow],
+    request: Request,
+    manifest: Manifest,
+    *,
+    header: Header,
+    hashes: dict[str, str],
+    problems: Problems,
 ) -> Plan:
-    """Give every clip its files and its key, and find those that are there. UsageError for a clip that comes twice."""
-    names = [Name(one.job.prompt, one.job.seed, one.row.output) for one in planned]
-    _, paths = plan_folder(request.output, names, model=request.short_name, extensions=AUDIO_EXTENSIONS)
-    problems = Problems("standard input" if request.file == "-" else request.file)
+    """Give every clip its files and its key, and find those that are there.
+
+    hashes: of the model's files. problems: where a clip goes that comes twice.
+    """
+    _, paths = request.paths([Name(one.job.prompt, one.job.seed, one.row.output) for one in planned])
     plan = Plan(header, [], [], {})
     digests: dict[str, str] = {}
     for one, path in zip(planned, paths, strict=True):
@@ -134,54 +163,70 @@ def plan_batch(
             problems.add(one.row.line, f"the same clip as on line {plan.rows[key].line}: give it another seed")
             continue
         plan.rows[key] = one.row
-        entry = manifest.finished(key)
-        if entry is None:
+        entry = manifest.finished(key) if request.resume else None
+        if entry is None or not _kinds(item.target.files) <= _kinds(Path(made.path) for made in entry.files):
             plan.todo.append(item)
         else:
-            plan.done.append((item, entry))
-    problems.check()
-    return plan
+            audio = manifest.folder / entry.files[-1].path  # it keeps its name when rows before it come or go
+            target = Target.beside(audio, metadata=request.metadata, codes=request.codes)
+            plan.done.append((replace(item, target=target), entry))
+    return replace(plan, todo=list(_under_free_names(plan.todo, manifest, mix=request.mix)))
 
 
-def check_same(plan: Plan, manifest: Manifest) -> None:
-    """Raise OutputError if the folder holds another batch: other options, or none of this one's clips."""
+def _kinds(files: Iterable[Path]) -> set[str]:
+    """`.wav`, `.json` and `.npz`: a clip may have been made without one of them that is wanted now."""
+    return {path.suffix for path in files}
+
+
+def _under_free_names(items: Sequence[Item], manifest: Manifest, *, mix: bool) -> Iterator[Item]:
+    """Items under numbered names where theirs are taken by other clips of the folder, or with `mix` by any file."""
+    owners = {manifest.folder / made.path: key for key, entry in manifest.entries.items() for made in entry.files}
+    planned = {path for item in items for path in item.target.files}
+
+    def is_taken(path: Path, key: str) -> bool:
+        return owners[path] != key if path in owners else mix and path.exists()
+
+    for item in items:
+        target, number = item.target, 2
+        while any(is_taken(path, item.key) or (target != item.target and path in planned) for path in target.files):
+            audio = item.target.audio
+            audio = audio.with_name(f"{audio.stem}-{number}{audio.suffix}")
+            target = Target.beside(audio, metadata=target.metadata is not None, codes=target.codes is not None)
+            number += 1
+        planned.update(target.files)
+        yield replace(item, target=target)
+
+
+def check_same(plan: Plan, manifest: Manifest, *, drawn: bool) -> None:
+    """Raise OutputError if the folder holds another batch: other options, or none of this one's clips.
+
+    drawn: the seed was not given, so that it tells nothing.
+    """
     made = {entry.item for entry in manifest.entries.values() if entry.error is None}
     if not made or (plan.header in manifest.headers and made & plan.rows.keys()):
         return
     hint = "Choose another folder, or add to it with --mix"
     if plan.header in manifest.headers:
-        raise OutputError(f"{manifest.folder} holds a batch of other prompts ({len(made)} clips)", hint)
-    theirs, ours = manifest.headers[-1].settings, plan.header.settings
+        raise OutputError(f"{manifest.folder} holds a batch of other prompts ({counted(len(made))})", hint)
+    theirs, ours = (dict(one.settings) for one in (manifest.headers[-1], plan.header))
+    if not drawn:
+        theirs["seed"], ours["seed"] = manifest.headers[-1].seed, plan.header.seed
     differing = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
     told = ", ".join(f"{name.replace('_', '-')} {_word(theirs, name)}, not {_word(ours, name)}" for name in differing)
-    raise OutputError(f"{manifest.folder} holds another batch ({told or 'other seeds'})", hint)
+    raise OutputError(f"{manifest.folder} holds another batch ({told})", hint)
 
 
-def _word(settings: dict[str, Any], name: str) -> str:
-    value = settings.get(name)
+def _word(facts: dict[str, Any], name: str) -> str:
+    value = facts.get(name)
     return "by default" if value is None else str(value)
 
 
-def clear_way(plan: Plan, manifest: Manifest, *, mix: bool) -> tuple[Plan, list[Path]]:
-    """Make room for what is to be made again; returns the plan and the names that changed files have now.
-
-    mix: names that another batch has taken are numbered.
-    """
-    moved: list[Path] = []
-    todo = []
-    for item in plan.todo:
-        entry = manifest.entries.get(item.key)
-        if entry is not None:
-            moved += manifest.clear_way(entry)
-        todo.append(Item(item.job, _free(item.target), item.key) if mix else item)
-    return Plan(plan.header, todo, plan.done, plan.rows), moved
+def counted(clips: int) -> str:
+    """1 clip, 2 clips."""
+    return f"{clips:,} clip" if clips == 1 else f"{clips:,} clips"
 
 
-def _free(target: Target) -> Target:
-    """The target, under the next number if its names are taken."""
-    number, free = 2, target
-    while any(path.exists() for path in free.files):
-        audio = target.audio.with_name(f"{target.audio.stem}-{number}{target.audio.suffix}")
-        free = Target.beside(audio, metadata=target.metadata is not None, codes=target.codes is not None)
-        number += 1
-    return free
+def clear_way(plan: Plan, manifest: Manifest) -> list[Path]:
+    """Make room for what is to be made again; returns the names that changed files have now."""
+    entries = [manifest.entries[item.key] for item in plan.todo if item.key in manifest.entries]
+    return [path for entry in entries for path in manifest.clear_way(entry)]

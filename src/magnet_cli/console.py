@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -187,7 +187,8 @@ class Console:
             nonlocal pressed
             pressed = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            self.essential("stopping after this step; Ctrl-C again stops at once")
+            with suppress(RuntimeError):  # in the middle of writing another message
+                self.essential("stopping after this step; Ctrl-C again stops at once")
 
         def check() -> None:
             if pressed:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from magnet_cli.composition import EditConfig
 from magnet_cli.config import OutputConfig
@@ -26,6 +27,7 @@ from magnet_cli.prompts import Job
 
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
+START = b'{"format": "magnet-batch"'  # of the first line
 TEMPORARY = re.compile(r"\.magnet-[0-9a-f]{16}(\.\w+)?")  # see audio._temporary
 
 
@@ -41,7 +43,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Entry:
-    """An item that was made: audio last among `files`. With `error` instead, it failed."""
+    """An item that was made: audio last among `files`. With `error`, it failed; files are then of an earlier time."""
 
     item: str
     files: tuple[Made, ...]
@@ -74,14 +76,20 @@ def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, s
     facts = {
         "prompt": job.prompt,
         "seed": job.seed,
-        "sampling": asdict(job.sampling),
-        "edit": asdict(job.edit),
+        "sampling": _plain(job.sampling),
+        "edit": _plain(job.edit),
         "input": input_hash(job.edit, inputs),
-        "output": asdict(output),
+        "output": _plain(output),
         "format": suffix.lower(),
         "model": dict(hashes),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=64)
+def _plain(options: Any) -> dict[str, Any]:
+    """asdict, once for the many items of a batch that have the same."""
+    return asdict(options)
 
 
 def input_hash(edit: EditConfig, known: dict[str, str]) -> str | None:
@@ -124,18 +132,18 @@ class Manifest:
                     raise OutputError(f"{path} is not of this version of magnet", "Choose another folder")
                 headers += filter(None, [_header(value)])
             elif (entry := _entry(value)) is not None:
-                entries[entry.item] = entry
-        if not headers and any(lines):
+                entries[entry.item] = _after(entries.get(entry.item), entry)
+        cut = len(lines) == 1 and (lines[0].startswith(START) or START.startswith(lines[0]))  # the disk was full
+        if not headers and any(lines) and not cut:
             raise OutputError(f"{path} is not the manifest of a batch", "Choose another folder")
         return cls(folder, headers, entries)
 
     @classmethod
     @contextmanager
     def opened(cls, folder: Path) -> Iterator[Manifest]:
-        """The manifest, with other processes kept out of the folder; OutputError if one is in it.
+        """The manifest, with other processes kept out of the folder; OutputError if one is in it."""
+        from filelock import FileLock, Timeout  # slow to import, and only batches need it
 
-        Removes what a killed process has left unfinished.
-        """
         lock = FileLock(folder / LOCK_FILE, timeout=0)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -150,14 +158,21 @@ class Manifest:
             ) from error
         try:
             manifest = cls.read(folder)
-            status = folder.stat()
+            with _changing(folder):
+                status = folder.stat()
             manifest._identity = (status.st_dev, status.st_ino)
-            for path in folder.rglob(".magnet-*"):
-                if TEMPORARY.fullmatch(path.name):
-                    path.unlink()
             yield manifest
         finally:
             lock.release()
+
+    def sweep(self, files: Iterable[Path]) -> None:
+        """Remove what a killed process has left unfinished beside these files and those that were made."""
+        made = (self.folder / one.path for entry in self.entries.values() for one in entry.files)
+        for folder in {path.parent for path in (*files, *made)}:
+            with _changing(folder):
+                for path in folder.glob(".magnet-*"):
+                    if TEMPORARY.fullmatch(path.name):
+                        path.unlink()
 
     def check_folder(self) -> None:
         """Raise OutputError if the folder is not the one that was locked: moved, removed or unmounted."""
@@ -188,12 +203,12 @@ class Manifest:
             value["error"] = entry.error
         value["files"] = [[one.path, one.size, one.time, one.sha256] for one in entry.files]
         self._append(value)
-        self.entries[entry.item] = entry
+        self.entries[entry.item] = _after(self.entries.get(entry.item), entry)
 
     def finished(self, item: str) -> Entry | None:
         """The entry of an item whose files are all there and as they were made."""
         entry = self.entries.get(item)
-        if entry is None or entry.error is not None or not all(map(self.is_intact, entry.files)):
+        if entry is None or entry.error is not None or not entry.files or not all(map(self.is_intact, entry.files)):
             return None
         return entry
 
@@ -205,14 +220,15 @@ class Manifest:
         moved = []
         for made in entry.files:
             path = self.folder / made.path
-            if self.is_intact(made):
-                path.unlink()
-            elif path.is_file():
-                number = 1
-                while (aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")).exists():
-                    number += 1
-                path.rename(aside)
-                moved.append(aside)
+            with _changing(path):
+                if self.is_intact(made):
+                    path.unlink()
+                elif path.is_file():
+                    number = 1
+                    while (aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")).exists():
+                        number += 1
+                    path.rename(aside)
+                    moved.append(aside)
         return moved
 
     def is_intact(self, made: Made) -> bool:
@@ -220,10 +236,10 @@ class Manifest:
         path = self.folder / made.path
         try:
             status = path.stat()
-            if status.st_size != made.size:
+            if status.st_size != made.size or not stat.S_ISREG(status.st_mode):
                 return False
             return status.st_mtime_ns == made.time or digest(path.read_bytes()) == made.sha256
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a damaged manifest can hold what no path can
             return False
 
     def _append(self, value: Mapping[str, Any]) -> None:
@@ -249,6 +265,20 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot change {path}: {error.strerror}", "Check the folder and its permissions") from error
+
+
+def _after(before: Entry | None, entry: Entry) -> Entry:
+    """What an entry says when another came before: an item that fails now may have left files when it did not."""
+    return entry if before is None or entry.error is None else replace(entry, files=before.files)
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
@@ -259,7 +289,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _header(value: dict[str, Any]) -> Header | None:
     seed, settings = value.get("seed"), value.get("settings")
-    return Header(seed, settings) if isinstance(seed, int) and isinstance(settings, dict) else None
+    return Header(seed, settings) if type(seed) is int and isinstance(settings, dict) else None
 
 
 def _entry(value: dict[str, Any]) -> Entry | None:
@@ -269,7 +299,7 @@ def _entry(value: dict[str, Any]) -> Entry | None:
         files = tuple(Made(str(path), int(size), int(time), str(sha)) for path, size, time, sha in value["files"])
     except (LookupError, TypeError, ValueError, OverflowError):
         return None
-    if not isinstance(item, str) or not (error is None or isinstance(error, str)):
+    if not 0 <= seconds < math.inf or not isinstance(item, str) or not (error is None or isinstance(error, str)):
         return None
     if any(".." in Path(made.path).parts or Path(made.path).is_absolute() for made in files):
         return None

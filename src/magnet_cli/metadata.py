@@ -95,15 +95,15 @@ def _text(path: Path) -> str:
 def _parse(text: str, path: Path) -> Record:
     try:
         record = json.loads(text)
+        json.dumps(record, allow_nan=False)  # refuses what JSON has no words for, and what is too deep to be shown
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UsageError(f"{path} holds no record of a clip", "Give a file that magnet has written")
     version = record.get("version")
-    if version != VERSION:
-        raise UsageError(
-            f"{path} holds a record of version {version!r:.20}; this magnet reads {VERSION}", "Update magnet"
-        )
+    if version != VERSION or isinstance(version, bool):
+        shown = version if isinstance(version, int) else "unknown"
+        raise UsageError(f"{path} holds a record of version {shown}; this magnet reads {VERSION}", "Update magnet")
     return record
 
 

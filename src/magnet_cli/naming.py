@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+from magnet_cli.config import Subtype
 from magnet_cli.errors import UsageError
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
@@ -20,6 +22,7 @@ FIELDS = ("index", "slug", "seed", "model")
 # Leaves room for the other fields and `.codes.npz` in the 255 bytes that file systems allow a name.
 LONGEST_SLUG = 60
 LONGEST_NAME = 200
+LONGEST_PATH = 1000  # bytes within the folder of a batch
 # Names that Windows reserves whatever their extension.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 # Not possible in names on every system: control characters, and what Windows keeps for itself.
@@ -75,6 +78,22 @@ def slug(text: str) -> str:
     return words or "clip"
 
 
+def check_format(path: Path, subtype: Subtype) -> None:
+    """Raise UsageError unless `audio.write_audio` can write this kind of file; needs no waveform: call it before work.
+
+    The format follows from the extension, one of AUDIO_EXTENSIONS in any case. Ogg Vorbis (.ogg) has no
+    sample format: `subtype` is ignored for it.
+    """
+    extension = path.suffix.lower()
+    if extension not in AUDIO_EXTENSIONS:
+        kind = f"files ending in {path.suffix!r}" if path.suffix else "files without an extension"
+        raise UsageError(f"cannot write {kind}: {path}", f"Use one of {', '.join(AUDIO_EXTENSIONS)}")
+    if subtype not in get_args(Subtype):
+        raise UsageError(f"unknown subtype {subtype!r}", f"Give one of {', '.join(get_args(Subtype))}")
+    if extension == ".flac" and subtype == "float32":
+        raise UsageError("FLAC holds whole numbers only, not float32", "Choose pcm24, or a .wav file")
+
+
 def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensions: Sequence[str]) -> list[Path]:
     """A path for every item.
 
@@ -115,6 +134,9 @@ def plan_folder(
     if not output.strip() or output == "-":
         raise UsageError("a batch writes into a folder", "Name it, e.g. -o clips/")
     output = os.path.expanduser(output)
+    if Path(output).suffix.lower() in extensions and "{" not in output and not os.path.isdir(output):
+        stem = Path(output).with_suffix("")
+        raise UsageError(f"{output} is a file, but a batch writes into a folder", f"Name one, e.g. -o {stem}/")
     if "{" in output or "}" in output:
         _check_template(output)
         fixed = Path(output.split("{", 1)[0] + "x").parent
@@ -134,6 +156,8 @@ def check_name(name: str, extensions: Sequence[str]) -> str:
     parts = re.split(r"[/\\]", name)
     if any(not part or part.startswith(".") or part.endswith((".", " ")) or UNSAFE.search(part) for part in parts):
         raise UsageError(f"{name!r} is no name for a file within the folder", "Give e.g. kick-01.wav or drums/kick.wav")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts) or len(os.fsencode(name)) > LONGEST_PATH:
+        raise UsageError(f"the file name {name[:40]}… is too long", f"Keep it under {LONGEST_NAME} bytes")
     if any(RESERVED.fullmatch(part.split(".")[0]) for part in parts):
         raise UsageError(f"{name!r} is a name that Windows reserves", "Choose another")
     path = Path(*parts)
@@ -184,11 +208,11 @@ def _fill(template: str, item: Item, index: str, model: str) -> Path:
 def _distinct(paths: Sequence[Path]) -> list[Path]:
     """Number the names that occur again, whatever their extension: the files beside them have another.
 
-    File systems may not tell upper from lower case.
+    File systems may not tell upper from lower case, nor one way to write an accent from the other.
     """
 
     def key(path: Path) -> str:
-        return str(path.with_suffix("")).casefold()
+        return unicodedata.normalize("NFC", str(path.with_suffix("")).casefold())
 
     taken = {key(path) for path in paths}
     seen: set[str] = set()

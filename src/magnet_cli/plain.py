@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 NONE = type(None)
+LARGEST = 2**53  # JSON has whole numbers of any size where floats are wanted; beyond this none makes sense
 # What JSON gives for each type that a field may have.
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -37,6 +38,8 @@ def from_plain(kind: Callable[..., T], values: Any) -> T:
     for name, annotation in wanted.items():
         value = values.get(name, ...)
         if not isinstance(value, JSON_TYPES[annotation]) or (isinstance(value, bool) and annotation != "bool"):
+            raise ValueError(name)
+        if isinstance(value, int) and annotation.startswith("float") and abs(value) > LARGEST:
             raise ValueError(name)
         if isinstance(value, list) and not _of_type(value, annotation):
             raise ValueError(name)

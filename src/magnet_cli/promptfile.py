@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -45,35 +46,45 @@ class Row:
 
 
 class Problems:
-    """What is wrong with a file, collected row by row."""
+    """What is wrong with a prompt file, collected row by row."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, file: str) -> None:
+        self.name = "standard input" if file == "-" else file
         self._found: list[tuple[int, str]] = []
 
-    def add(self, line: int, problem: str | MagnetError) -> None:
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, line: int, problem: str) -> None:
         """A problem of the row on this line."""
-        text = problem if isinstance(problem, str) else f"{problem.message} ({problem.hint})"
-        self._found.append((line, text))
+        self._found.append((line, problem))
+
+    @contextmanager
+    def of(self, line: int) -> Iterator[None]:
+        """What is raised in this is a problem of the row on this line."""
+        try:
+            yield
+        except MagnetError as error:
+            self.add(line, f"{error.message} ({error.hint})")
 
     def check(self) -> None:
         """Raise UsageError with all of them, if there are any."""
         if not self._found:
             return
-        lines = [f"line {line}: {text}" for line, text in sorted(self._found)[:SHOWN]]
+        lines = [f"line {line}: {text}" for line, text in sorted(self._found, key=lambda one: one[0])[:SHOWN]]
         if len(self._found) > SHOWN:
             lines.append(f"and {len(self._found) - SHOWN:,} more")
         count = "a problem" if len(self._found) == 1 else f"{len(self._found):,} problems"
         raise UsageError(
-            f"{self._name} has {count}:\n  " + "\n  ".join(lines) + "\nNothing was made", "Correct the file"
+            f"{self.name} has {count}:\n  " + "\n  ".join(lines) + "\nNothing was made", "Correct the file"
         )
 
 
-def read_rows(file: str, kind: str | None = None) -> list[Row]:
-    """The rows of a prompt file, at least one. `-` is standard input, a prompt a line unless `kind` says otherwise.
+def read_rows(file: str, kind: str | None, problems: Problems) -> list[Row]:
+    """The rows of a prompt file. `-` is standard input, a prompt a line unless `kind` says otherwise.
 
     kind: "txt", "csv" or "jsonl"; None takes the extension. Prompts are not checked further than that there is one.
-    Raises UsageError for a file that cannot be read, or lists all problems in it.
+    problems: where rows that cannot be read go. Raises UsageError for a file that cannot be read, or holds nothing.
     """
     if kind is not None and kind not in get_args(Format):
         raise UsageError(f"unknown format {kind!r}", f"Give one of {', '.join(get_args(Format))}")
@@ -81,14 +92,14 @@ def read_rows(file: str, kind: str | None = None) -> list[Row]:
         kind = "txt" if file == "-" else Path(file).suffix.lower().removeprefix(".")
         if kind not in get_args(Format):
             raise UsageError(f"{file} is neither .txt, .csv nor .jsonl", "Say what it is, e.g. --format txt")
-    name = "standard input" if file == "-" else file
-    text = _read(file, name)
-    problems = Problems(name)
+    text = _read(file, problems.name)
     reader = {"txt": _text_rows, "csv": _csv_rows, "jsonl": _json_rows}[kind]
     rows = list(reader(text, problems))
-    problems.check()
     if not rows:
-        raise UsageError(f"{name} holds no prompts", "Write one on each line" if kind == "txt" else "Add a row")
+        problems.check()
+        raise UsageError(
+            f"{problems.name} holds no prompts", "Write one on each line" if kind == "txt" else "Add a row"
+        )
     return rows
 
 
@@ -105,10 +116,14 @@ def _read(file: str, name: str) -> str:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot read {name}: {reason}", "Check the path and its permissions") from error
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{name} is not valid UTF-8 on line {line}", "Convert it to UTF-8 first") from None
+    if "\0" in text:  # UTF-16 without a mark at its beginning is valid UTF-8
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UsageError(f"{name} is no text: there is a NUL on line {line}", "Convert it to UTF-8 first")
+    return text
 
 
 def _text_rows(text: str, problems: Problems) -> Iterator[Row]:
@@ -142,8 +157,8 @@ def _csv_rows(text: str, problems: Problems) -> Iterator[Row]:
 
 
 def _check_columns(names: list[str], line: int, problems: Problems) -> bool:
-    wrong = [f"unknown column {name!r}" for name in names if name not in KINDS]
-    wrong += [f"two columns are named {name!r}" for name in dict.fromkeys(names) if names.count(name) > 1]
+    wrong = [f"unknown column {_shown(name)}" for name in names if name not in KINDS]
+    wrong += [f"two columns are named {_shown(name)}" for name in dict.fromkeys(names) if names.count(name) > 1]
     if "prompt" not in names:
         wrong.append("no column is named prompt")
     for problem in wrong:
@@ -156,19 +171,19 @@ def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
         if not content.strip():
             continue
         try:
-            value = json.loads(content)
+            pairs = json.loads(content, object_pairs_hook=_Pairs)
         except (ValueError, RecursionError) as error:
             problems.add(line, f"not valid JSON: {error}")
             continue
-        if not isinstance(value, dict):
+        if not isinstance(pairs, _Pairs):
             problems.add(line, 'not a JSON object such as {"prompt": "disco beat"}')
-            continue
-        given = {_column(name): cell for name, cell in value.items() if cell is not None}
-        unknown = [name for name in given if name not in KINDS]
-        for name in unknown:
-            problems.add(line, f"unknown column {name!r}; there are {', '.join(KINDS)}")
-        if not unknown:
+        elif _check_columns([_column(name) for name, _ in pairs], line, problems):
+            given = {_column(name): cell for name, cell in pairs if cell is not None}
             yield from _row(line, given, problems)
+
+
+class _Pairs(tuple[tuple[str, Any], ...]):
+    """A JSON object as it is written: a dict would keep only the last of equal keys."""
 
 
 def _column(name: str) -> str:
@@ -184,7 +199,8 @@ def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
         try:
             values[name] = _value(name, cell)
         except ValueError:
-            problems.add(line, f"{name} is {_shown(cell)}, not {WANTED[KINDS[name]]}")
+            wanted = "whole numbers such as 20,10,10,10" if name == "steps" else WANTED[KINDS[name]]
+            problems.add(line, f"{name} is {_shown(cell)}, not {wanted}")
     if "prompt" not in given:
         problems.add(line, "there is no prompt")
     if values.keys() == given.keys() and "prompt" in given:
@@ -239,5 +255,8 @@ def _value(name: str, cell: Any) -> Any:
 
 
 def _shown(cell: Any) -> str:
-    text = repr(cell)
+    try:
+        text = repr(cell)
+    except RecursionError:
+        text = "a list in lists"
     return text if len(text) <= 40 else text[:39] + "…"

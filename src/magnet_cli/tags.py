@@ -17,6 +17,7 @@ from magnet_cli.errors import UsageError
 
 # soundfile's name -> RIFF INFO's. Multimedia Programming Interface and Data Specifications 1.0 (1991), INFO list.
 TAGS = {"title": b"INAM", "comment": b"ICMT", "software": b"ISFT", "copyright": b"ICOP"}
+MOST_CHUNKS = 1000  # looked at
 MOST_BYTES = 1 << 26  # of an INFO list; what is larger was not written here
 
 
@@ -55,7 +56,10 @@ def _read_riff_tags(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     with path.open("rb") as file:
         file.seek(12)  # RIFF, size, WAVE
-        while header := _header(file.read(8)):
+        for _ in range(MOST_CHUNKS):
+            header = _header(file.read(8))
+            if header is None:
+                break
             name, size = header
             if name == b"LIST" and 4 <= size <= MOST_BYTES:
                 content = file.read(size)

@@ -83,7 +83,8 @@ def decode(
     """Decode the codes in an .npz file with a model's codec, at the level the codec gives."""
     console = Console(quiet=quiet)
     with console.reporting():
-        from magnet_cli.audio import check_format, check_writable, write_audio
+        from magnet_cli.audio import check_writable, write_audio
+        from magnet_cli.naming import check_format
 
         kept: Subtype = chosen(OutputConfig, context).subtype
         check_format(output, kept)

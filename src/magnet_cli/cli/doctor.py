@@ -19,7 +19,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -136,6 +135,8 @@ def printable(text: str) -> str:
 
 def needs(name: str) -> Requirement | None:
     """What magnet asks of a package, if magnet is installed itself."""
+    from importlib import metadata  # here as below: it brings the whole email package, which help need not wait for
+
     try:
         from packaging.requirements import Requirement  # transformers and huggingface_hub need it, too
 
@@ -175,6 +176,8 @@ def check_torch() -> Iterator[Check]:
 
 def check_torchaudio() -> Iterator[Check]:
     """Torchaudio, really imported unless it belongs to another PyTorch."""
+    from importlib import metadata
+
     torch, audio = metadata.version("torch"), metadata.version("torchaudio")
     if torch.split(".")[:2] == audio.split(".")[:2]:
         yield versioned("torchaudio", importlib.import_module("torchaudio").__version__)
@@ -186,6 +189,8 @@ def check_torchaudio() -> Iterator[Check]:
 
 def check_package(name: str) -> Iterator[Check]:
     """A package, by its metadata; soundfile is imported, too, since its library may be missing."""
+    from importlib import metadata
+
     library = f", libsndfile {importlib.import_module(name).__libsndfile_version__}" if name == "soundfile" else ""
     yield versioned(name, metadata.version(name), library)
 

@@ -109,7 +109,7 @@ def generate(
     with console.reporting():
         overrides, finish = chosen(Overrides, context), chosen(OutputConfig, context)
         edit, places = chosen(EditConfig, context), chosen(PlacesConfig, context)
-        helpers = helper_names(rescorer, hybrid_model, hybrid=hybrid is not None)
+        helpers = helper_names(rescorer, None if hybrid is None else hybrid_model)
         texts = read_prompts(prompts or [], unconditional=unconditional)
         drafts = plan(texts, apply_all(overrides, draft_sampling(model)), seed=seed, variations=variations, edit=edit)
         early_check(model, helpers)(drafts[0])

@@ -68,12 +68,14 @@ def _words(values: dict[str, Any], *names: str) -> str:
 
 
 def _options(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', '-')} {_word(value)}" for name, value in values.items() if value is not None)
+    return ", ".join(
+        f"{_word(name).replace('_', '-')} {_word(value)}" for name, value in values.items() if value is not None
+    )
 
 
 def _word(value: Any) -> str:
     """On one line, without what would move the cursor."""
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)  # never deep: see metadata._parse
     return "".join(character if character.isprintable() else " " for character in text)
 
 

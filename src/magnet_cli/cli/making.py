@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from magnet_cli.production import Product, Production
 
 LONGEST_LABEL = 40
+LONGEST_IN_BAR = 24  # so that the bar fits into 80 columns
 RELEASED_RATE = 50  # frames per second of every released model
 
 
@@ -71,9 +72,9 @@ def early_check(model: str, helpers: Mapping[str, str]) -> Callable[[Job], None]
 # -- loading ----------------------------------------------------------------------------------------------------------
 
 
-def helper_names(rescorer: str | None, hybrid_model: str | None, *, hybrid: bool) -> dict[str, str]:
-    """The models that help, by what they do. hybrid: one for beginnings is wanted."""
-    names = {"rescorer": rescorer, "hybrid": hybrid_model if hybrid else None}
+def helper_names(rescorer: str | None, beginner: str | None) -> dict[str, str]:
+    """The models that help, by what they do; None where nothing of the kind is wanted."""
+    names = {"rescorer": rescorer, "hybrid": beginner}
     return {role: name for role, name in names.items() if name is not None}
 
 
@@ -162,7 +163,7 @@ def make(
             first = done + 1
             which = f"{first}" if len(batch) == 1 else f"{first}-{done + len(batch)}"
             label = f"clip {which}/{len(items)} · {progress.stage}"
-            bar.advance(f"{label} · {shortened(batch[0].prompt)}", len(batch))
+            bar.advance(f"{label} · {shortened(batch[0].prompt, LONGEST_IN_BAR)}", len(batch))
 
         def fail(item: Item, error: Exception) -> None:
             nonlocal done

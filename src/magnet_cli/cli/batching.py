@@ -1,0 +1,280 @@
+"""What `magnet batch` does: plan, open the model, make what is missing. Apart from the command: help must be quick."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from magnet_cli.batch import Plan, Request, check_same, clear_way, counted, plan_batch, plan_rows
+from magnet_cli.cli.making import (
+    RELEASED_RATE,
+    Opened,
+    draft_sampling,
+    early_check,
+    load,
+    make,
+    open_parts,
+    result,
+    shortened,
+)
+from magnet_cli.cli.options import human
+from magnet_cli.config import PlacesConfig, RuntimeConfig, SamplingConfig
+from magnet_cli.console import Console
+from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
+from magnet_cli.manifest import MANIFEST_FILE, Header, Item, Manifest
+from magnet_cli.promptfile import Problems, Row, read_rows
+from magnet_cli.prompts import draw_seed
+from magnet_cli.registry import DEFAULT_MODEL, MODELS, RESCORERS, musicgen_name
+from magnet_cli.store import Store, is_bundle
+
+if TYPE_CHECKING:
+    from magnet_cli.production import Production
+
+SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
+RECORD_BYTES = 2500  # of a clip's record, which is in the audio file and beside it
+
+
+@dataclass(frozen=True)
+class Command:
+    """A batch as it is asked for on the command line. format: what the file is; None takes its extension."""
+
+    request: Request
+    model: str
+    format: str | None
+    runtime: RuntimeConfig
+    places: PlacesConfig
+    fail_fast: bool
+    as_json: bool
+
+
+def run(console: Console, command: Command) -> None:
+    """Make what a batch lacks."""
+    command, rows = checked_rows(command)
+    request = command.request
+    opened = open_parts(console, command.model, request.helpers, command.places)
+    with Manifest.opened(request.folder) as manifest:
+        plan = plan_all(rows, command, opened, manifest)
+        manifest.sweep(item.target.audio for item in plan.todo)
+        if request.resume:
+            for path in clear_way(plan, manifest):
+                console.warning(f"a file had changed since it was made; it is {path} now")
+        check_room(console, plan, command, opened)
+        if plan.done:
+            console.message(f"{len(plan.done):,} of {counted(len(plan.items))} are there already")
+        if not plan.todo:
+            console.message("nothing is left to do")
+            return
+        from magnet_cli.production import Production
+
+        pipeline = load(console, command.model, opened, command.runtime)
+        manifest.start(plan.header)
+        production = Production(
+            pipeline,
+            command.model,
+            request.finish,
+            overwrite=request.force,
+            metadata=request.metadata,
+            manifest=manifest,
+            helpers=request.helpers,
+        )
+        work(console, production, plan, fail_fast=command.fail_fast, as_json=command.as_json)
+
+
+def checked_rows(command: Command) -> tuple[Command, list[Row]]:
+    """The rows of the file, and the command with only those helpers that they need.
+
+    Finds what is wrong without the model, before it is downloaded or opened.
+    """
+    problems = Problems(command.request.file)
+    rows = read_rows(command.request.file, command.format, problems)
+    hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in rows)
+    helpers = {role: name for role, name in command.request.helpers.items() if role != "hybrid" or hybrid}
+    request = replace(command.request, helpers=helpers)
+    check = early_check(command.model, helpers)
+    sampling = draft_sampling(command.model)
+    planned = plan_rows(rows, request, sampling, seed=request.seed, check=check, problems=problems)
+    nothing = Manifest(request.folder, [], {})
+    plan_batch(planned, request, nothing, header=Header(0, {}), hashes={}, problems=problems)
+    problems.check()
+    return replace(command, request=request), rows
+
+
+def plan_all(rows: Sequence[Row], command: Command, opened: Opened | None, manifest: Manifest) -> Plan:
+    """The whole plan; without the models' parts, by what is known of it. OutputError if the folder is another batch's.
+
+    A seed that is not given is that of the batch when it began, so that it goes on with the same clips.
+    """
+    request = command.request
+    defaults = opened.source.sampling if opened else draft_sampling(command.model)
+    check = opened.check() if opened else early_check(command.model, request.helpers)
+    hashes = opened.hashes() if opened else {}
+    settings = request.settings(hashes)
+    seed = manifest.seed(settings) if request.seed is None else request.seed
+    if seed is None:
+        seed = draw_seed()
+    problems = Problems(request.file)
+    planned = plan_rows(rows, request, defaults, seed=seed, check=check, problems=problems)
+    header = Header(seed, settings)
+    plan = plan_batch(planned, request, manifest, header=header, hashes=hashes, problems=problems)
+    problems.check()
+    if opened is not None and not request.mix:
+        check_same(plan, manifest, drawn=request.seed is None)
+    return plan
+
+
+def are_here(command: Command) -> bool:
+    """Whether all models can be opened without a download."""
+    from magnet_cli.cache import RESCORER, cached
+    from magnet_cli.hub import store_name
+
+    store = Store.at(command.places.model_dir)
+    for model in (command.model, *command.request.helpers.values()):
+        name, musicgen = store_name(model), musicgen_name(model)
+        if musicgen is not None:
+            if cached(RESCORERS[musicgen].repository, RESCORER, command.places.cache_dir) is None:
+                return False
+        elif not os.path.isdir(model) and (name is None or not is_bundle(store.folder(name))):
+            return False
+    return True
+
+
+def check_room(console: Console, plan: Plan, command: Command, opened: Opened) -> None:
+    """Raise for files that are in the way, and warn if the disk is too small."""
+    from magnet_cli.audio import check_targets
+
+    request = command.request
+    check_targets([item.target for item in plan.todo], request.finish.subtype, overwrite=request.force)
+    needed = sum(clip_size(item, command, opened) for item in plan.todo)
+    free = shutil.disk_usage(request.folder).free
+    if needed > free:
+        console.warning(f"the clips need about {human(needed)}, but {request.folder} has {human(free)} free")
+
+
+def work(console: Console, production: Production, plan: Plan, *, fail_fast: bool, as_json: bool) -> None:
+    """Make what is to be made; BatchError at the end if some of it failed."""
+    started = time.monotonic()
+    total, failed = len(plan.items), 0
+
+    def numbers(done: int) -> str:
+        each = (time.monotonic() - started) / done
+        left = f"{rate(each)}, {duration_word(each * (len(plan.todo) - done))} left"
+        return f"[{len(plan.done) + done}/{total}, {left}] "
+
+    def fail(item: Item, error: Exception) -> None:
+        nonlocal failed
+        if fail_fast:
+            raise error
+        failed += 1
+        text = str(error) if isinstance(error, MagnetError) else f"{type(error).__name__}: {one_line(error)}."
+        console.warning(f"line {plan.rows[item.key].line}, {shortened(item.job.prompt)!r}, failed: {text}")
+
+    with console.stoppable() as stop_if_asked:
+        products = make(console, production, plan.todo, numbers=numbers, on_step=stop_if_asked, on_failure=fail)
+        for product in products:
+            console.result(result(product, as_json=as_json))
+        stop_if_asked()
+    made, seconds = len(plan.todo) - failed, time.monotonic() - started
+    if made:
+        each = rate(seconds / made)
+        console.message(f"made {counted(made)} in {duration_word(seconds)}, {each}; {MANIFEST_FILE} lists them")
+    if failed:
+        raise BatchError(f"{failed:,} of {counted(total)} failed", "Run the same command to try again")
+
+
+# -- the plan, told ---------------------------------------------------------------------------------------------------
+
+
+def show(console: Console, command: Command) -> None:
+    """Say what would be made: a line or a JSON object for every clip; then what it all takes."""
+    command, rows = checked_rows(command)
+    request = command.request
+    opened = open_parts(console, command.model, request.helpers, command.places) if are_here(command) else None
+    manifest = Manifest.read(request.folder)
+    plan = plan_all(rows, command, opened, manifest)
+    there = {item.key for item, _ in plan.done}
+    for item in plan.items:
+        state = "there" if item.key in there else "to make"
+        if command.as_json:
+            job = {"prompt": item.job.prompt, "seed": item.job.seed, "sampling": asdict(item.job.sampling)}
+            console.result({"path": str(item.target.audio), "state": state, "line": plan.rows[item.key].line, **job})
+        else:
+            console.result(f"{item.target.audio}  {state}  seed {item.job.seed}  {shortened(item.job.prompt)}")
+    console.message(f"{counted(len(plan.items))}: {len(plan.done):,} there already, {len(plan.todo):,} to make")
+    if opened is None:
+        console.message(f"{command.model} is not here yet: this rests on what is known of it")
+    if request.seed is None and plan.header not in manifest.headers:
+        console.message(f"the seed was drawn just now; --seed {plan.header.seed} makes exactly these")
+    if plan.todo:
+        size = sum(clip_size(item, command, opened) for item in plan.todo)
+        seconds, basis = estimate(plan, command, opened)
+        console.message(f"about {human(size)} of disk; about {duration_word(seconds)} ({basis})")
+
+
+def estimate(plan: Plan, command: Command, opened: Opened | None) -> tuple[float, str]:
+    """Seconds for what is to be made, and what they rest on."""
+    if plan.done:
+        each = sum(entry.seconds for _, entry in plan.done) / len(plan.done)
+        return each * len(plan.todo), "as long as those that are there took"
+    from magnet_cli.device import matmul_rate, resolve_device, resolve_dtype
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MagnetWarning)
+        device = resolve_device(command.runtime)
+        rate = matmul_rate(device, resolve_dtype(command.runtime, device))
+    weights, clip, frame_rate, _ = model_facts(command.model, opened)
+    passes = 0.0
+    for item in plan.todo:
+        # Frames that go through the network: every step sees the window, MusicGen each frame once.
+        length = item.job.edit.length(clip, frame_rate)
+        steps = sum(item.job.sampling.steps) if isinstance(item.job.sampling, SamplingConfig) else 1
+        passes += steps * length.frames
+    # Every weight is multiplied and added once for each frame, in both halves of guidance.
+    return 4.0 * weights * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, as measured now on {device}"
+
+
+def model_facts(model: str, opened: Opened | None) -> tuple[int, float, int, int]:
+    """A model's number of weights, seconds of a clip, frames and samples in a second, as far as they are known."""
+    musicgen = musicgen_name(model)
+    if opened is None:
+        if musicgen is not None:
+            return RESCORERS[musicgen].parameters, RESCORERS[musicgen].seconds, RELEASED_RATE, 32_000
+        spec = MODELS.get(model, MODELS[DEFAULT_MODEL])
+        return spec.parameters, spec.seconds, RELEASED_RATE, spec.sample_rate
+    from magnet_cli.assembly import codec_of, decoder_size, vocabulary
+
+    config = codec_of(opened.source).config
+    return decoder_size(opened.source), vocabulary(opened.source).seconds, config.frame_rate, config.sample_rate
+
+
+def clip_size(item: Item, command: Command, opened: Opened | None) -> int:
+    """About the bytes that a clip's files take."""
+    _, clip, frame_rate, sample_rate = model_facts(command.model, opened)
+    edit = item.job.edit
+    if edit.input is not None and (edit.keeps_samples or edit.inpaint is not None):
+        samples = os.path.getsize(edit.input) / 2  # as long as the input at least, which is PCM mostly
+    else:
+        length = edit.length(clip, frame_rate)
+        samples = (edit.duration or length.frames / frame_rate) * sample_rate
+    # FLAC of music takes 0.5 to 0.7 of PCM; Vorbis at its usual quality about 2 bits a sample.
+    sample = 0.25 if item.target.audio.suffix.lower() == ".ogg" else SAMPLE_BYTES[command.request.finish.subtype]
+    return int(samples * sample) + (2 * RECORD_BYTES if command.request.metadata else 0)
+
+
+def rate(seconds: float) -> str:
+    """How many a minute, when each takes this long."""
+    return f"{60 / max(seconds, 1e-3):.1f} a minute"
+
+
+def duration_word(seconds: float) -> str:
+    """3 h 12 min, 4 min 10 s, 15 s, 0.3 s."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
