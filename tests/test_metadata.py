@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from conftest import Magnet, one_line_error
 from magnet_cli.audio import encode_audio
 from magnet_cli.cli.info import told
+from magnet_cli.composition import EditConfig
 from magnet_cli.config import OutputConfig, SamplingConfig
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.metadata import FORMAT, VERSION, as_sidecar, as_tags, codes_hash, differences, read_record, recipe
@@ -38,7 +39,10 @@ def record(**changes: Any) -> dict[str, Any]:
         "prompt": "rain",
         "seed": 7,
         "sampling": {**SamplingConfig().__dict__, "steps": [20, 10, 10, 10]},
+        "edit": {**EditConfig().__dict__, "regions": []},
+        "input": None,
         "output": dict(OutputConfig().__dict__),
+        "helpers": {},
         "model": {"given": "m", "hashes": {"a": "b"}},
         "codes": {"sha256": "0" * 64, "shape": [4, 15]},
         "versions": {"magnet": "0"},
@@ -189,7 +193,7 @@ def test_a_record_says_what_makes_the_clip_again() -> None:
     sampling = {**steps.__dict__, "steps": [4, 2, 2, 2]}
     found = recipe(json.loads(as_sidecar(record(sampling=sampling))))
     assert (found.job.prompt, found.job.seed, found.job.sampling) == ("rain", 7, steps)
-    assert (found.output, found.model, found.hashes, found.codes_sha256) == (OutputConfig(), "m", {"a": "b"}, "0" * 64)
+    assert (found.output, found.model, found.helpers, found.codes_sha256) == (OutputConfig(), "m", {}, "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +206,9 @@ def test_a_record_says_what_makes_the_clip_again() -> None:
         ({"seed": True}, "seed in"),
         ({"seed": 1.0}, "seed in"),
         ({"model": "m"}, "model in"),
-        ({"model": {"given": "m", "hashes": {"a": 1}}}, "model.hashes in"),
+        ({"helpers": {"rescorer": {"given": 1}}}, "helpers.rescorer in"),
+        ({"edit": {**record()["edit"], "loop": 1}}, "loop in"),
+        ({"edit": {**record()["edit"], "continue_from": "a.wav"}}, "input in"),
         ({"codes": {}}, "codes in"),
         ({"sampling": ...}, "all of it in"),
         ({"sampling": {**record()["sampling"], "temperature": 10**400}}, "temperature in"),

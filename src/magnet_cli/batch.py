@@ -124,13 +124,13 @@ def plan_rows(
             sampling = apply_all(row.overrides, common)
         with problems.of(row.line):
             edit = _edit({**request.edits, **row.edits})
+            check(Job("any", 0, sampling, edit))
         with problems.of(row.line):
             if row.output is not None:
                 check_format(Path(check_name(row.output, AUDIO_EXTENSIONS)), request.finish.subtype)
         with problems.of(row.line):
             variations = request.variations if row.variations is None else row.variations
             jobs = planner.jobs(row.prompt, sampling, seed=row.seed, variations=variations, edit=edit)
-            check(jobs[0])
             if len(problems) == found:
                 planned += [PlannedRow(row, job) for job in jobs]
     return planned

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,6 +67,7 @@ class Model:
         config = self.decoder.config
         return default_sampling(self.decoder.task, config.clip_seconds, config.codebooks)
 
+    @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files the weights are in: as the bundle has them noted, else of every byte."""
         folder = self.decoder.path.parent

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -68,6 +69,7 @@ class MusicGenModel:
         """The sampling options that suit it."""
         return MusicGenSampling()
 
+    @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the file its weights are in; the Hub cache names large files by it."""
         path = self.checkpoint.path.resolve()

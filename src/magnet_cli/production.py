@@ -60,7 +60,7 @@ class Production:
         """SHA-256 of the models' files, in the background: a released checkpoint takes seconds."""
         executor = ThreadPoolExecutor(1)
         sources = {"model": self.pipeline.source, **self.pipeline.helpers}
-        future = executor.submit(lambda: {role: source.hashes() for role, source in sources.items()})
+        future = executor.submit(lambda: {role: source.hashes for role, source in sources.items()})
         executor.shutdown(wait=False)
         return future
 

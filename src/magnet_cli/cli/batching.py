@@ -57,6 +57,7 @@ def run(console: Console, command: Command) -> None:
     command, rows = checked_rows(command)
     request = command.request
     opened = open_parts(console, command.model, request.helpers, command.places)
+    plan_all(rows, command, opened, Manifest.read(request.folder))  # raises before anything is there
     with Manifest.opened(request.folder) as manifest:
         plan = plan_all(rows, command, opened, manifest)
         manifest.sweep(item.target.audio for item in plan.todo)
@@ -112,7 +113,7 @@ def plan_all(rows: Sequence[Row], command: Command, opened: Opened | None, manif
     request = command.request
     defaults = opened.source.sampling if opened else draft_sampling(command.model)
     check = opened.check() if opened else early_check(command.model, request.helpers)
-    hashes = opened.hashes() if opened else {}
+    hashes = opened.hashes if opened else {}
     settings = request.settings(hashes)
     seed = manifest.seed(settings) if request.seed is None else request.seed
     if seed is None:

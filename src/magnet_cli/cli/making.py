@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,11 +85,12 @@ class Opened:
     source: Model | MusicGenModel
     helpers: dict[str, Model | MusicGenModel]
 
+    @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of all their files."""
-        found = dict(self.source.hashes())
+        found = dict(self.source.hashes)
         for role, helper in self.helpers.items():
-            found |= {f"{role}/{name}": digest for name, digest in helper.hashes().items()}
+            found |= {f"{role}/{name}": digest for name, digest in helper.hashes.items()}
         return found
 
     def check(self) -> Callable[[Job], None]:
