@@ -18,17 +18,12 @@ import yaml
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
+from magnet_cli.benchmark import shapes
 from magnet_cli.codec import Codec
 from magnet_cli.config import CodecConfig
 
 TEMPLATE = Path(__file__).parents[1] / "tests" / "golden" / "music"
-# width, heads, layers, seconds
-SIZES = {
-    "small-10secs": (1024, 16, 24, 10),
-    "small-30secs": (1024, 16, 24, 30),
-    "medium-10secs": (1536, 24, 48, 10),
-    "medium-30secs": (1536, 24, 48, 30),
-}
+SIZES = shapes()
 CODEBOOKS, CODES, TEXT_WIDTH = 4, 2048, 768
 SCALE = 0.02  # small enough for float16, whatever the depth
 
@@ -90,7 +85,8 @@ def codec_state(settings: dict[str, Any]) -> dict[str, Tensor]:
 
 def write(size: str, folder: Path) -> None:
     """Write the three parts of a checkpoint into a new folder."""
-    width, heads, layers, seconds = SIZES[size]
+    config = SIZES[size]
+    width, heads, layers, seconds = config.width, config.heads, config.layers, int(config.clip_seconds)
     folder.mkdir(parents=True)
     package = torch.load(TEMPLATE / "state_dict.bin", weights_only=True)
     settings = yaml.safe_load(package["xp.cfg"])

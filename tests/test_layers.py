@@ -22,8 +22,8 @@ ROOT = Path(magnet_cli.__file__).parent
 LAYERS = (
     "errors < config composition < registry prompts naming store defaults overrides plain "
     "< promptfile manifest < __init__",
-    "weights settings tags < transformer text codec sampling noise loudness audio metadata < loop edit < splice",
-    "device batch checkpoint cache decode engine < musicgen < rescore "
+    "weights settings tags t5 < transformer text codec sampling noise loudness audio metadata < loop edit < splice",
+    "device batch checkpoint cache decode banded quantize < engine < graphs < flops < musicgen < rescore "
     "< transfer < hub < bundle < models arrange < generators < assembly",
     "pipeline train evaluate benchmark < production",
     "console < cli < __main__",

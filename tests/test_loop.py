@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conftest import CPU, Golden
 from magnet_cli.config import DecoderConfig, SamplingConfig, Spans
-from magnet_cli.decode import Known, decode
+from magnet_cli.decode import Known, Plain, decode
 from magnet_cli.errors import UsageError
 from magnet_cli.loop import Loop, closure, fit_period, loop_length, turn
 from magnet_cli.sampling import Grid, overlapping_spans
@@ -123,7 +123,7 @@ def steps_at(loop: Loop | None, frames: int, music: Golden, spans: Spans) -> tup
     walk = Walk(replace(music.decoder.config, codebooks=1))
     sampling = SamplingConfig(steps=(20,), spans=spans, temperature=1, anneal=False, top_p=None)
     seeds = range(100)
-    codes = decode(walk, None, seeds, sampling, frames=frames, loop=loop, whole_spans=False)  # type: ignore[arg-type]
+    codes = decode(Plain(walk), None, seeds, sampling, frames=frames, loop=loop, whole_spans=False)  # type: ignore[arg-type]
     if loop is not None:  # as they were decoded, so that what is special about a place adds up
         codes = turn(codes, loop.starts(seeds, frames, CPU))
     steps = (codes[:, 0] - codes[:, 0].roll(1, dims=-1)).float().abs().mean(dim=0)

@@ -13,7 +13,6 @@ from magnet_cli.config import SamplingConfig
 from magnet_cli.noise import uniforms
 from magnet_cli.sampling import (
     COLDEST,
-    cover,
     guidance_weight,
     guide,
     highest_units,
@@ -177,6 +176,34 @@ def test_highest_units_are_masked_per_item() -> None:
     assert highest_units(scores, [1, 2]).tolist() == [[False, True, False], [True, False, True]]
 
 
+def frames_of(starts: list[int], span: int) -> set[int]:
+    return {start + offset for start in starts for offset in range(span)}
+
+
+@pytest.mark.parametrize("frames", [3, 4, 7, 30])
+@pytest.mark.parametrize("span", [2, 3])
+def test_the_search_for_overlapping_spans_takes_the_turns_of_the_reference(frames: int, span: int) -> None:
+    scores = torch.rand(frames, generator=torch.Generator().manual_seed(frames))
+    ranked = scores.unfold(-1, span, 1).sum(dim=-1).argsort(descending=True).tolist()
+    for target in range(1, frames + 1):
+        low, high = max(target, span) // span, max(target, span) - span + 1
+        middle = taken = round(0.5 * (low + high))
+        while low < middle < high:
+            taken = middle
+            if len(frames_of(ranked[:middle], span)) > max(target, span):
+                high = middle
+            else:
+                low = middle
+            middle = round(0.5 * (low + high))
+        found = overlapping_spans(scores, target, span).nonzero().flatten().tolist()
+        assert set(found) == frames_of(ranked[:taken], span)
+
+
+def test_overlapping_spans_on_a_circle() -> None:
+    scores = torch.tensor([5.0, 0, 0, 0, 0, 0, 1, 5])
+    assert overlapping_spans(scores, 3, 3, circular=True).nonzero().flatten().tolist() == [0, 6, 7]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_overlapping_spans_are_the_highest_and_cover_about_the_target(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -185,7 +212,7 @@ def test_overlapping_spans_are_the_highest_and_cover_about_the_target(seed: int)
     for target in (3, 10, 57, 150, 200):
         mask = overlapping_spans(scores, target, span)
         ranked = sorted(range(frames - span + 1), key=lambda s: -float(scores[s : s + span].sum()))
-        sizes = [int(cover(torch.tensor(ranked[:count]), frames, span).sum()) for count in range(1, len(ranked) + 1)]
+        sizes = [len(frames_of(ranked[:count], span)) for count in range(1, len(ranked) + 1)]
         covered = int(mask.sum())
         assert covered in sizes  # some number of the highest-scoring spans
         # A span adds at most 3 frames, and the search ends next to the target on one side or the other.

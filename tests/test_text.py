@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -294,3 +296,35 @@ def test_the_longest_possible_prompt_only_warns(music: Golden) -> None:
 def test_a_prompt_beyond_what_is_possible_is_an_error(music: Golden) -> None:
     with pytest.raises(UsageError, match=f"{MOST_TOKENS + 1} tokens"):
         music.text.encode([words(MOST_TOKENS + 1)])
+
+
+# -- other members of the family --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["relu", "gated-gelu"])
+def test_long_texts_and_gated_layers_equal_those_of_transformers(tmp_path: Path, kind: str) -> None:
+    config = T5Config(
+        vocab_size=187, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_heads=4, dropout_rate=0.0, feed_forward_proj=kind
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reference = T5EncoderModel(config).eval()
+    reference.save_pretrained(tmp_path)
+    shutil.copy(TEXT / "tokenizer.json", tmp_path)
+    encoder = load(tmp_path)
+    ids = torch.arange(300).view(1, -1) % 187  # beyond the largest distance that has a bias of its own, 128
+    with torch.inference_mode():
+        # Float32 sums in another order, on states of size 1.
+        torch.testing.assert_close(encoder.model(ids), reference(input_ids=ids).last_hidden_state, rtol=0, atol=1e-5)
+
+
+def test_the_text_encoder_does_without_transformers() -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from magnet_cli.text import TextEncoder
+TextEncoder.load(Path({str(TEXT)!r}), "cpu").encode(["slow piano"])
+print("transformers" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

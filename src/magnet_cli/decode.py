@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnet_cli.config import SamplingConfig, check_steps
+from magnet_cli.config import DecoderConfig, SamplingConfig, check_steps
 from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.loop import Loop, turn
 from magnet_cli.noise import uniforms
@@ -92,23 +92,89 @@ class Rescorer(Protocol):
 
 
 @dataclass(frozen=True)
+class Check:
+    """Whether the logits of a step were finite: a bool [] on the device, not yet looked at."""
+
+    codebook: int
+    step: int
+    finite: Tensor
+
+
+class Network(Protocol):
+    """What the loop asks at each step. `Plain` defines the answer; `engine` gives the same one faster."""
+
+    @property
+    def config(self) -> DecoderConfig:
+        """Shape of the network."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its activations."""
+
+    def guided(
+        self, codes: Tensor, codebook: int, memory: TextMemory | None, weight: float, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Guided logits of one codebook, float32 [B, T, V].
+
+        codes: int64 [B, K, T], the mask token where nothing is known; memory: the text of the B prompts, or of them and
+        the B to guide away from; None: no text and no guidance. wanted: bool [B, T], where the result is used.
+        """
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The network as it is written."""
+
+    model: MaskedTransformer
+
+    @property
+    def config(self) -> DecoderConfig:
+        """Shape of the network."""
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its activations."""
+        return self.model.dtype
+
+    def guided(
+        self, codes: Tensor, codebook: int, memory: TextMemory | None, weight: float, wanted: Tensor | None = None
+    ) -> Tensor:
+        """See `Network`; computes every frame, wanted or not."""
+        if memory is None:
+            return self.model(codes, codebook, None).float()
+        return guide(self.model(torch.cat([codes, codes]), codebook, memory), weight)
+
+
+@dataclass(frozen=True)
 class _Run:
     """What stays the same from step to step."""
 
-    model: MaskedTransformer
+    model: Network
     memory: TextMemory | None
     seeds: Sequence[int]
     sampling: SamplingConfig
     loop: Loop | None
     starts: Tensor | None  # [B], where on its circle each loop begins; it is decoded as if at 0
+    grid: Grid
     first_frame: int
     on_step: Callable[[Step], None] | None
     rescorer: Rescorer | None
+    checks: list[Check]
 
 
 @torch.inference_mode()
 def decode(
-    model: MaskedTransformer,
+    model: MaskedTransformer | Network,
     memory: TextMemory | None,
     seeds: Sequence[int],
     sampling: SamplingConfig,
@@ -132,6 +198,7 @@ def decode(
     Returns int64 codes [B, K, T]. Raises UsageError for what does not fit together, NumericsError when a model
     computes a value that is not finite.
     """
+    model = Plain(model) if isinstance(model, MaskedTransformer) else model
     check_steps(sampling, codebooks=model.config.codebooks)
     span, batch = model.config.span_length, len(seeds)
     if memory is not None and memory.batch not in (batch, 2 * batch):
@@ -144,34 +211,37 @@ def decode(
         frames -= frames % span
     shape = (batch, model.config.codebooks, frames)
     codes = torch.full(shape, model.config.mask_code, device=model.device)
-    keep = torch.zeros(shape, dtype=torch.bool, device=model.device)
+    keep = torch.zeros(shape, dtype=torch.bool)  # on the host, which counts what there is to decode
     if known is not None:
         known.check(shape, model.config.codes)
-        keep |= known.keep[..., :frames].to(model.device)
+        keep |= known.keep[..., :frames].cpu()
         # Kept codes are seen from the start, also those in codebooks above the one that is being decoded.
-        codes = torch.where(keep, known.codes[..., :frames].to(model.device), codes)
+        codes = torch.where(keep.to(model.device), known.codes[..., :frames].to(model.device), codes)
     starts = None
     if loop is not None:
         starts = loop.starts(seeds, frames, model.device)
-        codes, keep = turn(codes, starts), turn(keep, starts)
-    run = _Run(model, memory, seeds, sampling, loop, starts, first_frame, on_step, rescorer)
+        codes, keep = turn(codes, starts), turn(keep, loop.starts(seeds, frames, torch.device("cpu")))
+    unit = span if sampling.spans == "nonoverlap" else 1
+    grid = Grid.build(frames, unit, circular=loop is not None, device=model.device)
+    run = _Run(model, memory, seeds, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
     for codebook in range(model.config.codebooks):
         if not keep[:, codebook].all():
             _decode_codebook(run, codes, codebook, keep[:, codebook])
+    _check_finite(run.checks, model)
     return codes if starts is None else turn(codes, -starts)
 
 
 def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor) -> None:
-    """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T] is not set."""
+    """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T], on the host, is not set."""
     current = codes[:, codebook]  # a view: what is written to it is in `codes`
-    model, sampling, circular = run.model, run.sampling, run.loop is not None
-    frames, span, mask_code = codes.shape[-1], model.config.span_length, model.config.mask_code
+    model, sampling, grid, circular = run.model, run.sampling, run.grid, run.loop is not None
+    span, mask_code = model.config.span_length, model.config.mask_code
     on_grid = sampling.spans == "nonoverlap" or span == 1
-    grid = Grid.build(frames, span if on_grid else 1, circular=circular, device=codes.device)
 
-    decided = grid.group(keep, absent=True).all(dim=-1)
+    kept_units = grid.to(keep.device).group(keep, absent=True).all(dim=-1)
+    to_decode = (~kept_units).sum(dim=-1).tolist()
+    keep, decided = keep.to(codes.device), kept_units.to(codes.device)
     scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
-    to_decode = (~decided).sum(dim=-1).tolist()
     steps = sampling.steps[codebook]
     for step, rate in enumerate(mask_rates(steps)):
         counts = [masked_units(rate, units) for units in to_decode]
@@ -179,14 +249,17 @@ def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor) -> N
             highest_units(scores, counts) if on_grid else overlapping_units(scores, counts, span, circular=circular)
         )
         # A span may be masked though some of its frames are kept.
-        current.masked_fill_(grid.spread(masked) & ~keep, mask_code)
+        masked_frames = grid.spread(masked)
+        current.masked_fill_(masked_frames & ~keep, mask_code)
+        predicted = current == mask_code  # at first also frames that no chosen span covers
 
-        logits = _guided_logits(run, codes, codebook, step)
-        _check_finite(logits, codebook, step, model)
+        logits = _guided_logits(run, codes, codebook, step, wanted=masked_frames | predicted)
+        run.checks.append(Check(codebook, step, logits.isfinite().all()))
+        if codes.device.type == "cpu":  # elsewhere the host would wait for the device; it does so once, at the end
+            _check_finite(run.checks[-1:], model)
         random = _random(run, codebook, step, logits)
         proposed, probability = propose(logits, step_temperature(step, steps, sampling), sampling, random)
 
-        predicted = current == mask_code
         proposed = torch.where(predicted, proposed, current)
         # What the last step decides is never ranked.
         if run.rescorer is not None and sampling.rescore_weight < 1 and step + 1 < steps:
@@ -199,26 +272,24 @@ def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor) -> N
             run.on_step(Step(codebook, step, steps, seen))
 
 
-def _guided_logits(run: _Run, codes: Tensor, codebook: int, step: int) -> Tensor:
-    """The network's logits [B, T, V] of one codebook, float32, guided by the text where there is one."""
+def _guided_logits(run: _Run, codes: Tensor, codebook: int, step: int, *, wanted: Tensor) -> Tensor:
+    """The network's logits [B, T, V] of one codebook, float32, guided by the text where there is one.
 
-    def predict(line: Tensor) -> Tensor:
-        if run.memory is None:
-            return run.model(line, codebook, None)
-        return run.model(torch.cat([line, line]), codebook, run.memory)
-
-    if run.loop is None:
-        logits = predict(codes)
-    else:
-        frames = codes.shape[-1]
-        origin = run.loop.origin(frames, sum(run.sampling.steps[:codebook]) + step)
-        views = run.loop.views(frames, origin, codes.device)
-        parts = [predict(codes[..., view.frames])[:, view.predicted] for view in views]
-        logits = torch.cat(parts, dim=1).roll(origin, dims=1)
-    if run.memory is None:
-        return logits.float()
+    wanted: bool [B, T], where they are used.
+    """
     rate = mask_rates(run.sampling.steps[codebook])[step]
-    return guide(logits, guidance_weight(float(rate), run.sampling))
+    weight = guidance_weight(float(rate), run.sampling)
+    if run.loop is None:
+        return run.model.guided(codes, codebook, run.memory, weight, wanted)
+    frames = codes.shape[-1]
+    origin = run.loop.origin(frames, sum(run.sampling.steps[:codebook]) + step)
+    parts = []
+    for view in run.loop.views(frames, origin, codes.device):
+        used = torch.zeros_like(wanted[:, view.frames])
+        used[:, view.predicted] = wanted[:, view.frames[view.predicted]]
+        logits = run.model.guided(codes[..., view.frames], codebook, run.memory, weight, used)
+        parts.append(logits[:, view.predicted])
+    return torch.cat(parts, dim=1).roll(origin, dims=1)
 
 
 def _random(run: _Run, codebook: int, step: int, logits: Tensor) -> Tensor | None:
@@ -236,12 +307,15 @@ def _random(run: _Run, codebook: int, step: int, logits: Tensor) -> Tensor | Non
     )
 
 
-def _check_finite(logits: Tensor, codebook: int, step: int, model: MaskedTransformer) -> None:
-    if not torch.isfinite(logits).all():
+def _check_finite(checks: Sequence[Check], model: Network) -> None:
+    """Raise NumericsError for the first step whose logits were not finite."""
+    failed = next((check for check in checks if not check.finite), None)
+    if failed is not None:
         dtype = str(model.dtype).removeprefix("torch.")
         remedy = (
             "The weights are damaged; fetch them again" if dtype == "float32" else "Try --dtype float32 (or bfloat16)"
         )
         raise NumericsError(
-            f"the model computed values that are not finite: codebook {codebook}, step {step}, {dtype}", remedy
+            f"the model computed values that are not finite: codebook {failed.codebook}, step {failed.step}, {dtype}",
+            remedy,
         )

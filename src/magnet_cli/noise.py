@@ -64,7 +64,8 @@ def uniforms(
             raise ValueError(f"a seed is between 0 and 2**64 - 1, not {seed}")
 
     def words(values: list[int], shape: tuple[int, ...]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device).view(shape)
+        # Filled on the device: copying values to a GPU would wait until it has nothing else to do.
+        return torch.stack([torch.full((), value, device=device) for value in values]).view(shape)
 
     per_item = (-1, 1, 1)
     key = (words([s & WORD for s in seeds], per_item), words([s >> 32 for s in seeds], per_item))

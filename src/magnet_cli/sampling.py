@@ -144,6 +144,10 @@ class Grid:
         members[members >= bounds[1:, None]] = frames
         return cls(members.to(device), frames)
 
+    def to(self, device: torch.device) -> Grid:
+        """The same on another device."""
+        return Grid(self.members.to(device), self.frames)
+
     def group(self, x: Tensor, absent: float) -> Tensor:
         """Values of frames, by unit: [B, T] -> [B, S, W], with `absent` where a unit has fewer frames."""
         return F.pad(x, (0, 1), value=absent)[:, self.members]
@@ -163,41 +167,53 @@ def highest_units(scores: Tensor, counts: Sequence[int]) -> Tensor:
     """Mask of the `counts[b]` highest scores of each item. [B, S] -> bool [B, S]."""
     mask = torch.zeros_like(scores, dtype=torch.bool)
     for row, score, count in zip(mask, scores, counts, strict=True):
-        row[score.topk(count).indices] = True
+        row.scatter_(0, score.topk(count).indices, True)  # unlike an assignment, waits for no GPU
     return mask
 
 
-def cover(starts: Tensor, frames: int, span: int) -> Tensor:
-    """Mask [T] of the frames that spans beginning at these frames cover; what goes beyond the end begins anew."""
-    mask = torch.zeros(frames, dtype=torch.bool, device=starts.device)
-    for offset in range(span):
-        mask[(starts + offset) % frames] = True
-    return mask
+def first_cover(order: Tensor, span: int, *, circular: bool = False) -> Tensor:
+    """For every frame the first span that covers it, of spans that begin in this order. int64 [starts] -> [T].
+
+    The first n spans cover the frames where this is less than n. `circular`: the end continues at the beginning.
+    """
+    starts = order.shape[0]
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(starts, device=order.device))
+    if circular:
+        padded = torch.cat([rank[starts - (span - 1) :], rank])
+    else:
+        padded = torch.nn.functional.pad(rank, (span - 1, span - 1), value=starts)
+    return padded.unfold(0, span, 1).amin(dim=-1)
 
 
 def overlapping_spans(scores: Tensor, target: int, span: int, *, circular: bool = False) -> Tensor:
     """Mask of the highest-scoring spans that may start at any frame and overlap. [T] -> bool [T].
 
     A span scores the sum over its frames. How many spans to take, so that about `target` frames are covered, is found
-    by the reference's own binary search: it ends on the last number tried, not on the nearest. `circular`: a span may
-    begin at the end and end at the beginning.
+    by the reference's own binary search: it ends on the last number tried, not on the nearest. It runs where the scores
+    are, for as many rounds as it can take, so that the host waits for nothing. `circular`: a span may begin at the end
+    and end at the beginning.
     """
-    frames = scores.shape[-1]
     line = torch.cat([scores, scores[: span - 1]]) if circular else scores
     # Not a stable sort: where a saturated softmax makes scores equal, only the reference's own call orders them alike.
     order = line.unfold(-1, span, 1).sum(dim=-1).argsort(descending=True)
+    first = first_cover(order, span, circular=circular)
     target = max(target, span)
-    low, high = target // span, target - span + 1
-    middle = round(0.5 * (low + high))
-    mask = cover(order[:middle], frames, span)
-    while low < middle < high:
-        mask = cover(order[:middle], frames, span)
-        if mask.sum() > target:
-            high = middle
-        else:
-            low = middle
-        middle = round(0.5 * (low + high))
-    return mask
+    low = torch.full((), target // span, device=scores.device)
+    high = torch.full((), target - span + 1, device=scores.device)
+    middle = taken = _halfway(low, high)
+    for _ in range((target - span + 1).bit_length() + 1):
+        going = (low < middle) & (middle < high)
+        taken = torch.where(going, middle, taken)
+        above = (first < middle).sum() > target
+        high = torch.where(going & above, middle, high)
+        low = torch.where(going & ~above, middle, low)
+        middle = _halfway(low, high)
+    return first < taken
+
+
+def _halfway(low: Tensor, high: Tensor) -> Tensor:
+    """round(0.5 * (low + high)) as Python rounds: a half to the even number."""
+    return (0.5 * (low + high)).round().long()
 
 
 def overlapping_units(scores: Tensor, counts: Sequence[int], span: int, *, circular: bool = False) -> Tensor:

@@ -1,7 +1,7 @@
 """The text encoder: prompts -> T5 states.
 
-The network comes from `transformers`, the tokenizer from `tokenizers`. Always float32, as in the reference: T5
-overflows in float16.
+The network is in `t5`, the tokenizer comes from `tokenizers`. Always float32, as in the reference: T5 overflows in
+float16.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
+from magnet_cli.t5 import T5Config, T5Encoder
 from magnet_cli.weights import Weights, assign, read_weights
-
-if TYPE_CHECKING:
-    from transformers import T5EncoderModel
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
 TRAINED_TOKENS = 512
@@ -43,7 +41,7 @@ class TextStates:
 class TextEncoder:
     """T5's encoder half and its tokenizer."""
 
-    def __init__(self, model: T5EncoderModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: T5Encoder, tokenizer: Tokenizer) -> None:
         self.model = model
         self.tokenizer = tokenizer
 
@@ -73,9 +71,9 @@ class TextEncoder:
         return cls._assemble(_build(settings, path), weights, path, device)
 
     @classmethod
-    def _assemble(cls, model: T5EncoderModel, weights: Weights, path: Path, device: torch.device | str) -> TextEncoder:
-        model = assign(model, encoder_half(weights), path, device=torch.device(device), dtype=torch.float32)
-        model.set_input_embeddings(model.shared)  # one table under its two names
+    def _assemble(cls, model: T5Encoder, weights: Weights, path: Path, device: torch.device | str) -> TextEncoder:
+        weights = {name: weight for name, weight in encoder_half(weights).items() if name != EMBEDDINGS}
+        model = assign(model, weights, path, device=torch.device(device), dtype=torch.float32)
         return cls(model, _read_tokenizer(path.parent))
 
     @property
@@ -107,20 +105,16 @@ class TextEncoder:
         states = []
         for prompt in prompts:
             ids = torch.tensor([self.tokenize(prompt)], device=device)
-            states.append(self.model(input_ids=ids).last_hidden_state[0])  # [N, W]
+            states.append(self.model(ids)[0])  # [N, W]
         return TextStates(torch.nn.utils.rnn.pad_sequence(states, batch_first=True), [len(state) for state in states])
 
 
-def _build(settings: Mapping[str, Any], path: Path) -> T5EncoderModel:
-    """The encoder that settings of `transformers` describe, without weights. path: where they come from."""
-    from transformers import T5Config, T5EncoderModel  # seconds to import, which converting a model can do without
-
+def _build(settings: Mapping[str, Any], path: Path) -> T5Encoder:
+    """The encoder that settings in the format of `transformers` describe, without weights. path: for messages."""
     try:
-        if settings["model_type"] != "t5":
-            raise ValueError(f"model_type is {settings['model_type']!r}, not 't5'")
         with torch.device("meta"):
-            return T5EncoderModel(T5Config.from_dict(dict(settings)))
-    except Exception as error:  # the library checks little of what it is given, and fails in as many ways
+            return T5Encoder(T5Config.from_settings(dict(settings)))
+    except Exception as error:  # torch fails in many ways at what is no size
         raise _no_t5(path, error) from error
 
 

@@ -1,0 +1,338 @@
+"""How fast a model is here: seconds for each stage, audio per second, share of the device's peak, memory.
+
+With `random_parts` the released models' shapes run without their weights: what they generate is noise, the time it
+takes is the same.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from magnet_cli.audio import write_audio
+from magnet_cli.codec import Codec
+from magnet_cli.config import CodecConfig, DecoderConfig, OutputConfig, SamplingConfig
+from magnet_cli.decode import Network, Step, decode
+from magnet_cli.errors import UsageError
+from magnet_cli.flops import minimum_flops
+from magnet_cli.loudness import normalize
+from magnet_cli.t5 import T5Config, T5Encoder
+from magnet_cli.text import TextEncoder
+from magnet_cli.transformer import MaskedTransformer
+
+PROMPT = "80s electronic track with melodic synthesizers, catchy beat and groovy bass"
+RANDOM_SCALE = 0.02  # small enough for float16, whatever the depth
+PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # large enough to be at the peak, small enough to take no time
+PEAK_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a clip passes through. `network` is what decodes: the model itself, or a faster form of it."""
+
+    name: str
+    text: TextEncoder
+    model: MaskedTransformer
+    network: MaskedTransformer | Network
+    codec: Codec
+
+    @property
+    def frames(self) -> int:
+        """Frames in a clip."""
+        return int(self.model.config.clip_seconds * self.codec.config.frame_rate)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured; medians over runs that were interleaved with the measurement of the peak.
+
+    stages              seconds for each stage of a batch, in order; "codebook 1" is the first
+    latency             seconds from the prompts to the files of the whole batch
+    throughput          seconds of audio for each second
+    flops               operations of the decoder that a batch needs at least (`flops.minimum_flops`)
+    flops_per_second    those, by the seconds of its codebooks
+    peak                operations per second of a plain matrix product in the same dtype
+    peak_memory         bytes: allocated on a GPU; of the process, weights and libraries included, on a CPU
+    """
+
+    model: str
+    device: str
+    dtype: str
+    network: str
+    torch: str
+    threads: int
+    batch: int
+    steps: tuple[int, ...]
+    audio_seconds: float
+    runs: int
+    stages: dict[str, float]
+    latency: float
+    slowest: float
+    throughput: float
+    flops: int
+    flops_per_second: float
+    peak: float
+    peak_memory: int
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as a table of names and values."""
+        seconds = [(stage, f"{value:.3f} s") for stage, value in self.stages.items()]
+        share = self.flops_per_second / self.peak
+        return [
+            ("model", f"{self.model}, {self.network} in {self.dtype}"),
+            ("device", f"{self.device}, {self.threads} threads, PyTorch {self.torch}"),
+            ("clips", f"{self.batch} of {self.audio_seconds:g} s, steps {','.join(map(str, self.steps))}"),
+            *seconds,
+            ("latency", f"{self.latency:.3f} s (median of {self.runs}, slowest {self.slowest:.3f} s)"),
+            ("throughput", f"{self.throughput:.2f} s of audio per second"),
+            ("arithmetic", f"{self.flops_per_second / 1e12:.3f} TFLOP/s, {share:.0%} of {self.peak / 1e12:.3f}"),
+            ("peak memory", f"{self.peak_memory / 1e9:.2f} GB"),
+        ]
+
+
+def benchmark(parts: Parts, sampling: SamplingConfig, *, batch: int = 1, runs: int = 3) -> Report:
+    """Generate `batch` clips `runs` times, after one run that is not counted."""
+    if batch < 1 or runs < 1:
+        raise UsageError(f"cannot measure {runs} runs of {batch} clips", "Give at least 1 of each")
+    device = parts.model.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    _generate(parts, sampling, batch)
+    laps, peaks = [], []
+    for _ in range(runs):
+        peaks.append(device_peak(device, parts.model.dtype))
+        laps.append(_generate(parts, sampling, batch))
+    stages = {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]}
+    totals = [sum(lap.values()) for lap in laps]
+    config, frames = parts.model.config, parts.frames
+    tokens = len(parts.text.tokenize(PROMPT))
+    flops = batch * minimum_flops(config, sampling, frames=frames, tokens=tokens)
+    decoding = sum(seconds for stage, seconds in stages.items() if stage.startswith("codebook"))
+    latency = statistics.median(totals)
+    return Report(
+        model=parts.name,
+        device=device_name(device),
+        dtype=str(parts.model.dtype).removeprefix("torch."),
+        network=type(parts.network).__name__,
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        batch=batch,
+        steps=sampling.steps,
+        audio_seconds=config.clip_seconds,
+        runs=runs,
+        stages=stages,
+        latency=latency,
+        slowest=max(totals),
+        throughput=batch * config.clip_seconds / latency,
+        flops=flops,
+        flops_per_second=flops / decoding,
+        peak=statistics.median(peaks),
+        peak_memory=peak_memory(device),
+    )
+
+
+def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> dict[str, float]:
+    """One batch from prompts to files. Returns seconds for each stage."""
+    clock = Clock(parts.model.device)
+    text = parts.text.encode([PROMPT] * batch)
+    with torch.inference_mode():
+        memory = parts.model.text_memory(text.states, text.lengths)
+    clock.lap("text")
+
+    def finished(step: Step) -> None:
+        if step.step + 1 == step.steps:
+            clock.lap(f"codebook {step.codebook + 1}")
+
+    seeds = list(range(batch))
+    codes = decode(parts.network, memory, seeds, sampling, frames=parts.frames, on_step=finished)
+    waveforms = parts.codec.decode(codes).cpu().numpy()
+    clock.lap("codec")
+    rate, output = parts.codec.config.sample_rate, OutputConfig()
+    finals = [normalize(waveform, rate, output).waveform for waveform in waveforms]
+    clock.lap("loudness")
+    with tempfile.TemporaryDirectory(prefix="magnet-bench-") as folder:
+        for row, final in enumerate(finals):
+            write_audio(Path(folder) / f"{row}.wav", final, rate, output.subtype, overwrite=False)
+        clock.lap("write")
+    return clock.laps
+
+
+class Clock:
+    """Seconds for each stage; waits for the device at the end of each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.laps: dict[str, float] = {}
+        self._device = device
+        self._started = self._now()
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap was this stage's."""
+        now = self._now()
+        self.laps[stage] = now - self._started
+        self._started = now
+
+
+def device_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a plain matrix product: the best of a few."""
+    size = PEAK_SIZE.get(device.type, PEAK_SIZE["cpu"])
+    left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = min(_seconds(lambda: left @ right, device) for _ in range(PEAK_REPEATS))
+    return 2 * size**3 / best
+
+
+def _seconds(action: Callable[[], Tensor], device: torch.device) -> float:
+    clock = Clock(device)
+    action()
+    clock.lap("action")
+    return clock.laps["action"]
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's own name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at most in use so far: see Report."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024  # kilobytes on Linux
+
+
+# -- the released shapes, with random weights -------------------------------------------------------------------------
+
+
+def _decoder(width: int, layers: int, seconds: float) -> DecoderConfig:
+    return DecoderConfig(
+        width=width,
+        heads=width // 64,
+        layers=layers,
+        feed_forward=4 * width,
+        codebooks=4,
+        codes=2048,
+        text_width=768,
+        span_length=3,
+        context=5,
+        clip_seconds=seconds,
+        max_period=10_000.0,
+        position_scale=1.0,
+    )
+
+
+def shapes() -> dict[str, DecoderConfig]:
+    """The decoders of the released music models. Those of the sound models differ in the text's width only."""
+    return {
+        "small-10secs": _decoder(1024, 24, 10),
+        "small-30secs": _decoder(1024, 24, 30),
+        "medium-10secs": _decoder(1536, 48, 10),
+        "medium-30secs": _decoder(1536, 48, 30),
+    }
+
+
+def codec_shape() -> CodecConfig:
+    """The 32 kHz EnCodec of the music models."""
+    return CodecConfig(
+        sample_rate=32_000,
+        channels=1,
+        codebooks=4,
+        codes=2048,
+        dimension=128,
+        n_filters=64,
+        n_residual_layers=1,
+        ratios=(8, 5, 4, 4),
+        kernel_size=7,
+        residual_kernel_size=3,
+        last_kernel_size=7,
+        dilation_base=2,
+        compress=2,
+        lstm=2,
+        causal=False,
+        pad_mode="constant",
+        true_skip=True,
+        activation="ELU",
+        activation_params={"alpha": 1.0},
+        trim_right_ratio=1.0,
+        final_activation=None,
+    )
+
+
+def random_decoder(config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
+    """A decoder of this shape with random weights, made where and as it is needed."""
+    with torch.device("meta"):
+        model = MaskedTransformer(config)
+    model = model.to_empty(device=device) if dtype == torch.float32 else model.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name:
+                weight.fill_(1.0 if name.endswith("weight") else 0.0)
+            else:
+                weight.normal_(0, RANDOM_SCALE, generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def random_text_encoder(width: int, device: torch.device) -> TextEncoder:
+    """T5-base's encoder with random weights, and a tokenizer that counts words."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    with device:
+        encoder = T5Encoder(T5Config(d_model=width, d_ff=4 * width, num_layers=12, num_heads=width // 64))
+    return TextEncoder(encoder.eval().requires_grad_(False), tokenizer)
+
+
+def random_parts(
+    shape: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    network: Callable[[MaskedTransformer], MaskedTransformer | Network],
+) -> Parts:
+    """A released model's shape with random weights. network: what decodes, made from the model."""
+    known = shapes()
+    if shape not in known:
+        raise UsageError(f"unknown shape {shape!r}", f"Give one of {', '.join(known)}")
+    return parts_of(shape, known[shape], codec_shape(), device=device, dtype=dtype, network=network)
+
+
+def parts_of(
+    name: str,
+    config: DecoderConfig,
+    codec: CodecConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    network: Callable[[MaskedTransformer], MaskedTransformer | Network],
+) -> Parts:
+    """Parts of any shape, with random weights."""
+    model = random_decoder(config, device, dtype)
+    with device:
+        random_codec = Codec(codec).eval().requires_grad_(False)
+    return Parts(name, random_text_encoder(config.text_width, device), model, network(model), random_codec)
+
+
+def compare(reports: Sequence[Report]) -> list[tuple[str, float]]:
+    """How many times as fast as the first each report is, by latency of a clip."""
+    base = reports[0].latency / reports[0].batch
+    return [(f"{report.network} {report.dtype}", base / (report.latency / report.batch)) for report in reports]

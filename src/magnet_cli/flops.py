@@ -1,0 +1,48 @@
+"""What decoding a clip costs at least, in floating-point operations: to measure waste by, and speed against a device.
+
+Counts the operations of matrix products, two for each multiplication with its addition; everything else is of no
+weight. It is the minimum for a decoder that computes each step afresh: `engine.FastTransformer` may need fewer.
+"""
+
+from __future__ import annotations
+
+from magnet_cli.config import DecoderConfig, SamplingConfig
+from magnet_cli.engine import UNGUIDED
+from magnet_cli.sampling import guidance_weight, mask_rates, masked_units
+
+
+def minimum_flops(
+    config: DecoderConfig, sampling: SamplingConfig, *, frames: int, tokens: int, text: bool = True
+) -> int:
+    """Operations for one clip of T `frames` with a prompt of N `tokens`; text: False for no prompt at all."""
+    if sampling.spans == "nonoverlap":
+        frames -= frames % config.span_length
+    total = 2 * tokens * config.width * (config.text_width + 2 * config.layers * config.width) if text else 0
+    for codebook, steps in enumerate(sampling.steps):
+        for rate in mask_rates(steps):
+            guided = text and abs(guidance_weight(float(rate), sampling) - 1) > UNGUIDED
+            unit = config.span_length if sampling.spans == "nonoverlap" else 1
+            masked = masked_units(rate, frames // unit) * unit
+            total += step_flops(
+                config, codebook, frames=frames, masked=masked, tokens=tokens if text else 0, guided=guided
+            )
+    return total
+
+
+def step_flops(config: DecoderConfig, codebook: int, *, frames: int, masked: int, tokens: int, guided: bool) -> int:
+    """Operations of one step that predicts `masked` frames; tokens: 0 for no text."""
+    width, rows = config.width, 2 if guided else 1
+    pairs = attended_pairs(frames, config.context if codebook > 0 else -1)
+    own = frames * 4 * width * width + pairs * 2 * width  # projections; products with keys and with values
+    feed_forward = frames * 2 * width * config.feed_forward
+    heard = frames * (2 * width * width + tokens * 2 * width) if tokens else 0
+    # Until the text is heard, the two halves are the same: the first layer's self-attention is needed once.
+    layers = config.layers * (rows * (own + feed_forward) + heard) - (rows - 1) * own * bool(config.layers)
+    return 2 * (layers + rows * masked * width * config.codes)
+
+
+def attended_pairs(frames: int, context: int) -> int:
+    """Pairs of frames of which one attends to the other; context: -1 for all."""
+    if context < 0 or context >= frames:
+        return frames * frames
+    return frames * (2 * context + 1) - context * (context + 1)

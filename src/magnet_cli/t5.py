@@ -1,0 +1,169 @@
+"""T5's encoder: token ids in, states out.
+
+Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020). Modules are
+named so that tensors have the names they have in Hugging Face's files. `transformers` has the same network; importing
+it takes seconds, which is more than a short clip takes on a GPU.
+
+Letters: N tokens, W width, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """Shape of the encoder. Names and default values are those of Hugging Face's files, which may leave them out."""
+
+    d_model: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    d_kv: int = 64
+    vocab_size: int = 32_128
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "relu"
+    eos_token_id: int = 1
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> T5Config:
+        """Read what a config.json says. KeyError, TypeError or ValueError for what describes no T5 encoder."""
+        if settings["model_type"] != "t5":
+            raise ValueError(f"model_type is {settings['model_type']!r}, not 't5'")
+        config = cls(**{name: settings[name] for name in cls.__dataclass_fields__ if name in settings})
+        if config.feed_forward_proj not in ("relu", "gated-gelu"):
+            raise ValueError(f"feed_forward_proj is {config.feed_forward_proj!r}, not 'relu' or 'gated-gelu'")
+        return config
+
+
+class Norm(nn.Module):
+    """Scale to a root mean square of 1: no mean is subtracted, no bias added."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(config.d_model))
+        self.epsilon = config.layer_norm_epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., W]."""
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon))
+
+
+class Attention(nn.Module):
+    """Attention of every token to every token. Scores are not scaled: the weights were trained so."""
+
+    def __init__(self, config: T5Config, *, has_bias: bool) -> None:
+        super().__init__()
+        inner = config.num_heads * config.d_kv
+        self.heads = config.num_heads
+        self.q, self.k, self.v = (nn.Linear(config.d_model, inner, bias=False) for _ in range(3))
+        self.o = nn.Linear(inner, config.d_model, bias=False)
+        if has_bias:
+            self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x: [B, N, W]; bias: [1, H, N, N]. Returns [B, N, W]."""
+        query, key, value = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in (self.q, self.k, self.v)
+        )
+        heard = F.scaled_dot_product_attention(query, key, value, bias, scale=1.0)
+        return self.o(heard.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two matrices with a ReLU between them; the first one twice, where one gates the other, in T5 1.1 and its like."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        linear = partial(nn.Linear, bias=False)
+        self.gated = config.feed_forward_proj == "gated-gelu"
+        if self.gated:
+            self.wi_0, self.wi_1 = (linear(config.d_model, config.d_ff) for _ in range(2))
+        else:
+            self.wi = linear(config.d_model, config.d_ff)
+        self.wo = linear(config.d_ff, config.d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, W] -> [B, N, W]."""
+        if self.gated:
+            return self.wo(F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))
+        return self.wo(F.relu(self.wi(x)))
+
+
+def _sublayer(config: T5Config, name: str, module: nn.Module) -> nn.ModuleDict:
+    return nn.ModuleDict({name: module, "layer_norm": Norm(config)})
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each on what is normed, added to what came in."""
+
+    def __init__(self, config: T5Config, *, has_bias: bool) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            [
+                _sublayer(config, "SelfAttention", Attention(config, has_bias=has_bias)),
+                _sublayer(config, "DenseReluDense", FeedForward(config)),
+            ]
+        )
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x: [B, N, W]; bias: [1, H, N, N]. Returns [B, N, W]."""
+        own, forward = self.layer
+        x = x + own["SelfAttention"](own["layer_norm"](x), bias)  # type: ignore[index]
+        return x + forward["DenseReluDense"](forward["layer_norm"](x))  # type: ignore[index]
+
+
+def distance_buckets(tokens: int, config: T5Config, device: torch.device) -> Tensor:
+    """Which of the learned biases attention of token i to token j has: by j - i, exact when near. int64 [N, N]."""
+    position = torch.arange(tokens, device=device)
+    offset = position.view(1, -1) - position.view(-1, 1)
+    half = config.relative_attention_num_buckets // 2  # for either direction
+    exact = half // 2
+    distance = offset.abs()
+    # From `exact` tokens on, buckets widen in proportion to the distance, up to the largest.
+    span = math.log(config.relative_attention_max_distance / exact)
+    far = exact + (torch.log(distance.clamp(min=1).float() / exact) / span * (half - exact)).long()
+    return torch.where(distance < exact, distance, far.clamp(max=half - 1)) + half * (offset > 0)
+
+
+class Encoder(nn.Module):
+    """The layers of the encoder. The first holds the biases of all."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.block = nn.ModuleList(Block(config, has_bias=index == 0) for index in range(config.num_layers))
+        self.final_layer_norm = Norm(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, W] -> [B, N, W]."""
+        table = self.get_submodule("block.0.layer.0.SelfAttention.relative_attention_bias")
+        bias = table(distance_buckets(x.shape[1], self.config, x.device)).permute(2, 0, 1).unsqueeze(0)
+        for block in self.block:
+            x = block(x, bias)
+        return self.final_layer_norm(x)
+
+
+class T5Encoder(nn.Module):
+    """Token embeddings and encoder."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.encoder = Encoder(config)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """States of tokens. ids: int64 [B, N]. Returns [B, N, W]."""
+        return self.encoder(self.shared(ids))
