@@ -3,17 +3,20 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from types import FrameType
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio import check_format, check_writable, read_audio, write_atomic, write_audio
+from magnet_cli.audio import check_format, check_writable, read_audio, write_atomic, write_audio, write_together
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.naming import AUDIO_EXTENSIONS
 
@@ -399,3 +402,49 @@ def test_every_extension_can_be_written(tmp_path: Path) -> None:
     for extension in AUDIO_EXTENSIONS:
         write_audio(tmp_path / f"a{extension}", noise(1), 16_000, "pcm16")
         assert read_audio(tmp_path / f"a{extension}")[0].shape[0] == 1
+
+
+# -- several files at once --------------------------------------------------------------------------------------------
+
+
+def interrupt_at(line: int) -> Callable[[FrameType, str, Any], Any]:
+    """A trace function that sends SIGINT before the line-th line that runs in audio.py."""
+    left = [line]
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.endswith("magnet_cli/audio.py"):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    return trace
+
+
+# An open file whose `with` is interrupted before it begins is closed by its destructor, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_at_any_line_leaves_all_files_or_none(tmp_path: Path) -> None:
+    """Whatever is interrupted, and never a hidden file; afterwards Ctrl-C works as before."""
+    before, ends = sys.gettrace(), set()
+    for line in range(1, 500):
+        folder = tmp_path / str(line)
+        folder.mkdir()
+        contents = [(folder / "a.json", b"record"), (folder / "a.wav", b"sound")]
+        sys.settrace(interrupt_at(line))
+        try:
+            write_together(contents)
+        except KeyboardInterrupt:
+            interrupted = True
+        else:
+            interrupted = False
+        finally:
+            sys.settrace(before)
+        left = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert left in ({}, {"a.json": b"record", "a.wav": b"sound"}), line
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ends.add((interrupted, len(left)))
+        if not interrupted:
+            break
+    assert ends == {(True, 0), (True, 2), (False, 2)}

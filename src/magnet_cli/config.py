@@ -322,7 +322,7 @@ class RuntimeConfig:
     device      "auto", "cpu", "cuda", "cuda:N" or "mps"
     dtype       of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
                 "auto": float16 on CUDA, which is what the released weights are stored in; float32 elsewhere
-    batch_size  clips decoded together; None: 1 on a CPU, where a batch gains nothing, 4 on a GPU
+    batch_size  clips decoded together; None: 1 on a CPU, where a batch gains nothing, what fits on a GPU
     """
 
     device: str = "auto"

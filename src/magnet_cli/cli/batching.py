@@ -70,6 +70,8 @@ def run(console: Console, command: Command) -> None:
         if not plan.todo:
             console.message("nothing is left to do")
             return
+        if request.seed is None and console.quiet and not command.as_json:
+            console.essential(f"seed {plan.header.seed}")
         from magnet_cli.production import Production
 
         pipeline = load(console, command.model, opened, command.runtime)
