@@ -11,15 +11,19 @@ import torch
 from magnet_cli.bundle import Model
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_decoder
 from magnet_cli.config import MusicGenSampling, SamplingConfig, Task, check_steps
+from magnet_cli.decode import Network
 from magnet_cli.device import processor_name
+from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import ModelError, UsageError
 from magnet_cli.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
+from magnet_cli.graphs import GraphTransformer
 from magnet_cli.models import MusicGenModel
 from magnet_cli.musicgen import MusicGen
 from magnet_cli.prompts import Job
 from magnet_cli.registry import MUSICGEN_SECONDS
 from magnet_cli.rescore import Vocabulary, check_compatible
 from magnet_cli.text import TextEncoder
+from magnet_cli.transformer import MaskedTransformer
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class ModelInfo:
     processor: str
 
 
-def describe(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> ModelInfo:
-    """What a model is, on this device and in this precision."""
+def describe(source: Model | MusicGenModel, device: torch.device, dtype: str) -> ModelInfo:
+    """What a model is, on this device and in the precision of this name."""
     checkpoint = source.decoder if isinstance(source, Model) else source.checkpoint
     own = vocabulary(source)
     return ModelInfo(
@@ -59,7 +63,7 @@ def describe(source: Model | MusicGenModel, device: torch.device, dtype: torch.d
         text_encoder=source.decoder.text.name if isinstance(source, Model) else "t5",
         sampling=source.sampling,
         device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype,
         processor=processor_name(device),
     )
 
@@ -99,26 +103,39 @@ def build_generator(
     helpers: Mapping[str, Model | MusicGenModel],
     device: torch.device,
     dtype: torch.dtype,
+    *,
+    int8: bool = False,
 ) -> Generator:
-    """The models, ready to generate. A helper that has two jobs is built once."""
+    """The models, ready to generate. A helper that has two jobs is built once. int8: the decoder in 8 bits."""
     if isinstance(source, MusicGenModel):
         return AutoregressiveGenerator(MusicGen.build(source.checkpoint, device, dtype))
     built: dict[str, MusicGen | Reader] = {}
     for role, helper in helpers.items():
-        same = next((built[other] for other in built if helpers[other].origin == helper.origin), None)
+        path = codec_of(helper).path
+        same = next((built[other] for other in built if codec_of(helpers[other]).path == path), None)
         built[role] = same or _build(helper, device, dtype)
     beginner = built.get("hybrid")
     return MaskedGenerator(
-        build_reader(source, device, dtype), built.get("rescorer"), beginner if isinstance(beginner, MusicGen) else None
+        build_reader(source, device, dtype, int8=int8),
+        built.get("rescorer"),
+        beginner if isinstance(beginner, MusicGen) else None,
     )
 
 
-def build_reader(source: Model, device: torch.device, dtype: torch.dtype) -> Reader:
+def build_reader(source: Model, device: torch.device, dtype: torch.dtype, *, int8: bool = False) -> Reader:
     """A MAGNeT's text encoder and decoder. Raises ModelError unless they go together."""
     _check_codec(source.decoder, source.codec)
     text_encoder = TextEncoder.load(source.text_folder, device)
     _check_text(source.decoder, text_encoder.width, source.text_folder)
-    return Reader(text_encoder, build_decoder(source.decoder, device, dtype))
+    decoder = build_decoder(source.decoder, device, dtype)
+    return Reader(text_encoder, decoder, fastest(decoder, int8=int8))
+
+
+def fastest(decoder: MaskedTransformer, *, int8: bool = False) -> MaskedTransformer | Network:
+    """What computes a decoder's logits fastest where it is. The codes are the same, except in 8 bits."""
+    if decoder.device.type == "cpu":
+        return FastTransformer(decoder, int8=int8)
+    return GraphTransformer(decoder) if decoder.device.type == "cuda" else decoder
 
 
 def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGen | Reader:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from magnet_cli.audio import write_audio
 from magnet_cli.codec import Codec
 from magnet_cli.config import CodecConfig, DecoderConfig, OutputConfig, SamplingConfig
 from magnet_cli.decode import Network, Step, decode
+from magnet_cli.device import matmul_rate
 from magnet_cli.errors import UsageError
 from magnet_cli.flops import minimum_flops
 from magnet_cli.loudness import normalize
@@ -32,8 +32,6 @@ from magnet_cli.transformer import MaskedTransformer
 
 PROMPT = "80s electronic track with melodic synthesizers, catchy beat and groovy bass"
 RANDOM_SCALE = 0.02  # small enough for float16, whatever the depth
-PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # large enough to be at the peak, small enough to take no time
-PEAK_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class Report:
             *seconds,
             ("latency", f"{self.latency:.3f} s (median of {self.runs}, slowest {self.slowest:.3f} s)"),
             ("throughput", f"{self.throughput:.2f} s of audio per second"),
-            ("arithmetic", f"{self.flops_per_second / 1e12:.3f} TFLOP/s, {share:.0%} of {self.peak / 1e12:.3f}"),
+            ("arithmetic", f"{self.flops_per_second / 1e9:,.1f} GFLOP/s, {share:.0%} of {self.peak / 1e9:,.0f}"),
             ("peak memory", f"{self.peak_memory / 1e9:.2f} GB"),
         ]
 
@@ -111,7 +109,7 @@ def benchmark(parts: Parts, sampling: SamplingConfig, *, batch: int = 1, runs: i
     _generate(parts, sampling, batch)
     laps, peaks = [], []
     for _ in range(runs):
-        peaks.append(device_peak(device, parts.model.dtype))
+        peaks.append(matmul_rate(device, parts.model.dtype))
         laps.append(_generate(parts, sampling, batch))
     stages = {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]}
     totals = [sum(lap.values()) for lap in laps]
@@ -186,21 +184,6 @@ class Clock:
         now = self._now()
         self.laps[stage] = now - self._started
         self._started = now
-
-
-def device_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a plain matrix product: the best of a few."""
-    size = PEAK_SIZE.get(device.type, PEAK_SIZE["cpu"])
-    left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = min(_seconds(lambda: left @ right, device) for _ in range(PEAK_REPEATS))
-    return 2 * size**3 / best
-
-
-def _seconds(action: Callable[[], Tensor], device: torch.device) -> float:
-    clock = Clock(device)
-    action()
-    clock.lap("action")
-    return clock.laps["action"]
 
 
 def device_name(device: torch.device) -> str:

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from magnet_cli.errors import UsageError
 
@@ -19,7 +19,7 @@ Spans = Literal["nonoverlap", "stride1"]
 SpanScore = Literal["max", "prod"]
 Normalize = Literal["auto", "loudness", "peak", "none"]
 Subtype = Literal["pcm16", "pcm24", "float32"]
-DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+DTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 # -- from a checkpoint ------------------------------------------------------------------------------------------------
@@ -321,7 +321,8 @@ class RuntimeConfig:
 
     device      "auto", "cpu", "cuda", "cuda:N" or "mps"
     dtype       of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
-                "auto": float16 on CUDA, which is what the released weights are stored in; float32 elsewhere
+                "auto": float16 on CUDA, which is what the released weights are stored in; bfloat16 on a CPU that
+                computes in it; float32 elsewhere. "int8": on a CPU, the large matrices in 8 bits, approximate
     batch_size  clips decoded together; None: 1 on a CPU, where a batch gains nothing, what fits on a GPU
     """
 
@@ -332,7 +333,7 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
             raise UsageError(f"unknown device {self.device!r}", "Give auto, cpu, cuda, cuda:N or mps")
-        if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
-            raise UsageError(f"unknown dtype {self.dtype!r}", "Give auto, float32, bfloat16 or float16")
+        if self.dtype not in get_args(DTypeName):
+            raise UsageError(f"unknown dtype {self.dtype!r}", f"Give one of {', '.join(get_args(DTypeName))}")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch size must be at least 1, not {self.batch_size}", "Give e.g. 4")

@@ -15,6 +15,7 @@ from magnet_cli.errors import DeviceError, MagnetWarning, MemoryShortageError, o
 
 # A GPU is busy with few clips already; more at once only make each of them wait longer.
 LARGEST_BATCH = 8
+PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # large enough to be at the peak, small enough to take no time
 SAFETY = 0.8  # of the free memory; what the estimate leaves out is smaller than that
 
 
@@ -48,20 +49,28 @@ def is_available(device: str) -> bool:
 
 
 def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
-    """The decoder's dtype; see RuntimeConfig."""
+    """The decoder's dtype; see RuntimeConfig. That of what is around 8-bit matrices is float32."""
+    if runtime.dtype == "int8":
+        if device.type != "cpu":
+            raise DeviceError(f"int8 runs on CPUs only, not on {device}", "Give --dtype float16, or --device cpu")
+        return torch.float32
     if runtime.dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if device.type == "cpu" and runtime.dtype != "float32":
+        if device.type == "cuda":
+            return torch.float16
+        return torch.bfloat16 if device.type == "cpu" and computes_bfloat16() else torch.float32
+    fast = runtime.dtype == "float32" or (runtime.dtype == "bfloat16" and computes_bfloat16())
+    if device.type == "cpu" and not fast:
         # Measured on a CPU without bfloat16 arithmetic: a pass takes 6 to 8 times as long as in float32.
-        native = (
-            runtime.dtype == "bfloat16"
-            and torch.backends.mkldnn.is_available()
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-        if not native:
-            warnings.warn(f"this CPU has no fast {runtime.dtype}: float32 is quicker", MagnetWarning, stacklevel=3)
+        warnings.warn(f"this CPU has no fast {runtime.dtype}: float32 is quicker", MagnetWarning, stacklevel=3)
     dtype: torch.dtype = getattr(torch, runtime.dtype)
     return dtype
+
+
+def computes_bfloat16() -> bool:
+    """Whether the CPU has instructions for products of bfloat16, AVX512-BF16 or AMX; others emulate them, slowly."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def automatic_batch_size(decoder: DecoderConfig, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
@@ -86,20 +95,18 @@ def clip_bytes(decoder: DecoderConfig, codec: CodecConfig, dtype: torch.dtype) -
     return max(states + logits, waveform)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, *, size: int = 1024, seconds: float = 0.3) -> float:
-    """Operations per second of a plain matrix product [size, size], the best of those tried in this time."""
-    matrix = torch.ones(size, size, device=device, dtype=dtype)
+def matmul_rate(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> float:
+    """Operations per second of a plain matrix product: the best of a few."""
+    size = PEAK_SIZE.get(device.type, PEAK_SIZE["cpu"])
+    left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def once() -> float:
         started = time.perf_counter()
-        result = matrix @ matrix
-        result[0, 0].item()  # waits for the device
+        (left @ right)[0, 0].item()  # waits for the device
         return time.perf_counter() - started
 
-    best, until = once(), time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        best = min(best, once())
-    return 2.0 * size**3 / best
+    once()  # not counted: the first product sets libraries up
+    return 2.0 * size**3 / min(once() for _ in range(repeats))
 
 
 def processor_name(device: torch.device) -> str:

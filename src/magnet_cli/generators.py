@@ -12,8 +12,9 @@ from torch import Tensor
 from magnet_cli.arrange import Arrangement
 from magnet_cli.composition import Length
 from magnet_cli.config import MusicGenSampling, SamplingConfig
-from magnet_cli.decode import Known, Rescorer, Step, decode
+from magnet_cli.decode import Known, Network, Rescorer, Step, decode
 from magnet_cli.edit import decode_windows, plan_windows
+from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import UsageError
 from magnet_cli.musicgen import MusicGen
 from magnet_cli.prompts import Job
@@ -54,10 +55,11 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class Reader:
-    """A MAGNeT's text encoder and decoder."""
+    """A MAGNeT's text encoder and decoder. network: what computes its logits, the decoder itself or a faster form."""
 
     text_encoder: TextEncoder
     decoder: MaskedTransformer
+    network: MaskedTransformer | Network
 
     def memory(self, prompts: Sequence[str]) -> tuple[TextMemory, list[int]]:
         """What the decoder attends to, and the number of tokens in each prompt."""
@@ -88,7 +90,7 @@ class MaskedGenerator:
         if not isinstance(sampling, SamplingConfig):
             raise UsageError("these sampling options are MusicGen's", "Give a SamplingConfig")
         memory, tokens = self._memory(jobs)
-        run = _Run(self.reader.decoder, memory, jobs, sampling, self._rescorer(jobs, sampling), on_progress)
+        run = _Run(self.reader.network, memory, jobs, sampling, self._rescorer(jobs, sampling), on_progress)
         on_text()
         if first.hybrid:
             known = self._beginning(jobs, first, on_progress)
@@ -97,6 +99,8 @@ class MaskedGenerator:
         codes = (
             run.windows(first, known) if first.frames > first.window else run.once(first, known, frames=first.frames)
         )
+        if isinstance(self.reader.network, FastTransformer):
+            self.reader.network.forget()  # the codec wants the memory
         return codes, [0] * len(jobs) if edit.unconditional else tokens
 
     def passes(self, job: Job, length: Length) -> int:
@@ -144,7 +148,7 @@ class MaskedGenerator:
 class _Run:
     """One batch through MAGNeT."""
 
-    decoder: MaskedTransformer
+    decoder: MaskedTransformer | Network
     memory: TextMemory | None
     jobs: Sequence[Job]
     sampling: SamplingConfig

@@ -102,7 +102,7 @@ def measure(waveform: NDArray[Any], sample_rate: int) -> Loudness:
 def normalize(waveform: NDArray[Any], sample_rate: int, config: OutputConfig) -> Normalized:
     """Bring a waveform [C, L] to the loudness or the peak that `config` asks for.
 
-    "loudness": gain to `config.lufs`, then a limiter that keeps the true peak at or below `config.true_peak`, and more
+    "loudness" and "auto": gain to `config.lufs`, then a limiter that keeps the true peak at or below `config.true_peak`, and more
     gain for what it takes. Where both cannot hold, the ceiling wins and `reached` is False. Silence (below the gate of
     -70 LUFS) is not amplified: it is the standard's own border between a quiet sound and none, and bounds the gain.
     "peak": gain alone, so that the true peak is `config.true_peak`. "none": only measured.
@@ -113,7 +113,7 @@ def normalize(waveform: NDArray[Any], sample_rate: int, config: OutputConfig) ->
     before = Loudness(_integrated(checked, sample_rate), _peak_db(peaks))
     if config.normalize == "none":
         return Normalized(checked, before, before, 0.0, limited=False, reached=True)
-    if config.normalize == "loudness" and before.lufs is not None:
+    if config.normalize in ("auto", "loudness") and before.lufs is not None:
         return _to_loudness(checked, sample_rate, config, before=before, peaks=peaks)
     return _to_peak(checked, sample_rate, config, before=before)
 

@@ -133,8 +133,10 @@ class Pipeline:
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
         check_helpers(source, helpers)
         with memory_errors(device, "to load the model"):
-            generator, codec = build_generator(source, helpers, device, dtype), build_codec(codec_of(source), device)
-        info = describe(source, device, dtype)
+            int8 = runtime.dtype == "int8"
+            generator = build_generator(source, helpers, device, dtype, int8=int8)
+            codec = build_codec(codec_of(source), device)
+        info = describe(source, device, "int8" if int8 else str(dtype).removeprefix("torch."))
         decoder = source.decoder.config if isinstance(source, Model) else None
         arranger = Arranger(
             codec,

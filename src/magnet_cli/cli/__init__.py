@@ -8,6 +8,7 @@ import typer
 
 from magnet_cli import __version__
 from magnet_cli.cli.batch import batch
+from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
 from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
@@ -70,6 +71,7 @@ app.command()(info)
 app.command()(replay)
 app.command()(encode)
 app.command()(decode)
+app.command()(bench)
 app.command()(doctor)
 app.add_typer(models)
 

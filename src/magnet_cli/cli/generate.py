@@ -109,6 +109,7 @@ def generate(
     with console.reporting():
         overrides, finish = chosen(Overrides, context), chosen(OutputConfig, context)
         edit, places = chosen(EditConfig, context), chosen(PlacesConfig, context)
+        runtime = chosen(RuntimeConfig, context)
         helpers = helper_names(rescorer, None if hybrid is None else hybrid_model)
         texts = read_prompts(prompts or [], unconditional=unconditional)
         drafts = plan(texts, apply_all(overrides, draft_sampling(model)), seed=seed, variations=variations, edit=edit)
@@ -123,7 +124,7 @@ def generate(
         sampling = apply_all(overrides, opened.source.sampling)
         jobs = [replace(draft, sampling=sampling) for draft in drafts]
         opened.check()(jobs[0])
-        pipeline = load(console, model, opened, chosen(RuntimeConfig, context))
+        pipeline = load(console, model, opened, runtime)
         console.detail(f"sampling: {describe_sampling(sampling)}")
 
         from magnet_cli.manifest import Item

@@ -96,7 +96,7 @@ def replay(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(metavar="auto|float32|bfloat16|float16", help="Precision of the decoder. [default: as then]"),
+        typer.Option(metavar="auto|float32|bfloat16|float16|int8", help="Precision of the decoder. [default: as then]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")] = False,
     model_dir: options.ModelDir = None,

@@ -115,7 +115,7 @@ NoMetadata = Annotated[
     bool, typer.Option("--no-metadata", help="Neither write <name>.json nor embed how the clip was made.")
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Which device.")]
-DType = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16", help="Precision of the decoder.")]
+DType = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16|int8", help="Precision of the decoder.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and results only.")]

@@ -1,0 +1,109 @@
+"""`magnet bench`: how fast a model is on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli import options
+from magnet_cli.cli.making import load, open_parts
+from magnet_cli.cli.options import chosen
+from magnet_cli.config import PlacesConfig, RuntimeConfig, SamplingConfig, check_steps, default_sampling
+from magnet_cli.console import Console
+from magnet_cli.errors import UsageError
+from magnet_cli.overrides import Overrides
+from magnet_cli.registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from magnet_cli.benchmark import Parts
+
+
+def bench(
+    context: typer.Context,
+    model: options.Model = DEFAULT_MODEL,
+    random_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="small-10secs|small-30secs|medium-10secs|medium-30secs",
+            help="Instead, a released shape with random weights: no download, the same time, noise.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch", "-b", metavar="N", help="Clips decoded together.")] = 1,
+    runs: Annotated[int, typer.Option(metavar="N", help="Runs, after one that is not counted.")] = 3,
+    preset: options.PresetName = None,
+    steps: options.Steps = None,
+    spans: options.SpansName = None,
+    plain: Annotated[bool, typer.Option("--plain", help="The readable decoder instead of the fast one.")] = False,
+    device: options.Device = RuntimeConfig.device,
+    dtype: options.DType = RuntimeConfig.dtype,
+    model_dir: options.ModelDir = None,
+    cache_dir: options.CacheDir = None,
+    offline: options.Offline = False,
+    json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure latency, throughput, every stage, arithmetic against the device's peak, and memory.
+
+    Medians; a plain matrix product is measured in turn with the runs, so that the ratio means something on a busy
+    machine, too.
+    """
+    console = Console(quiet=quiet)
+    with console.reporting():
+        overrides, runtime = chosen(Overrides, context), chosen(RuntimeConfig, context)
+        if batch_size < 1 or runs < 1:
+            raise UsageError(f"cannot measure {runs} runs of {batch_size} clips", "Give at least 1 of each")
+
+        defaults = None
+        if random_weights is None:
+            defaults, parts = model_parts(console, model, runtime, chosen(PlacesConfig, context), plain=plain)
+        else:
+            parts = shape_parts(random_weights, runtime, plain=plain)
+
+        from magnet_cli.benchmark import benchmark
+
+        config = parts.model.config
+        sampling = overrides.apply(defaults or default_sampling("music", config.clip_seconds, config.codebooks))
+        check_steps(sampling, codebooks=config.codebooks)
+        console.message(f"measuring {runs} runs of {batch_size}, after one that is not counted")
+        report = benchmark(parts, sampling, batch=batch_size, runs=runs)
+        if json:
+            console.result(asdict(report))
+        else:
+            for name, value in report.rows:
+                console.result(f"{name:<12} {value}")
+
+
+def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> Parts:
+    """A released shape with random weights."""
+    from magnet_cli.assembly import fastest
+    from magnet_cli.benchmark import random_parts
+    from magnet_cli.device import resolve_device, resolve_dtype
+
+    device = resolve_device(runtime)
+    return random_parts(
+        shape,
+        device,
+        resolve_dtype(runtime, device),
+        lambda decoder: decoder if plain else fastest(decoder, int8=runtime.dtype == "int8"),
+    )
+
+
+def model_parts(
+    console: Console, model: str, runtime: RuntimeConfig, places: PlacesConfig, *, plain: bool
+) -> tuple[SamplingConfig, Parts]:
+    """A model's sampling options and its parts; UsageError for one that is no MAGNeT."""
+    opened = open_parts(console, model, {}, places)
+
+    from magnet_cli.benchmark import Parts
+    from magnet_cli.generators import MaskedGenerator
+
+    pipeline = load(console, model, opened, runtime)
+    sampling = pipeline.info.sampling
+    if not isinstance(pipeline.generator, MaskedGenerator) or not isinstance(sampling, SamplingConfig):
+        raise UsageError(f"{model} is no MAGNeT, and only those are measured", "Choose another --model")
+    reader = pipeline.generator.reader
+    network = reader.decoder if plain else reader.network
+    return sampling, Parts(pipeline.info.name, reader.text_encoder, reader.decoder, network, pipeline.codec)
