@@ -20,7 +20,7 @@ ROOT = Path(magnet_cli.__file__).parent
 # left; apart from that, modules of one layer do not import each other. Files of one subpackage may.
 # `__init__` also offers names of higher layers, loaded when asked for: it may import those under `if TYPE_CHECKING:`.
 LAYERS = (
-    "errors < config composition < registry prompts naming store defaults overrides plain "
+    "errors < config composition < registry < prompts naming store defaults overrides plain "
     "< promptfile manifest < __init__",
     "weights settings tags t5 < transformer text codec sampling noise loudness audio metadata < loop edit < splice",
     "device batch checkpoint cache decode banded quantize < engine < graphs < flops < musicgen < rescore "

@@ -102,9 +102,10 @@ def measure(waveform: NDArray[Any], sample_rate: int) -> Loudness:
 def normalize(waveform: NDArray[Any], sample_rate: int, config: OutputConfig) -> Normalized:
     """Bring a waveform [C, L] to the loudness or the peak that `config` asks for.
 
-    "loudness" and "auto": gain to `config.lufs`, then a limiter that keeps the true peak at or below `config.true_peak`, and more
-    gain for what it takes. Where both cannot hold, the ceiling wins and `reached` is False. Silence (below the gate of
-    -70 LUFS) is not amplified: it is the standard's own border between a quiet sound and none, and bounds the gain.
+    "loudness" and "auto": gain to `config.lufs`, then a limiter that keeps the true peak at or below
+    `config.true_peak`, and more gain for what it takes. Where both cannot hold, the ceiling wins and `reached` is
+    False. Silence (below the gate of -70 LUFS) is not amplified: it is the standard's own border between a quiet sound
+    and none, and bounds the gain.
     "peak": gain alone, so that the true peak is `config.true_peak`. "none": only measured.
     Raises NumericsError for values that are not finite.
     """

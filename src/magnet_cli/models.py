@@ -19,8 +19,8 @@ from magnet_cli.cache import RESCORER
 from magnet_cli.checkpoint import CodecPointer, read_codec, read_decoder, read_hugging_face_codec
 from magnet_cli.config import MusicGenSampling, PlacesConfig
 from magnet_cli.musicgen import MusicGenCheckpoint, read_musicgen
-from magnet_cli.registry import MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
-from magnet_cli.store import BundleInfo, Store, is_bundle, sha256
+from magnet_cli.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
+from magnet_cli.store import BUNDLED_FOLDER, BundleInfo, Store, is_bundle, sha256
 from magnet_cli.transfer import Access, Plan
 
 OnDownload = Callable[[Plan, int], None]
@@ -40,8 +40,8 @@ def open_model(name: str, places: PlacesConfig | None = None, *, on_download: On
     folder = Path(os.path.expanduser(name))
     if known is not None and (name in MODELS or not folder.is_dir()):
         return read_bundle(_in_store(known, Store.at(places.model_dir), _access(places, on_download)))
-    if name and is_bundle(folder):
-        return read_bundle(folder)
+    if name == BUNDLED or (name and is_bundle(folder)):
+        return read_bundle(BUNDLED_FOLDER if name == BUNDLED else folder)
     access = _access(places, on_download)
     return read_released(hub.locate_model(name, access), access)
 

@@ -44,6 +44,7 @@ class Production:
 
     model: as the user names it. metadata: embed how each clip was made; beside it goes what its target names.
     manifest: where each item is noted. helpers: the names of the models that help, as the user gives them.
+    fallback: why it is not the model of choice.
     """
 
     pipeline: Pipeline
@@ -53,6 +54,7 @@ class Production:
     metadata: bool = True
     manifest: Manifest | None = None
     helpers: Mapping[str, str] = field(default_factory=dict)
+    fallback: str | None = None
     _inputs: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -159,6 +161,7 @@ class Production:
             "model": {
                 "name": info.name,
                 "given": self.model,
+                "fallback": self.fallback,
                 "repository": info.repository,
                 "revision": info.revision,
                 "task": info.task,

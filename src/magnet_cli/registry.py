@@ -88,4 +88,5 @@ def musicgen_name(name: str) -> str | None:
 MUSICGEN_SECONDS = 10.0  # of a clip, unless a duration is given; it can do up to three times that
 
 DEFAULT_MODEL = "magnet-small-10secs"
+BUNDLED = "bundled"  # the small model inside this package
 DEFAULT_BEGINNER = "musicgen-small"  # of hybrids

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from magnet_cli.errors import ModelError, OutputError, UsageError
+from magnet_cli.registry import BUNDLED
 
 FORMAT, VERSION = "magnet-bundle", 1
 CONFIG_FILE = "config.json"
 DECODER_FILE = "decoder.safetensors"
 CODEC_FILE = "codec.safetensors"
 TEXT_FOLDER = "text_encoder"
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"  # of the small model inside this package
 UNFINISHED = ".unfinished-"
 BLOCK = 1 << 20
 
@@ -114,6 +116,8 @@ class Store:
 
     def folder(self, name: str) -> Path:
         """Where the bundle of a model is or would be. `name` is a short name or a Hub id."""
+        if name == BUNDLED:
+            return BUNDLED_FOLDER
         safe = name.replace("/", "--")
         if not safe or safe.startswith(".") or not all(c.isalnum() or c in "-_." for c in safe):
             raise UsageError(f"{name!r} is no name of a model", "See magnet models list")
@@ -138,6 +142,8 @@ class Store:
     def remove(self, name: str) -> int:
         """Delete the bundle of a model; returns the bytes it took. UsageError when there is none."""
         folder = self.folder(name)
+        if name == BUNDLED:
+            raise UsageError(f"{name} is part of this package", "Remove another, or uninstall magnet")
         if not folder.is_dir():
             raise UsageError(f"{name} is not in {self.root}", "See magnet models list")
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

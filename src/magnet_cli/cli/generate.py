@@ -25,12 +25,13 @@ from magnet_cli.cli.options import chosen
 from magnet_cli.composition import EditConfig
 from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig
 from magnet_cli.console import Console
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import HubError, UsageError
 from magnet_cli.naming import AUDIO_EXTENSIONS, Target, plan_paths
 from magnet_cli.naming import Item as Name
 from magnet_cli.overrides import Overrides, apply_all
 from magnet_cli.prompts import Job, check_prompt, plan
-from magnet_cli.registry import DEFAULT_BEGINNER, DEFAULT_MODEL
+from magnet_cli.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL
+from magnet_cli.store import BUNDLED_FOLDER, is_bundle
 
 
 def generate(
@@ -51,7 +52,7 @@ def generate(
             "[default: a new file here]",
         ),
     ] = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.OptionalModel = None,
     seed: options.Seed = None,
     variations: options.Variations = 1,
     preset: options.PresetName = None,
@@ -111,27 +112,41 @@ def generate(
         edit, places = chosen(EditConfig, context), chosen(PlacesConfig, context)
         runtime = chosen(RuntimeConfig, context)
         helpers = helper_names(rescorer, None if hybrid is None else hybrid_model)
+        wanted, fallback = model or DEFAULT_MODEL, None
         texts = read_prompts(prompts or [], unconditional=unconditional)
-        drafts = plan(texts, apply_all(overrides, draft_sampling(model)), seed=seed, variations=variations, edit=edit)
-        early_check(model, helpers)(drafts[0])
-        targets = plan_targets(output, drafts, model, codes=save_codes, metadata=not no_metadata)
+        drafts = plan(texts, apply_all(overrides, draft_sampling(wanted)), seed=seed, variations=variations, edit=edit)
+        early_check(wanted, helpers)(drafts[0])
+        targets = plan_targets(output, drafts, wanted, codes=save_codes, metadata=not no_metadata)
         from magnet_cli.audio import check_targets
 
         check_targets(targets, finish.subtype, overwrite=force)
         if seed is None and quiet and not json:
             console.essential(f"seed {drafts[0].seed}")
-        opened = open_parts(console, model, helpers, places)
+        try:
+            opened = open_parts(console, wanted, helpers, places)
+        except HubError as error:
+            if model is not None or not is_bundle(BUNDLED_FOLDER):
+                raise
+            console.essential(
+                f"no {wanted}: {error.message}. This is the small {BUNDLED} model instead, no match for it."
+            )
+            wanted, fallback = BUNDLED, error.message
+            targets = plan_targets(output, drafts, wanted, codes=save_codes, metadata=not no_metadata)
+            check_targets(targets, finish.subtype, overwrite=force)
+            opened = open_parts(console, wanted, helpers, places)
         sampling = apply_all(overrides, opened.source.sampling)
         jobs = [replace(draft, sampling=sampling) for draft in drafts]
         opened.check()(jobs[0])
-        pipeline = load(console, model, opened, runtime)
+        pipeline = load(console, wanted, opened, runtime)
         console.detail(f"sampling: {describe_sampling(sampling)}")
 
         from magnet_cli.manifest import Item
         from magnet_cli.production import Production
 
         metadata = not no_metadata
-        production = Production(pipeline, model, finish, overwrite=force, metadata=metadata, helpers=helpers)
+        production = Production(
+            pipeline, wanted, finish, overwrite=force, metadata=metadata, helpers=helpers, fallback=fallback
+        )
         items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
         for product in make(console, production, items):
             console.result(result(product, as_json=json))

@@ -14,7 +14,7 @@ from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, d
 from magnet_cli.config import PlacesConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.registry import MODELS, RESCORERS, ModelSpec, RescorerSpec
+from magnet_cli.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec
 from magnet_cli.store import BundleInfo, Store
 
 app = typer.Typer(
@@ -193,7 +193,8 @@ def convert(
 def known_names(store: Store) -> list[str]:
     """Names of the released models, of those for rescoring, and of the bundles in the store beyond them."""
     here = [bundle.folder.name for bundle in store.bundles()]
-    return [*MODELS, *RESCORERS, *(name for name in here if name not in MODELS)]
+    bundled = [BUNDLED] if store.find(BUNDLED) else []
+    return [*MODELS, *RESCORERS, *bundled, *(name for name in here if name not in MODELS)]
 
 
 def require(name: str, store: Store) -> BundleInfo:

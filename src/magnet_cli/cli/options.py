@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from magnet_cli.config import PRESETS, PlacesConfig
-from magnet_cli.registry import NON_COMMERCIAL, UNKNOWN_LICENCE
+from magnet_cli.registry import DEFAULT_MODEL, NON_COMMERCIAL, UNKNOWN_LICENCE
 from magnet_cli.store import Store, is_bundle
 
 if TYPE_CHECKING:
@@ -41,6 +41,16 @@ CacheDir = Annotated[
 ]
 Offline = Annotated[bool, typer.Option("--offline", envvar="MAGNET_OFFLINE", help="Make no request to the Hub.")]
 Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME|HUB_ID|FOLDER", help="Which checkpoint.")]
+OptionalModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|HUB_ID|FOLDER",
+        help=f"Which checkpoint. [default: {DEFAULT_MODEL}; the bundled one where that cannot be had]",
+        show_default=False,
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(help="Same seed, same clip. [default: drawn, and reported]", show_default=False)
 ]
