@@ -10,45 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerFast
 
 from magnet_cli.checkpoint import build_codec
 from magnet_cli.config import MusicGenSampling
 from magnet_cli.errors import ModelError, NumericsError, UsageError
 from magnet_cli.musicgen import MusicGen, delay, read_musicgen, undelay
-from tiny_musicgen import CODES, PAD, change_settings, store_as_released, write_musicgen
+from tiny_musicgen import CODES, PAD, Oracle, change_settings, store_as_released, write_musicgen
 
 CPU = torch.device("cpu")
 # Of different lengths, so that a batch of them is padded.
 PROMPTS = ["a", "80s electronic track with melodic synthesizers, catchy beat and groovy bass", "rain"]
 GREEDY = MusicGenSampling(greedy=True)
-
-
-class Oracle:
-    """A MusicGen of transformers and its tokenizer."""
-
-    def __init__(self, folder: Path, model: MusicgenForConditionalGeneration) -> None:
-        self.model = model
-        self.tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder, pad_token="<pad>")
-
-    def generate(self, prompts: list[str] | None, frames: int, **options: Any) -> Tensor:
-        """Codes [B, K, T] of greedy decoding, caught on their way to the codec."""
-        caught: list[Tensor] = []
-
-        def decode(codes: Tensor, audio_scales: object) -> Any:
-            caught.append(codes[0])
-            return type("Output", (), {"audio_values": None})
-
-        inputs = (
-            self.model.get_unconditional_inputs(1)
-            if prompts is None
-            else self.tokenizer(prompts, padding=True, return_tensors="pt")
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self.model.audio_encoder, "decode", decode)
-            # The first column is given, and the last codebook ends 3 columns after the first.
-            self.model.generate(**{**inputs, **options}, do_sample=False, max_length=frames + 4)
-        return caught[0]
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import (
+    AutoTokenizer,
     EncodecConfig,
     GenerationConfig,
     MusicgenConfig,
     MusicgenDecoderConfig,
     MusicgenForConditionalGeneration,
+    PreTrainedTokenizerFast,
     T5Config,
 )
 
@@ -83,6 +88,33 @@ def write_musicgen(
     model.save_pretrained(folder)
     shutil.copyfile(GOLDEN / "music" / "t5-base" / "tokenizer.json", folder / "tokenizer.json")
     return model
+
+
+class Oracle:
+    """A MusicGen of transformers and its tokenizer."""
+
+    def __init__(self, folder: Path, model: MusicgenForConditionalGeneration) -> None:
+        self.model = model
+        self.tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder, pad_token="<pad>")
+
+    def generate(self, prompts: list[str] | None, frames: int, **options: Any) -> Tensor:
+        """Codes [B, K, T] of greedy decoding, caught on their way to the codec."""
+        caught: list[Tensor] = []
+
+        def decode(codes: Tensor, audio_scales: object) -> Any:
+            caught.append(codes[0])
+            return type("Output", (), {"audio_values": None})
+
+        inputs = (
+            self.model.get_unconditional_inputs(1)
+            if prompts is None
+            else self.tokenizer(prompts, padding=True, return_tensors="pt")
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.model.audio_encoder, "decode", decode)
+            # The first column is given, and the last codebook ends 3 columns after the first.
+            self.model.generate(**{**inputs, **options}, do_sample=False, max_length=frames + 4)
+        return caught[0]
 
 
 def change_settings(folder: Path, part: str | None, **values: object) -> None:

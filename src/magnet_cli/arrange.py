@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,10 @@ from magnet_cli.splice import FADE, blend, conform, join, prepare, prepare_endin
 
 Waveform = NDArray[np.float32]
 Finish = Callable[[Waveform], tuple[Waveform, int]]
+
+# Inputs that are remembered: a batch may have thousands. A minute of stereo takes 20 MB, its codes 100 kB.
+MOST_WAVEFORMS, MOST_ENCODED = 4, 256
+MOST_CHANNELS = 5  # whose loudness is defined
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +59,33 @@ class Arrangement:
         return (self.frames, self.overlap, self.whole_spans, self.loop, self.hybrid)
 
 
-def check_input(edit: EditConfig, read: Callable[[Path], tuple[Waveform, int]]) -> None:
-    """Raise UsageError for an input that cannot be read, or regions that are not within it."""
+def hybrid_frames(seconds: float, frame_rate: int) -> int:
+    """Frames that a hybrid's other model makes."""
+    return max(round(seconds * frame_rate), 1)
+
+
+def check_input(edit: EditConfig, measured: Callable[[str], tuple[int, float]] | None = None) -> None:
+    """Raise UsageError for an input that cannot be read or kept, or regions that are not within it.
+
+    measured: `measure_input`, where many jobs may share one.
+    """
     if edit.input is None:
         return
-    waveform, rate = read(Path(edit.input))
+    channels, seconds = (measured or measure_input)(edit.input)
+    if edit.keeps_samples and channels > MOST_CHANNELS:
+        option = "--join" if edit.join else "--blend"
+        raise UsageError(
+            f"{edit.input} has {channels} channels; what is kept may have {MOST_CHANNELS}",
+            f"Mix it down first, or leave {option} out",
+        )
     if edit.regions:
-        check_regions([parse_region(one) for one in edit.regions], waveform.shape[1] / rate)
+        check_regions([parse_region(one) for one in edit.regions], seconds)
+
+
+def measure_input(path: str) -> tuple[int, float]:
+    """Channels and seconds of an audio file, all of which is read; UsageError for one that cannot be used."""
+    waveform, rate = read_audio(Path(path))
+    return waveform.shape[0], waveform.shape[1] / rate
 
 
 class Arranger:
@@ -81,9 +105,9 @@ class Arranger:
         self.span = span
         self.default_seconds = default_seconds
         self.clip_frames = int(clip_seconds * codec.config.frame_rate)
-        self._read = cache(read_audio)
-        self._encoded = cache(self._encode)
-        self._ending = cache(self._encode_ending)
+        self._read = lru_cache(MOST_WAVEFORMS)(read_audio)
+        self._encoded = lru_cache(MOST_ENCODED)(self._encode)
+        self._ending = lru_cache(MOST_ENCODED)(self._encode_ending)
 
     def arrange(self, job: Job) -> Arrangement:
         """What to decode for a job; UsageError for what does not fit the model or the input."""
@@ -105,9 +129,10 @@ class Arranger:
         frames = length.frames
         codes = keep = None
         if edit.continue_from is not None:
-            given = self._ending(edit.continue_from, edit.keep or KEPT_SHARE * self.clip_seconds)
+            clip = min(frames, self.clip_frames) / self.config.frame_rate
+            given = self._ending(edit.continue_from, edit.keep or KEPT_SHARE * min(clip, duration or clip))
             codes, keep = _prefix(given, frames, self.clip_frames)
-        hybrid = 0 if edit.hybrid is None else max(round(edit.hybrid * self.config.frame_rate), 1)
+        hybrid = 0 if edit.hybrid is None else hybrid_frames(edit.hybrid, self.config.frame_rate)
 
         def finish(waveform: Waveform) -> tuple[Waveform, int]:
             # Whole spans can make a clip a few frames shorter than its nominal length; asking for that is no error.

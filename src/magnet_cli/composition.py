@@ -43,7 +43,7 @@ class EditConfig:
     duration        seconds. Less than the model's clip: cut, with a short fade. More: decoded in windows
     overlap         seconds that a window shares with what is there already; None: half of the model's clip
     continue_from   audio file whose end the clip begins with
-    keep            seconds of it that the clip begins with; None: a third of the model's clip
+    keep            seconds of it that the clip begins with; None: a third of the clip, of the model's if that is less
     join            put the clip behind the file it continues, as one sound
     inpaint         audio file of which parts are decoded anew
     regions         those parts: seconds from and to, `2.5:5`; a side left out is the file's own
@@ -85,6 +85,11 @@ class EditConfig:
             raise UsageError(f"vary must be above 0 and at most 1, not {self.vary:g}", "Give e.g. --vary 0.3")
         if self.inpaint is not None and not self.regions and self.vary is None:
             raise UsageError("nothing is said to be decoded anew", "Give --region 2.5:5, or --vary 0.3")
+        if self.keep is not None and self.duration is not None and self.keep >= self.duration:
+            raise UsageError(
+                f"keep {self.keep:g} s leaves nothing of a duration of {self.duration:g} s",
+                "The duration counts from where what is kept begins: give a longer one, or a smaller --keep",
+            )
         given = {name for name in _EDITS if getattr(self, name) not in (None, False, ())}
         for name, partner in _ONLY_WITH.items():
             if name in given and partner not in given:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnet_cli.arrange import Arrangement
+from magnet_cli.arrange import Arrangement, hybrid_frames
 from magnet_cli.composition import Length
 from magnet_cli.config import MusicGenSampling, SamplingConfig
 from magnet_cli.decode import Known, Network, Rescorer, Step, decode
@@ -86,6 +86,9 @@ class MaskedGenerator:
     ) -> tuple[Tensor, list[int]]:
         """See Generator."""
         first, edit = arrangements[0], jobs[0].edit
+        if len(jobs) > 1 and first.frames > first.window and edit.inpaint is not None:
+            # Windows lie where something is decoded anew, which is elsewhere in every clip.
+            return self._one_by_one(jobs, arrangements, on_progress, on_text)
         sampling = jobs[0].sampling
         if not isinstance(sampling, SamplingConfig):
             raise UsageError("these sampling options are MusicGen's", "Give a SamplingConfig")
@@ -108,7 +111,26 @@ class MaskedGenerator:
         steps = sum(job.sampling.steps) if isinstance(job.sampling, SamplingConfig) else 0
         frames, window = length.frames, length.window
         windows = len(plan_windows([True] * frames, window, length.overlap)) if frames > window else 1
-        return steps * windows
+        first = 0
+        if job.edit.hybrid is not None and self.beginner is not None:
+            first = hybrid_frames(job.edit.hybrid, self.beginner.frame_rate) + self.beginner.codebooks - 1
+        return first + steps * windows
+
+    def _one_by_one(
+        self,
+        jobs: Sequence[Job],
+        arrangements: Sequence[Arrangement],
+        on_progress: OnProgress,
+        on_text: Callable[[], None],
+    ) -> tuple[Tensor, list[int]]:
+        codes, tokens = [], []
+        for job, arrangement in zip(jobs, arrangements, strict=True):
+            # A pass that is reported counts for all of the batch.
+            report = on_progress if job is jobs[-1] else lambda progress: None
+            made, lengths = self.codes([job], [arrangement], known=None, on_progress=report, on_text=on_text)
+            codes.append(made)
+            tokens += lengths
+        return torch.cat(codes), tokens
 
     def _memory(self, jobs: Sequence[Job]) -> tuple[TextMemory | None, list[int]]:
         if jobs[0].edit.unconditional:

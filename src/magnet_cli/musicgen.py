@@ -223,6 +223,11 @@ class MusicGen:
         return int(self.source.decoder.vocab_size)
 
     @property
+    def frame_rate(self) -> int:
+        """Frames in a second."""
+        return self.source.codec.config.frame_rate
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.decoder.parameters()).device

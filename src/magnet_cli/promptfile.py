@@ -159,7 +159,7 @@ def _csv_rows(text: str, problems: Problems) -> Iterator[Row]:
 def _check_columns(names: list[str], line: int, problems: Problems) -> bool:
     wrong = [f"unknown column {_shown(name)}" for name in names if name not in KINDS]
     wrong += [f"two columns are named {_shown(name)}" for name in dict.fromkeys(names) if names.count(name) > 1]
-    if "prompt" not in names:
+    if "prompt" not in names and "unconditional" not in names:
         wrong.append("no column is named prompt")
     for problem in wrong:
         problems.add(line, f"{problem}; there are {', '.join(KINDS)}" if problem.startswith("unknown") else problem)
@@ -201,9 +201,11 @@ def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
         except ValueError:
             wanted = "whole numbers such as 20,10,10,10" if name == "steps" else WANTED[KINDS[name]]
             problems.add(line, f"{name} is {_shown(cell)}, not {wanted}")
-    if "prompt" not in given:
+    if values.get("unconditional"):
+        values.setdefault("prompt", "")  # it would only name the clip
+    elif "prompt" not in given:
         problems.add(line, "there is no prompt")
-    if values.keys() == given.keys() and "prompt" in given:
+    if values.keys() >= given.keys() and "prompt" in values:
         of_row = {name: values.pop(name, None) for name in ("prompt", "seed", "variations", "output")}
         edits = {name: values.pop(name) for name in list(values) if name in EDITS}
         yield Row(

@@ -40,8 +40,9 @@ class Job:
     def kind(self) -> tuple[object, ...]:
         """What jobs must share to be decoded together."""
         edit = self.edit
-        shape = (edit.duration, edit.overlap, edit.input, edit.keep, edit.loop, edit.bpm, edit.bars, edit.hybrid)
-        return (self.sampling, *shape, edit.negative is None, edit.unconditional)
+        source = (edit.continue_from, edit.keep, edit.inpaint)
+        shape = (edit.duration, edit.overlap, edit.loop, edit.bpm, edit.bars, edit.hybrid)
+        return (self.sampling, *source, *shape, edit.negative is None, edit.unconditional)
 
 
 def check_prompt(prompt: str) -> None:

@@ -45,7 +45,8 @@ def encode(
         from magnet_cli.audio import check_writable, read_audio, write_atomic
 
         if output.suffix.lower() != ".npz":
-            raise UsageError(f"{output} is no .npz file", f"Name it {output.with_suffix('.npz').name}")
+            raise UsageError(f"{output} is no .npz file", f"Name it {output.name}.npz")
+        runtime = chosen(RuntimeConfig, context)
         waveform, rate = read_audio(file)
         check_writable([output], overwrite=force)
         opened = open_parts(console, model, {}, chosen(PlacesConfig, context))
@@ -55,7 +56,7 @@ def encode(
         from magnet_cli.assembly import vocabulary
         from magnet_cli.splice import prepare
 
-        codec = build(opened, chosen(RuntimeConfig, context))
+        codec = build(opened, runtime)
         codebooks = vocabulary(opened.source).codebooks
         codes = codec.encode(prepare(waveform, rate, codec.config))[0, :codebooks].cpu().numpy().astype(np.int16)
         archive = io.BytesIO()
@@ -88,15 +89,15 @@ def decode(
 
         kept: Subtype = chosen(OutputConfig, context).subtype
         check_format(output, kept)
-        codes = read_codes(file)
+        codes, runtime = read_codes(file), chosen(RuntimeConfig, context)
         check_writable([output], overwrite=force)
         opened = open_parts(console, model, {}, chosen(PlacesConfig, context))
 
         import torch
 
-        codec = build(opened, chosen(RuntimeConfig, context))
+        codec = build(opened, runtime)
         check_codes(codes, codec, file, model)
-        waveform = codec.decode(torch.from_numpy(codes).long().unsqueeze(0), loop=loop)[0].cpu().numpy()
+        waveform = codec.decode(torch.tensor(codes.astype("int64")).unsqueeze(0), loop=loop)[0].cpu().numpy()
         write_audio(output, waveform, codec.config.sample_rate, kept, overwrite=force)
         console.message(f"{output.name}: {waveform.shape[1] / codec.config.sample_rate:.2f} s")
         console.result(str(output))
@@ -114,16 +115,18 @@ def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
 def read_codes(path: Path) -> NDArray[Any]:
     """The codes [K, T] in an .npz file; UsageError for anything else."""
     import zipfile
+    import zlib
 
     import numpy as np
 
+    damaged = (zipfile.BadZipFile, zlib.error)
     hint = "Give a file that magnet encode or --save-codes has written"
     try:
         with np.load(path, allow_pickle=False) as archive:
             codes = archive["codes"]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", hint) from error
-    except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, *damaged) as error:
         raise UsageError(f"{path} holds no codes", hint) from error
     if (
         not isinstance(codes, np.ndarray)

@@ -116,6 +116,8 @@ def generate(
         texts = read_prompts(prompts or [], unconditional=unconditional)
         drafts = plan(texts, apply_all(overrides, draft_sampling(wanted)), seed=seed, variations=variations, edit=edit)
         early_check(wanted, helpers)(drafts[0])
+        if rescore_weight is not None and rescorer is None:
+            console.warning("--rescore-weight counts for nothing without --rescorer")
         targets = plan_targets(output, drafts, wanted, codes=save_codes, metadata=not no_metadata)
         from magnet_cli.audio import check_targets
 

@@ -52,6 +52,13 @@ def draft_sampling(model: str) -> SamplingConfig | MusicGenSampling:
 def early_check(model: str, helpers: Mapping[str, str]) -> Callable[[Job], None]:
     """What raises UsageError for a job that cannot work, as far as that is known without opening the model."""
     spec, musicgen = MODELS.get(model), musicgen_name(model)
+    if musicgen is not None and helpers:
+        raise UsageError("MusicGen generates alone: nothing rescores it", "Choose a MAGNeT model")
+    if spec is not None and spec.task == "sound" and any(map(musicgen_name, helpers.values())):
+        raise UsageError(
+            f"{model} makes sound effects, and MusicGen knows music only",
+            "Choose a music model; to rescore sound, give a second sound model, e.g. audio-magnet-medium",
+        )
 
     def check(job: Job) -> None:
         if job.edit.input is not None and not os.path.isfile(job.edit.input):
@@ -95,15 +102,14 @@ class Opened:
 
     def check(self) -> Callable[[Job], None]:
         """What raises UsageError for a job that the models cannot do, or whose input cannot be used."""
-        from magnet_cli.arrange import check_input
+        from magnet_cli.arrange import check_input, measure_input
         from magnet_cli.assembly import check_job
-        from magnet_cli.audio import read_audio
 
-        read = cache(read_audio)
+        measured = cache(measure_input)
 
         def check(job: Job) -> None:
             check_job(job, self.source, self.helpers)
-            check_input(job.edit, read)
+            check_input(job.edit, measured)
 
         return check
 
@@ -157,24 +163,40 @@ def make(
     called after every step.
     """
     with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
-        done = 0
+        done = shown = finished = 0
+        label = ""
+
+        def settle(job: Job, *, last: bool) -> None:
+            # How many passes a clip takes is not always known beforehand, and a codebook that is kept takes none.
+            nonlocal shown, finished
+            finished += production.pipeline.passes([job])
+            if last:
+                bar.advance(label, finished - shown)
+                shown = finished
 
         def step(progress: Progress, batch: Sequence[Job]) -> None:
+            nonlocal label, shown
             on_step()
             first = done + 1
             which = f"{first}" if len(batch) == 1 else f"{first}-{done + len(batch)}"
             label = f"clip {which}/{len(items)} · {progress.stage}"
-            bar.advance(f"{label} · {shortened(batch[0].prompt, LONGEST_IN_BAR)}", len(batch))
+            label += f" · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
+            shown += len(batch)
+            bar.advance(label, len(batch))
 
         def fail(item: Item, error: Exception) -> None:
             nonlocal done
             done += 1
+            settle(item.job, last=True)
             if on_failure is not None:
                 on_failure(item, error)
 
         failed = None if on_failure is None else fail
+        behind = 0  # clips of the batch that are yet to come
         for product in production.run(items, write=write, on_step=step, on_failure=failed):
             done += 1
+            behind = (behind or product.clip.batch) - 1
+            settle(product.item.job, last=behind == 0)
             clip, target = product.clip, product.item.target
             if write:
                 console.message(numbers(done) + describe_clip(clip, target, production.output))

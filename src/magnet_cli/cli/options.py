@@ -84,9 +84,7 @@ Overlap = Annotated[
 Continue = Annotated[
     str | None, typer.Option("--continue", metavar="FILE", help="Begin with the end of this audio file.")
 ]
-Keep = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="How much of it. [default: a third of the model's clip]")
-]
+Keep = Annotated[float | None, typer.Option(metavar="SECONDS", help="How much of it. [default: a third of the clip]")]
 Join = Annotated[bool, typer.Option("--join", help="Put the clip behind the file, as one sound.")]
 Inpaint = Annotated[str | None, typer.Option(metavar="FILE", help="Make parts of this audio file anew.")]
 Regions = Annotated[
