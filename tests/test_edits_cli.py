@@ -597,7 +597,7 @@ def test_unconditional_rows_need_no_prompt(magnet: Magnet) -> None:
     Path("p.jsonl").write_text('{"seed": 1}\n{"prompt": "x", "region": "1:2"}\n')
     error = magnet("batch", "p.jsonl", "-o", "other/", "--model", MUSIC)
     assert error.code == 2
-    assert "line 1: there is no prompt" in error.err
+    assert "line 1: no column is named prompt" in error.err
 
 
 def test_a_wrong_row_is_named(magnet: Magnet) -> None:
