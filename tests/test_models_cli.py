@@ -43,6 +43,7 @@ def test_the_list_shows_the_released_models_and_what_is_here(magnet: Magnet, mus
 
 def test_the_list_is_json_for_programs(magnet: Magnet, music: Path) -> None:
     records = {record["name"]: record for record in magnet("models", "list", "--json").records}
+    assert records["musicgen-small"]["use"] == ["to generate", "to rescore", "to begin hybrids"]
     assert set(records) == {*MODELS, *RESCORERS, "music"}
     assert records["audio-magnet-small"]["sampling"]["temperature"] == 3.5
     assert records["audio-magnet-small"]["here"] is False
@@ -51,6 +52,7 @@ def test_the_list_is_json_for_programs(magnet: Magnet, music: Path) -> None:
 
 
 def test_show_tells_everything(magnet: Magnet, music: Path) -> None:
+    assert "to generate,to rescore,to begin hybrids" in magnet("models", "show", "facebook/musicgen-large").out
     released = magnet("models", "show", "magnet-medium-30secs").out
     for part in ("facebook/magnet-medium-30secs", "t5-base", "32000", "CC-BY-NC-4.0", "60,10,10,10"):
         assert part in released
@@ -64,6 +66,7 @@ def test_path_prints_the_folder(magnet: Magnet, music: Path) -> None:
 
 
 def test_a_converted_model_generates(magnet: Magnet, music: Path) -> None:
+    # How a clip was made names the model's files, which differ.
     options = ("--seed", "1", "--steps", "2,1,1,1", "--device", "cpu", "--no-metadata")
     assert magnet("generate", "x", "-o", "a.wav", "--model", MUSIC, *options).code == 0
     assert magnet("generate", "x", "-o", "b.wav", "--model", str(music), *options).code == 0
@@ -99,7 +102,7 @@ def test_remove_yes_does_not_ask(magnet: Magnet, music: Path) -> None:
     ("arguments", "code", "part"),
     [
         (["show", "nope"], 2, "unknown model 'nope'"),
-        (["convert", "musicgen-small", "x"], 2, "for rescoring"),
+        (["convert", "musicgen-small", "x"], 2, "stays in the format it came in"),
         (["path", "magnet-small-10secs"], 2, "no bundle"),
         (["verify", "../x"], 2, "no name"),
         (["remove", "nope", "--yes"], 2, "not in"),

@@ -18,6 +18,7 @@ import magnet_cli
 from conftest import GOLDEN
 from hub_server import Fault, HubServer
 from test_download import clean_environment
+from tiny_musicgen import write_musicgen
 
 MODEL = "magnet-small-10secs"
 REPOSITORY = f"facebook/{MODEL}"
@@ -84,13 +85,15 @@ def test_one_command_brings_all_and_then_the_network_is_not_needed(server: HubSe
         assert part in err
     asked = len(server.log)
 
-    code, out, err = machine.magnet("generate", "disco", "-o", "a.wav", "--offline", *QUICK)
+    code, out, err = machine.magnet("generate", "disco", "-o", "a.wav", "--offline", "--no-metadata", *QUICK)
     assert (code, out) == (0, "a.wav\n"), err
     assert machine.magnet("models", "verify", MODEL)[0] == 0
     assert machine.magnet("models", "download", MODEL, "--offline")[0] == 0
     assert len(server.log) == asked  # not one request more
 
-    code, _, err = machine.magnet("generate", "disco", "-o", "b.wav", "--model", str(GOLDEN / "music"), *QUICK)
+    code, _, err = machine.magnet(
+        "generate", "disco", "-o", "b.wav", "--model", str(GOLDEN / "music"), "--no-metadata", *QUICK
+    )
     assert code == 0, err
     assert (machine.home / "a.wav").read_bytes() == (machine.home / "b.wav").read_bytes()
 
@@ -153,17 +156,23 @@ def test_damaged_downloads_are_fetched_again_when_a_bundle_is_mended(server: Hub
     assert original.read_bytes() == (GOLDEN / "music" / "compression_state_dict.bin").read_bytes()
 
 
-def test_a_model_for_rescoring_stays_as_it_came(server: HubServer, machine: Machine) -> None:
-    files = {name: GOLDEN / "music" / "t5-base" / name for name in TEXT}
-    server.put("facebook/musicgen-small", {**files, "pytorch_model.bin": b"unwanted", "generation_config.json": b"{}"})
-    code, out, err = machine.magnet("models", "download", "musicgen-small")
+def test_a_musicgen_stays_as_it_came_and_generates(server: HubServer, machine: Machine, tmp_path: Path) -> None:
+    folder = tmp_path / "musicgen"
+    write_musicgen(folder)
+    files = {path.name: path for path in folder.iterdir()}
+    server.put("facebook/musicgen-small", {**files, "pytorch_model.bin": b"unwanted"})
+    code, out, err = machine.magnet("models", "download", "facebook/musicgen-small")
     assert code == 0, err
     assert sorted(path.name for path in Path(out.strip()).iterdir()) == sorted([*TEXT, "generation_config.json"])
     record = json.loads(machine.magnet("models", "show", "musicgen-small", "--json")[1])
     assert (record["here"], record["folder"]) == (True, out.strip())
-    code, _, err = machine.magnet("generate", "x", "--model", "musicgen-small")
-    assert code == 2
-    assert "for rescoring" in err
+    options = ("--duration", "0.2", "--device", "cpu", "--offline", "--json")
+    for name in ("musicgen-small", "facebook/musicgen-small"):
+        code, out, err = machine.magnet("generate", "x", "-o", f"{name}.wav", "--model", name, *options)
+        assert code == 0, err
+        model = json.loads(out)["model"]
+        assert (model["name"], model["repository"]) == ("musicgen-small", "facebook/musicgen-small")
+        assert model["revision"] == Path(record["folder"]).name
 
 
 def test_originals_can_be_deleted(machine: Machine) -> None:

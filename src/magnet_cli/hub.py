@@ -11,7 +11,7 @@ from pathlib import Path
 
 from magnet_cli.cache import CODEC, MODEL, TEXT_ENCODER, Wanted, cached
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.registry import MODELS, RESCORERS, UNKNOWN_LICENCE
+from magnet_cli.registry import MODELS, UNKNOWN_LICENCE, musicgen_name
 from magnet_cli.transfer import DEFAULT_ACCESS, Access, download, plan_download
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -43,8 +43,8 @@ def locate_model(model: str, access: Access = DEFAULT_ACCESS) -> ModelSource:
         spec = MODELS[model]
         folder = obtain(spec.repository, MODEL, access, model=model)
         return ModelSource(spec.name, folder, spec.repository, folder.name, spec.licence)
-    if model in RESCORERS:
-        raise UsageError(f"{model} is a model for rescoring, not for generating", f"Choose one of {', '.join(MODELS)}")
+    if musicgen_name(model) is not None and not os.path.isdir(model):
+        raise UsageError(f"{model} is a MusicGen, which stays in the format it came in", "Choose a MAGNeT model")
     path = Path(os.path.expanduser(model))
     if path.is_dir():
         return ModelSource(path.resolve().name, path, None, None, UNKNOWN_LICENCE)

@@ -57,7 +57,7 @@ MODELS: dict[str, ModelSpec] = {
 
 @dataclass(frozen=True)
 class RescorerSpec:
-    """A released autoregressive model that gives its own probability for codes; it stays in the Hub's format.
+    """A released MusicGen, which generates, rescores and begins hybrids; it stays in the Hub's format.
 
     `parameters` are those its authors name; it makes clips of up to `seconds`.
     """

@@ -117,7 +117,8 @@ class Opened:
 def open_parts(console: Console, model: str, helpers: Mapping[str, str], places: PlacesConfig) -> Opened:
     """The parts of a model and of those that help it, downloaded with a bar where they are not here."""
     with console.transfers(human) as transfers:
-        download_first(model, places, transfers.report)
+        for name in (model, *helpers.values()):
+            download_first(name, places, transfers.report)
     with console.busy(f"opening {model}"):
         from magnet_cli.models import open_any
     with console.transfers(human) as transfers:

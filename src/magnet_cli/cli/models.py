@@ -14,7 +14,7 @@ from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, d
 from magnet_cli.config import PlacesConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec
+from magnet_cli.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
 from magnet_cli.store import BundleInfo, Store
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+MUSICGEN_USES = ("to generate", "to rescore", "to begin hybrids")
 DTYPES = ("float16", "bfloat16", "float32")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name, as magnet models list shows it.")]
@@ -62,7 +63,7 @@ def download(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="Names of models, or Hub ids.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All six released models.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All six released MAGNeTs.")] = False,
     delete_originals: Annotated[
         bool, typer.Option("--delete-originals", help="Delete what was downloaded once it is converted.")
     ] = False,
@@ -86,17 +87,18 @@ def download(
 
 
 def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals: bool) -> Path:
-    """Bring one model here, telling what it costs; returns the folder of its bundle, for rescoring as it came."""
+    """Bring one model here, telling what it costs; returns the folder of its bundle, of a MusicGen as it came."""
     from magnet_cli.hub import obtain, store_name
 
-    if name in RESCORERS:
+    musicgen = musicgen_name(name)
+    if musicgen is not None:
         from magnet_cli.cache import RESCORER
         from magnet_cli.transfer import Access
 
         with console.transfers(human) as transfers:
             access = Access(places.cache_dir, places.offline, transfers.report)
-            folder = obtain(RESCORERS[name].repository, RESCORER, access, model=name)
-        console.message(f"{name} ({licence_note(RESCORERS[name].licence)}) is ready")
+            folder = obtain(RESCORERS[musicgen].repository, RESCORER, access, model=musicgen)
+        console.message(f"{musicgen} ({licence_note(RESCORERS[musicgen].licence)}) is ready")
         return folder
     if store_name(name) is None:
         raise UsageError(f"{name!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
@@ -191,7 +193,7 @@ def convert(
 
 
 def known_names(store: Store) -> list[str]:
-    """Names of the released models, of those for rescoring, and of the bundles in the store beyond them."""
+    """Names of the released MAGNeTs and MusicGens, and of the bundles in the store beyond them."""
     here = [bundle.folder.name for bundle in store.bundles()]
     bundled = [BUNDLED] if store.find(BUNDLED) else []
     return [*MODELS, *RESCORERS, *bundled, *(name for name in here if name not in MODELS)]
@@ -207,8 +209,9 @@ def require(name: str, store: Store) -> BundleInfo:
 
 def describe(name: str, store: Store) -> dict[str, Any]:
     """Everything known about a model, released or here."""
-    if name in RESCORERS:
-        return from_rescorer(RESCORERS[name])
+    musicgen = musicgen_name(name)
+    if musicgen is not None:
+        return from_musicgen(RESCORERS[musicgen])
     spec = MODELS.get(name)
     info = store.find(name)
     if spec is None and info is None:
@@ -232,13 +235,13 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def from_rescorer(spec: RescorerSpec) -> dict[str, Any]:
-    """What is known of a model for rescoring, which stays in the Hub cache as it came."""
+def from_musicgen(spec: RescorerSpec) -> dict[str, Any]:
+    """What is known of a MusicGen, which stays in the Hub cache as it came."""
     from magnet_cli.cache import RESCORER, cached
 
     folder = cached(spec.repository, RESCORER)
     here = {"here": False} if folder is None else {"here": True, "folder": str(folder), "revision": folder.name}
-    return {**asdict(spec), "use": "rescoring", "commercial_use": False, **here}
+    return {**asdict(spec), "use": MUSICGEN_USES, "commercial_use": False, **here}
 
 
 def from_bundle(info: BundleInfo | None) -> dict[str, Any]:
@@ -268,8 +271,9 @@ def from_bundle(info: BundleInfo | None) -> dict[str, Any]:
 def list_row(record: dict[str, Any]) -> tuple[str, ...]:
     """A line of the list."""
     parameters = record.get("parameters")
-    disk = "for rescoring" if "use" in record else human(record["bytes"]) if record["here"] else ""
-    disk = disk or f"about {human(record['download_bytes'])}"
+    disk = human(record["bytes"]) if "bytes" in record else ""
+    if not disk and "download_bytes" in record:
+        disk = f"about {human(record['download_bytes'])}"
     return (
         record["name"],
         record["task"],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from magnet_cli.config import PRESETS, PlacesConfig
-from magnet_cli.registry import DEFAULT_MODEL, NON_COMMERCIAL, UNKNOWN_LICENCE
+from magnet_cli.registry import DEFAULT_MODEL, NON_COMMERCIAL, RESCORERS, UNKNOWN_LICENCE, musicgen_name
 from magnet_cli.store import Store, is_bundle
 
 if TYPE_CHECKING:
@@ -153,10 +153,15 @@ def licence_note(licence: str) -> str:
 
 def download_first(model: str, places: PlacesConfig, report: Callable[[Plan, int], None]) -> None:
     """Download a model of the Hub that is not here, before seconds go into importing PyTorch: failing must be quick."""
-    from magnet_cli.hub import locate_model, store_name
+    from magnet_cli.cache import RESCORER
+    from magnet_cli.hub import locate_model, obtain, store_name
     from magnet_cli.transfer import Access
 
-    name = store_name(model)
+    name, musicgen = store_name(model), musicgen_name(model)
+    if musicgen is not None and (musicgen == model or not os.path.isdir(model)):
+        access = Access(places.cache_dir, places.offline, report)
+        obtain(RESCORERS[musicgen].repository, RESCORER, access, model=musicgen)
+        return
     if name is None or os.path.isdir(model) or is_bundle(Store.at(places.model_dir).folder(name)):
         return
     locate_model(model, Access(places.cache_dir, places.offline, report))
