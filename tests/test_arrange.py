@@ -145,10 +145,10 @@ def test_the_bar_ends_at_its_end_however_many_passes_there_were(
 
 def test_a_clip_is_the_same_alone_and_among_others(pipeline: Pipeline, file: str) -> None:
     edits: list[dict[str, Any]] = [
+        {"continue_from": file},  # not to be decoded with those after it, of the same file
         *({"inpaint": file, "vary": share} for share in (0.1, 0.2, 0.5)),  # windows, elsewhere for each
         {"inpaint": file, "regions": ("4:4.5",)},
         {"inpaint": file, "regions": ("0.3:0.5", "2:"), "blend": True},
-        {"continue_from": file},  # not to be decoded with those of the same file
         {"continue_from": file, "join": True},
         {"continue_from": file, "duration": 3},
         *({"loop": True, "bpm": bpm} for bpm in (125, 140)),
