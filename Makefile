@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Python compiles what it imports when it first does; most of what is installed never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --no-compile
 
-.PHONY: install test lint types demo clean
+.PHONY: install test lint types demo train-bundled clean
 
 install: $(VENV)/installed
 
@@ -30,6 +30,22 @@ demo: $(VENV)/installed
 	@mkdir -p demo
 	$(BIN)/magnet generate "disco beat" --model tests/golden/music --seed 1 -o demo/disco-beat.wav --force
 
+# The bundled model from nothing: examples/bundled/README.md. Needs Debian's fluidsynth and fluid-soundfont-gm.
+# What was stopped goes on where it stopped; more steps make a better model.
+BUNDLED := build/bundled
+DECODER_STEPS ?= 20000
+
+train-bundled: $(VENV)/installed-train
+	test -f $(BUNDLED)/data/held-out/prompts.jsonl || $(BIN)/python examples/bundled/render.py $(BUNDLED)/data --simple --clips 1800
+	$(BIN)/magnet train codec $(BUNDLED)/data -o $(BUNDLED)/codec --begin transform --steps 0 \
+	    --ratios 8,5,4,4 --filters 16 --dimension 128 --lstm 1 --codebooks 4 --codes 512 --seed 1
+	$(BIN)/magnet train decoder $(BUNDLED)/data -o $(BUNDLED)/model --codec $(BUNDLED)/codec --text-encoder own \
+	    --text-width 128 --text-layers 2 --vocabulary 1000 --round-numbers 5 \
+	    --width 192 --heads 3 --layers 6 --feed-forward 768 --clip-seconds 10 --steps $(DECODER_STEPS) \
+	    --batch-size 8 --learning-rate 1.5e-3 --warmup 100 --last-rate 0.02 --weight-decay 0.05 --text-dropout 0.15 \
+	    --codebook-shares 3,1,1,1 --ema 0.995 --ema-every 1 --seed 1 --name bundled --licence MIT
+	$(BIN)/python examples/bundled/report.py $(BUNDLED)/model $(BUNDLED)/data --out $(BUNDLED)/report
+
 clean:
 	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -41,6 +57,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/pip
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/pip
 	$(PIP) -e '.[dev]'
+	@touch $(VENV)/installed $@
+
+$(VENV)/installed-train: pyproject.toml | $(BIN)/pip
+	$(PIP) -e '.[train]' 'pyfluidsynth>=1.3'
 	@touch $(VENV)/installed $@
 
 $(BIN)/pip:

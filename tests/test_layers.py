@@ -24,7 +24,7 @@ LAYERS = (
     "< promptfile manifest < __init__",
     "weights settings tags t5 < transformer text codec sampling noise loudness audio metadata < loop edit < splice",
     "device batch checkpoint cache decode banded quantize < engine < graphs < flops < musicgen < rescore "
-    "< transfer < hub < bundle < models arrange < generators < assembly",
+    "< transfer < hub < bundle < models export arrange < generators < assembly",
     "pipeline train evaluate benchmark < production",
     "console < cli < __main__",
 )

@@ -125,7 +125,7 @@ def write_bundle(model: Model, target: Path, *, dtype: torch.dtype | None = None
         _, weights = read_weights(model.text_folder)
         half = encoder_half(weights)
         half.pop("encoder.embed_tokens.weight", None)  # the same table under another name
-        _save({name: one.float() for name, one in half.items()}, text / WEIGHT_FILES[0])
+        _save(half, text / WEIGHT_FILES[0])
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         config = {
             "format": FORMAT,

@@ -89,6 +89,11 @@ class Console:
         """Whether bars can be drawn; FORCE_COLOR, which rich takes for a terminal, is none."""
         return self._stderr.file.isatty() and not self._stderr.is_dumb_terminal
 
+    @property
+    def draws(self) -> bool:
+        """Whether bars are shown."""
+        return self._on_terminal and not self.quiet
+
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
         """Say what takes a while; gone when it is done, and on a terminal only."""

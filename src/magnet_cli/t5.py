@@ -73,7 +73,7 @@ class Attention(nn.Module):
             self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x: [B, N, W]; bias: [1, H, N, N]. Returns [B, N, W]."""
+        """x: [B, N, W]; bias: [1 or B, H, N, N]. Returns [B, N, W]."""
         query, key, value = (
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in (self.q, self.k, self.v)
         )
@@ -146,10 +146,12 @@ class Encoder(nn.Module):
         self.block = nn.ModuleList(Block(config, has_bias=index == 0) for index in range(config.num_layers))
         self.final_layer_norm = Norm(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, W] -> [B, N, W]."""
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """[B, N, W] -> [B, N, W]; attn_mask: see T5Encoder."""
         table = self.get_submodule("block.0.layer.0.SelfAttention.relative_attention_bias")
         bias = table(distance_buckets(x.shape[1], self.config, x.device)).permute(2, 0, 1).unsqueeze(0)
+        if attn_mask is not None:
+            bias = bias.masked_fill(~attn_mask[:, None, None, :], -math.inf)
         for block in self.block:
             x = block(x, bias)
         return self.final_layer_norm(x)
@@ -164,6 +166,21 @@ class T5Encoder(nn.Module):
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = Encoder(config)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """States of tokens. ids: int64 [B, N]. Returns [B, N, W]."""
-        return self.encoder(self.shared(ids))
+    def forward(self, ids: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """States of tokens. ids: int64 [B, N]; attn_mask: bool [B, N], where tokens are, None for everywhere.
+
+        Returns [B, N, W]; what it is where there is no token does not matter.
+        """
+        return self.encoder(self.shared(ids), attn_mask)
+
+    def initialize(self) -> None:
+        """Random weights as T5's authors draw them: normal, by the number of inputs; norms begin at 1."""
+        width, heads = self.config.d_model, self.config.d_kv
+        deviations = {"q": (width * heads) ** -0.5, "o": (self.config.num_heads * heads) ** -0.5}
+        deviations |= {"wo": self.config.d_ff**-0.5, "shared": 1.0}
+        for name, weight in self.named_parameters():
+            layer = name.split(".")[-2]
+            if layer.endswith("layer_norm"):
+                nn.init.ones_(weight)
+            else:
+                nn.init.normal_(weight, std=deviations.get(layer, width**-0.5))

@@ -189,8 +189,9 @@ class MaskedTransformer(nn.Module):
         pairs = [layer.cross_attention.keys_and_values(text) for layer in self.layers]  # type: ignore[union-attr, operator]
         keys, values = zip(*pairs, strict=True)
         padded = min(lengths) < states.shape[1]
-        valid[:, 0] = True  # attention to nothing at all is not a number; without text, this token is the zero
-        return TextMemory(keys, values, valid[:, None, None, :] if padded else None)
+        # Attention to nothing at all is not a number; without text, the first token is the zero.
+        allowed = valid | (tokens == 0)
+        return TextMemory(keys, values, allowed[:, None, None, :] if padded else None)
 
     def forward(self, codes: Tensor, codebook: int, memory: TextMemory | None) -> Tensor:
         """Logits [B, T, V] of one codebook.

@@ -14,6 +14,7 @@ from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
+from magnet_cli.cli.train import app as train
 from magnet_cli.console import Console
 from magnet_cli.defaults import config_path, read_defaults
 from magnet_cli.errors import MagnetError
@@ -74,6 +75,7 @@ app.command()(decode)
 app.command()(bench)
 app.command()(doctor)
 app.add_typer(models)
+app.add_typer(train)
 
 
 def main() -> None:

@@ -189,6 +189,28 @@ def convert(
         console.result(str(target))
 
 
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the checkpoint to.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing folder.")] = False,
+    quiet: Quiet = False,
+    model_dir: ModelDir = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+) -> None:
+    """Write a model, such as a trained one, in the released format, which audiocraft loads, too."""
+    console = Console(quiet=quiet)
+    with console.reporting():
+        with console.busy(f"exporting {source}"):
+            from magnet_cli.export import export as export_model
+            from magnet_cli.models import open_model
+
+            model = open_model(source, PlacesConfig(model_dir, cache_dir, offline))
+            export_model(model, target, overwrite=force)
+        console.result(str(target))
+
+
 # -- what is known ----------------------------------------------------------------------------------------------------
 
 

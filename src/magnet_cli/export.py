@@ -1,0 +1,256 @@
+"""Writing models in the released format, which audiocraft loads: the reverse of `checkpoint`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from magnet_cli.bundle import Model
+from magnet_cli.checkpoint import CODEC_FILE, DECODER_FILE
+from magnet_cli.config import CodecConfig, DecoderConfig
+from magnet_cli.errors import MagnetWarning, OutputError
+from magnet_cli.store import TEXT_FOLDER, new_folder
+from magnet_cli.weights import Weights
+
+# What the reference's text conditioner accepts (audiocraft `modules/conditioners.py`, T5Conditioner.MODELS), here
+# those that also name an encoder of the Hub.
+KNOWN_TEXT_ENCODERS = ("t5-", "google/flan-t5-")
+
+DESCRIPTION = "condition_provider.conditioners.description.output_proj."
+RELEASED_NAMES = (
+    ("embeddings.", "emb."),
+    ("layers.", "transformer.layers."),
+    ("output_heads.", "linears."),
+    ("text_projection.", DESCRIPTION),
+)
+RELEASED_PARTS = (
+    (".self_attention.qkv.weight", ".self_attn.in_proj_weight"),
+    (".self_attention.out.", ".self_attn.out_proj."),
+    (".cross_attention.out.", ".cross_attention.out_proj."),
+    (".self_norm.", ".norm1."),
+    (".cross_norm.", ".norm_cross."),
+    (".feed_forward_norm.", ".norm2."),
+    (".up.", ".linear1."),
+    (".down.", ".linear2."),
+)
+
+
+def export(model: Model, target: Path, *, overwrite: bool = False) -> None:
+    """Write a model in the released format, with its text encoder beside it, whole or not at all.
+
+    The reference takes only text encoders that it knows by name: for another there is a MagnetWarning, and such a model
+    loads here alone. Raises OutputError when `target` exists (unless `overwrite`) or cannot be written.
+    """
+    decoder, codec = model.decoder, model.codec
+    if not decoder.text.name.startswith(KNOWN_TEXT_ENCODERS):
+        warnings.warn(
+            f"the text encoder {decoder.text.name!r} is none that audiocraft knows, so only magnet can load this model",
+            MagnetWarning,
+            stacklevel=2,
+        )
+    with new_folder(target, overwrite=overwrite) as folder:
+        settings = decoder_settings(decoder.config, codec.config, decoder.text.name, decoder.task)
+        _save(folder / DECODER_FILE, settings, released_decoder(decoder.weights))
+        _save(folder / CODEC_FILE, codec_settings(codec.config), released_codec(codec.weights))
+        text = folder / TEXT_FOLDER
+        text.mkdir()
+        for path in sorted(model.text_folder.iterdir()):
+            if path.is_file():
+                shutil.copyfile(path, text / path.name)
+
+
+def _save(path: Path, settings: dict[str, Any], weights: Weights) -> None:
+    package = {
+        "best_state": {name: weight.detach().cpu().contiguous().clone() for name, weight in weights.items()},
+        "xp.cfg": yaml.safe_dump(settings, sort_keys=False),
+        "version": "1.3.0",  # of audiocraft's format
+        "exported": True,
+    }
+    try:
+        with path.open("wb") as file:
+            torch.save(package, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:  # how PyTorch reports a full disk
+        raise OutputError(f"cannot write {path.name}", "Check the space on that disk") from error
+
+
+def released_decoder(weights: Weights) -> Weights:
+    """A decoder's tensors under their released names, those of cross-attention stacked."""
+    released: Weights = {}
+    for name, weight in weights.items():
+        if name.endswith(".cross_attention.query.weight"):
+            block = name.removesuffix("query.weight")
+            weight = torch.cat([weight, weights[f"{block}key_value.weight"]])
+            name = f"{block}in_proj_weight"
+        elif name.endswith(".cross_attention.key_value.weight"):
+            continue
+        for ours, theirs in RELEASED_NAMES:
+            if name.startswith(ours):
+                name = theirs + name.removeprefix(ours)
+                break
+        for ours, theirs in RELEASED_PARTS:
+            name = name.replace(ours, theirs)
+        released[name] = weight
+    return released
+
+
+def released_codec(weights: Weights) -> Weights:
+    """A codec's tensors with every convolution's weight as a direction and a length."""
+    released: Weights = {}
+    for name, weight in weights.items():
+        if not name.endswith(("conv.weight", "convtr.weight")):
+            released[name] = weight.float()
+            continue
+        weight = weight.float()
+        length = weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+        released[f"{name}_g"] = length
+        released[f"{name}_v"] = torch.where(length > 0, weight, torch.ones_like(weight))  # nothing has no direction
+    return released
+
+
+def decoder_settings(config: DecoderConfig, codec: CodecConfig, text: str, task: str) -> dict[str, Any]:
+    """The configuration that the reference builds its network from, and what this package reads of it."""
+    seconds = config.clip_seconds
+    return {
+        "solver": "audio_magnet" if task == "sound" else "magnet",
+        "device": "cuda",
+        "dtype": "float32",
+        "autocast": True,
+        "autocast_dtype": "float16",
+        "efficient_attention_backend": "xformers",
+        "sample_rate": codec.sample_rate,
+        "channels": codec.channels,
+        "compression_model_checkpoint": None,
+        "compression_model_n_q": None,
+        "dataset": {"segment_duration": int(seconds) if float(seconds).is_integer() else seconds},
+        "lm_model": "transformer_lm_magnet",
+        "codebooks_pattern": {"modeling": "parallel", "parallel": {"empty_initial": -1}},
+        "interleave_stereo_codebooks": {"use": False, "per_timestep": False},
+        "classifier_free_guidance": {"training_dropout": 0.1 if task == "sound" else 0.3, "inference_coef": 3.0},
+        "attribute_dropout": {},
+        "fuser": {
+            "cross_attention_pos_emb": False,
+            "cross_attention_pos_emb_scale": 1,
+            "sum": [],
+            "prepend": [],
+            "cross": ["description"],
+            "input_interpolate": [],
+        },
+        "conditioners": {
+            "description": {
+                "model": "t5",
+                "t5": {
+                    "name": text,
+                    "finetune": False,
+                    "word_dropout": 0.0 if task == "sound" else 0.3,
+                    "normalize_text": False,
+                },
+            }
+        },
+        "transformer_lm": {
+            "dim": config.width,
+            "num_heads": config.heads,
+            "num_layers": config.layers,
+            "hidden_scale": config.feed_forward / config.width,
+            "n_q": config.codebooks,
+            "card": config.codes,
+            "dropout": 0.0,
+            "emb_lr": None,
+            "activation": "gelu",
+            "norm_first": True,
+            "bias_ff": False,
+            "bias_attn": False,
+            "bias_proj": False,
+            "past_context": None,
+            "causal": False,
+            "custom": False,
+            "memory_efficient": True,
+            "attention_as_float32": False,
+            "layer_scale": None,
+            "positional_embedding": "sin",
+            "max_period": config.max_period,
+            "positional_scale": config.position_scale,
+            "xpos": False,
+            "checkpointing": "none",
+            "weight_init": "gaussian",
+            "depthwise_init": "current",
+            "zero_bias_init": True,
+            "norm": "layer_norm",
+            "cross_attention": False,
+            "qk_layer_norm": False,
+            "qk_layer_norm_cross": False,
+            "attention_dropout": None,
+            "kv_repeat": 1,
+            "two_step_cfg": False,
+            "subcodes_context": config.context,
+            "compression_model_framerate": codec.frame_rate,
+            "segment_duration": 0,
+            "span_len": -1,
+        },
+        "masking": {"span_len": config.span_length},
+    }
+
+
+def codec_settings(config: CodecConfig) -> dict[str, Any]:
+    """The same for the codec."""
+    return {
+        "solver": "compression",
+        "device": "cpu",
+        "dtype": "float32",
+        "sample_rate": config.sample_rate,
+        "channels": config.channels,
+        "compression_model": "encodec",
+        "encodec": {
+            "autoencoder": "seanet",
+            "quantizer": "rvq",
+            "sample_rate": config.sample_rate,
+            "channels": config.channels,
+            "causal": config.causal,
+            "renormalize": False,
+        },
+        "seanet": {
+            "dimension": config.dimension,
+            "channels": config.channels,
+            "causal": config.causal,
+            "n_filters": config.n_filters,
+            "n_residual_layers": config.n_residual_layers,
+            "ratios": list(config.ratios),
+            "activation": config.activation,
+            "activation_params": config.activation_params,
+            "norm": "weight_norm",
+            "norm_params": {},
+            "kernel_size": config.kernel_size,
+            "residual_kernel_size": config.residual_kernel_size,
+            "last_kernel_size": config.last_kernel_size,
+            "dilation_base": config.dilation_base,
+            "pad_mode": config.pad_mode,
+            "true_skip": config.true_skip,
+            "compress": config.compress,
+            "lstm": config.lstm,
+            "disable_norm_outer_blocks": 0,
+            "decoder": {
+                "trim_right_ratio": config.trim_right_ratio,
+                "final_activation": config.final_activation,
+                "final_activation_params": None,
+            },
+            "encoder": {},
+        },
+        "rvq": {
+            "n_q": config.codebooks,
+            "q_dropout": False,
+            "bins": config.codes,
+            "decay": 0.99,
+            "kmeans_init": True,
+            "kmeans_iters": 50,
+            "threshold_ema_dead_code": 2,
+            "orthogonal_reg_weight": 0.0,
+            "orthogonal_reg_active_codes_only": False,
+        },
+    }

@@ -1,0 +1,57 @@
+"""What training writes and reads beside bundles: a codec in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from magnet_cli.bundle import read_bundle
+from magnet_cli.checkpoint import CodecCheckpoint
+from magnet_cli.codec import Codec
+from magnet_cli.config import CodecConfig
+from magnet_cli.errors import ModelError
+from magnet_cli.store import CODEC_FILE, CONFIG_FILE, is_bundle, new_folder
+from magnet_cli.weights import Weights, read_safetensors
+
+CODEC_FORMAT = "magnet-codec"
+
+
+def codec_weights(codec: Codec) -> Weights:
+    """A codec's tensors under their plain names, weight normalization folded."""
+    with torch.device("meta"):
+        names = list(Codec(codec.config).state_dict())
+    weights = {}
+    for name in names:
+        owner, _, last = name.rpartition(".")
+        value: Tensor = getattr(codec.get_submodule(owner), last)
+        weights[name] = value.detach().float().cpu().clone().contiguous()
+    return weights
+
+
+def write_codec(config: CodecConfig, weights: Weights, output: Path) -> None:
+    """Write a codec as a folder of `config.json` and `codec.safetensors`, whole or not at all."""
+    with new_folder(output, overwrite=True) as folder:
+        save_file(weights, folder / CODEC_FILE, metadata={"format": "pt"})
+        text = json.dumps({"format": CODEC_FORMAT, "version": 1, "codec": asdict(config)}, indent=2)
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def read_codec_folder(folder: Path) -> CodecCheckpoint:
+    """The codec in a folder of `write_codec`, or in a bundle. ModelError when it is neither."""
+    if is_bundle(folder):
+        return read_bundle(folder).codec
+    path = folder / CONFIG_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != CODEC_FORMAT or content["version"] != 1:
+            raise ValueError(f"its format is {content['format']!r}")
+        values = content["codec"]
+        config = CodecConfig(**{**values, "ratios": tuple(values["ratios"])})
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{path} describes no codec: {error}", "Train one with magnet train codec") from error
+    return CodecCheckpoint(folder / CODEC_FILE, config, read_safetensors(folder / CODEC_FILE))

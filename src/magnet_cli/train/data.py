@@ -1,0 +1,145 @@
+"""Training data: a folder of audio with texts, read as the Hugging Face audiofolder convention has it.
+
+Texts come from `metadata.jsonl` or `metadata.csv` (columns `file_name` and `text`), or else from a file beside each
+audio file with its name and `.json` (its `text`, `caption` or `description`) or `.txt`. In `metadata.jsonl` and `.json`
+a text may be a list, of which one is drawn at every use.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+from numpy.typing import NDArray
+from torch import Tensor
+
+from magnet_cli.errors import UsageError
+
+AUDIO = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"})
+TEXT_KEYS = ("text", "caption", "description")
+METADATA = ("metadata.jsonl", "metadata.csv")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One audio file and the texts that describe it, of which there may be none."""
+
+    path: Path
+    texts: tuple[str, ...]
+
+
+def find_examples(folder: Path, *, texts: bool) -> list[Example]:
+    """The examples in a folder, by name. UsageError when there are none, or `texts` are asked for and one lacks any."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", "Give a folder of audio files and metadata.jsonl")
+    metadata = next((folder / name for name in METADATA if (folder / name).is_file()), None)
+    if metadata is not None:
+        found = _from_metadata(metadata)
+    else:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
+        found = [Example(path, _beside(path)) for path in paths]
+    if not found:
+        raise UsageError(f"there is no audio in {folder}", f"Give files ending in {', '.join(sorted(AUDIO))}")
+    for example in found:
+        if not example.path.is_file():
+            raise UsageError(f"{example.path}, which {metadata} names, is not there", "Mend the metadata")
+        if texts and not example.texts:
+            raise UsageError(f"{example.path} has no text", "Add it to metadata.jsonl, or a .txt file beside it")
+    return found
+
+
+def _from_metadata(path: Path) -> list[Example]:
+    try:
+        content = path.read_text(encoding="utf-8")
+        if path.suffix == ".csv":
+            rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(content)))
+        else:
+            rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+        return [Example(path.parent / row["file_name"], _texts(row)) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}", 'Every row needs a "file_name", and a "text" for training the decoder'
+        ) from error
+
+
+def _beside(path: Path) -> tuple[str, ...]:
+    """Texts in the .json or .txt file of an audio file's name."""
+    described, plain = path.with_suffix(".json"), path.with_suffix(".txt")
+    try:
+        if described.is_file():
+            row = json.loads(described.read_text(encoding="utf-8"))
+            return _texts(row) if isinstance(row, dict) else ()
+        if plain.is_file():
+            text = plain.read_text(encoding="utf-8").strip()
+            return (text,) if text else ()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the text of {path} cannot be read: {error}", "Mend the file") from error
+    return ()
+
+
+def _texts(row: dict[str, Any]) -> tuple[str, ...]:
+    value = next((row[key] for key in TEXT_KEYS if row.get(key)), ())
+    return tuple(str(one) for one in value) if isinstance(value, (list, tuple)) else (str(value),)
+
+
+def read_segment(path: Path, start: float, seconds: float, sample_rate: int, channels: int) -> Tensor:
+    """Part of a file, resampled, float32 [C, L]; silence where the file has ended. UsageError for what is no audio."""
+    try:
+        info = soundfile.info(path)
+        first, count = round(start * info.samplerate), round(seconds * info.samplerate)
+        samples: NDArray[np.float32]
+        samples, _ = soundfile.read(path, frames=count, start=min(first, info.frames), dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise UsageError(f"{path} is not an audio file that can be read", "Take it out of the data") from error
+    waveform = torch.from_numpy(np.ascontiguousarray(samples.T))
+    if not torch.isfinite(waveform).all():
+        raise UsageError(f"{path} holds samples that are not finite", "Take it out of the data")
+    if waveform.shape[0] != channels:
+        waveform = waveform.mean(dim=0, keepdim=True).expand(channels, -1)
+    if info.samplerate != sample_rate:
+        waveform = torchaudio.functional.resample(waveform, info.samplerate, sample_rate)
+    length = round(seconds * sample_rate)
+    return torch.nn.functional.pad(waveform[:, :length], (0, max(0, length - waveform.shape[1]))).contiguous()
+
+
+def duration(path: Path) -> float:
+    """Seconds of audio in a file."""
+    try:
+        info = soundfile.info(path)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise UsageError(f"{path} is not an audio file that can be read", "Take it out of the data") from error
+    return float(info.frames / info.samplerate)
+
+
+def batch_indices(count: int, batch: int, step: int, seed: int) -> list[int]:
+    """Which examples step `step` trains on: every example once in each pass, in an order of its own.
+
+    A function of its arguments alone, so that a training that goes on draws what it would have drawn.
+    """
+    positions = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
+    return [_order(count, seed, turn)[place] for turn, place in positions]
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, turn: int) -> tuple[int, ...]:
+    order = list(range(count))
+    random.Random(f"order/{seed}/{turn}").shuffle(order)
+    return tuple(order)
+
+
+def share(items: int, process: int, processes: int) -> slice:
+    """The part of a batch that one of several processes computes. UsageError when it cannot be divided."""
+    if items % processes:
+        raise UsageError(f"a batch of {items} cannot be divided among {processes} processes", "Change --batch-size")
+    size = items // processes
+    return slice(process * size, (process + 1) * size)

@@ -1,0 +1,139 @@
+"""The decoder as it is trained: its loss, its text encoder where that is trained along, its adapters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from magnet_cli.errors import MagnetError
+from magnet_cli.t5 import T5Encoder
+from magnet_cli.text import TextEncoder
+from magnet_cli.train.options import LoraOptions
+from magnet_cli.transformer import Layer, MaskedTransformer
+from magnet_cli.weights import Weights
+
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one process computes of a step; items with a text come first.
+
+    codes: int64 [B, K, T], what is to be found; seen: the same with codes hidden; mask: bool [B, T], where the loss is;
+    codebook: which is trained; tokens: int64 [B', N] and lengths: those of the texts of the first B' items.
+    """
+
+    codes: Tensor
+    seen: Tensor
+    mask: Tensor
+    codebook: int
+    tokens: Tensor
+    lengths: list[int]
+
+
+class TrainableDecoder(nn.Module):
+    """Batch in, summed cross-entropy out. All that has gradients is in here, as DistributedDataParallel wants it."""
+
+    def __init__(self, decoder: MaskedTransformer, text: T5Encoder, *, train_text: bool) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.train_text = train_text
+        # A frozen text encoder is no part of what is trained, saved and averaged.
+        self.text = text if train_text else None
+        self._frozen = [] if train_text else [text.eval().requires_grad_(False)]
+
+    def text_states(self, batch: Batch) -> Tensor:
+        """States of the texts [B', N, W], in float32 whatever the precision: T5 overflows in float16."""
+        attn_mask = torch.arange(batch.tokens.shape[1], device=batch.tokens.device) < torch.tensor(
+            batch.lengths, device=batch.tokens.device
+        ).view(-1, 1)
+        model = self.text if self.text is not None else self._frozen[0]
+        with torch.set_grad_enabled(self.train_text), torch.autocast(batch.tokens.device.type, enabled=False):
+            states: Tensor = model(batch.tokens, attn_mask)
+            return states
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Cross-entropy of the hidden codes of the batch's codebook, summed over them."""
+        memory = None
+        if batch.lengths:
+            memory = self.decoder.text_memory(self.text_states(batch), batch.lengths)
+        logits = self.decoder(batch.seen, batch.codebook, memory)[batch.mask]  # [M, V]
+        return F.cross_entropy(logits.float(), batch.codes[:, batch.codebook][batch.mask], reduction="sum")
+
+
+def pad_tokens(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, list[int]]:
+    """Token ids as one tensor [B', N], and their lengths."""
+    lengths = [len(one) for one in ids]
+    tokens = torch.zeros(len(ids), max(lengths, default=0), dtype=torch.int64)
+    for row, one in zip(tokens, ids, strict=True):
+        row[: len(one)] = torch.tensor(one)
+    return tokens.to(device), lengths
+
+
+def initialize(decoder: MaskedTransformer) -> None:
+    """Random weights as the reference has them (audiocraft `models/lm.py`, gaussian with depth "current").
+
+    Truncated normal with a variance of one over the inputs, over twice the layer's number within a layer.
+    """
+    with torch.no_grad():
+        for module in decoder.modules():
+            if isinstance(module, nn.Linear):
+                _draw(module.weight, module.in_features, 1)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.Embedding):
+                _draw(module.weight, module.embedding_dim, 1)
+        for number, layer in enumerate(decoder.layers, start=1):
+            if isinstance(layer, Layer):
+                for module in layer.modules():
+                    if isinstance(module, nn.Linear):
+                        _draw(module.weight, module.in_features, 2 * number)
+
+
+def _draw(weight: Tensor, inputs: int, depth: int) -> None:
+    deviation = 1 / math.sqrt(inputs * depth)
+    nn.init.trunc_normal_(weight, 0.0, deviation, -3 * deviation, 3 * deviation)
+
+
+def add_adapters(decoder: MaskedTransformer, options: LoraOptions) -> None:
+    """Freeze the decoder and put low-rank adapters on its projections."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MagnetError(
+            "LoRA needs the package peft, which is not installed", "Run pip install magnet-cli[train]"
+        ) from error
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=["qkv", "out", "query", "key_value", "up", "down"],
+    )
+    inject_adapter_in_model(config, decoder, adapter_name=ADAPTER)
+
+
+def decoder_weights(decoder: MaskedTransformer, dtype: torch.dtype) -> Weights:
+    """A decoder's tensors under their plain names, adapters merged."""
+    with torch.device("meta"):
+        names = list(MaskedTransformer(decoder.config).state_dict())
+    weights = {}
+    for name in names:
+        owner, _, last = name.rpartition(".")
+        module = decoder.get_submodule(owner)
+        base, delta = getattr(module, "base_layer", None), getattr(module, "get_delta_weight", None)
+        if isinstance(base, nn.Module) and callable(delta):
+            value = base.get_parameter(last) + delta(ADAPTER)
+        else:
+            value = module.get_parameter(last)
+        weights[name] = value.detach().to("cpu", dtype).contiguous().clone()
+    return weights
+
+
+def as_text_encoder(network: TrainableDecoder, tokenizer_of: TextEncoder) -> TextEncoder:
+    """The text encoder that is trained along, ready to encode; else the given one."""
+    return tokenizer_of if network.text is None else TextEncoder(network.text, tokenizer_of.tokenizer)

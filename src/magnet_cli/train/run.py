@@ -1,0 +1,340 @@
+"""The course of any training: steps, progress, log, saved states, samples, Ctrl-C, and going on where it stopped.
+
+What a step draws at random follows from the seed and the step's number alone, so a saved state is weights and averages:
+a training that was killed goes on exactly as it would have gone. Processes, devices and precision are accelerate's.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.audio import write_atomic
+from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError
+from magnet_cli.train.options import Optimization, Places, Precision, RunOptions
+from magnet_cli.weights import read_package
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LOG = "log.csv"
+SETTINGS = "settings.json"
+SAMPLES = "samples"
+SMOOTHING = 0.98  # of the rates shown while training
+
+
+class Trainer(Protocol):
+    """What is trained. Every process has one; `publish` and `sample` are called in the first process only."""
+
+    def step(self, number: int) -> dict[str, float]:
+        """Train on batch `number`; returns figures for the log, `loss` among them."""
+
+    def state(self) -> dict[str, Any]:
+        """All that `load` needs to go on from here."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+
+    def publish(self, output: Path) -> None:
+        """Write the model as it is now."""
+
+    def sample(self, folder: Path, number: int) -> None:
+        """Write audio that shows what the model can do."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is: steps done of all, figures of the last one, steps in a second, seconds left."""
+
+    step: int
+    steps: int
+    figures: dict[str, float]
+    rate: float
+    left: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def open_accelerator(options: RunOptions, precision: Precision = "float32") -> Accelerator:
+    """Processes, devices and precision, as the environment and `accelerate launch` say."""
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError as error:
+        raise MagnetError(
+            "training needs the package accelerate, which is not installed", "Run pip install magnet-cli[train]"
+        ) from error
+    mixed = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}[precision]
+    try:
+        return Accelerator(
+            mixed_precision=mixed,
+            cpu=options.device == "cpu",
+            # Every step leaves some weights out: the heads of other codebooks, cross-attention where texts are dropped.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError as error:
+        raise UsageError(f"{precision} does not work here: {error}", "Give --precision float32") from error
+
+
+def train(
+    trainer: Trainer,
+    accelerator: Accelerator,
+    options: RunOptions,
+    places: Places,
+    settings: Mapping[str, Any],
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Run a training to its last step, from its last saved state if there is one.
+
+    `settings` are what the training depends on: going on with others is a UsageError. Raises KeyboardInterrupt after
+    Ctrl-C, with the state saved; NumericsError when the loss is not finite.
+    """
+    main = accelerator.is_main_process
+    first = resume(trainer, options, places, settings)
+    accelerator.wait_for_everyone()
+    if main:
+        start_folder(places, settings, first)
+        if options.steps == 0:
+            save(trainer, places, 0)
+    clock = Clock(first)
+    with Log(places.run, first, tensorboard=options.tensorboard and main) as log, stop_requests() as stopped:
+        for number in range(first, options.steps):
+            figures = trainer.step(number)
+            if not math.isfinite(figures["loss"]):
+                raise NumericsError(
+                    f"the loss at step {number} is {figures['loss']}", "Lower --learning-rate, or use bfloat16"
+                )
+            done = number + 1
+            progress = clock.tick(done, options.steps, figures)
+            stop = any_process(accelerator, stopped.is_set())
+            if main:
+                if done % options.log_every == 0 or done == options.steps:
+                    log.write(progress)
+                if on_progress is not None:
+                    on_progress(progress)
+                if done % options.save_every == 0 or done == options.steps or stop:
+                    save(trainer, places, done)
+                if options.sample_every and done % options.sample_every == 0:
+                    trainer.sample(places.run / SAMPLES, done)
+            if stop:
+                raise KeyboardInterrupt
+    accelerator.wait_for_everyone()
+
+
+def resume(trainer: Trainer, options: RunOptions, places: Places, settings: Mapping[str, Any]) -> int:
+    """Load the last saved state; returns the number of steps it has behind it, 0 if there is none."""
+    if options.restart or not places.state.is_file():
+        return 0
+    try:
+        before = json.loads((places.run / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{places.run} is damaged", "Delete it, or give --restart") from error
+    now = json.loads(json.dumps(settings))
+    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if changed:
+        key = changed[0]
+        raise UsageError(
+            f"the training in {places.run} has {key} {before.get(key)!r}, not {now.get(key)!r}",
+            "Give the same options to go on with it, or --restart to begin anew",
+        )
+    package = read_package(places.state)
+    trainer.load(package["trainer"])
+    return int(package["step"])
+
+
+def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> None:
+    """Make the folder of a run; a new one loses what an earlier run left."""
+    text = json.dumps(settings, indent=2).encode()
+    try:
+        (places.run / SAMPLES).mkdir(parents=True, exist_ok=True)
+        if first == 0:
+            places.state.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {places.run}: {error.strerror}", "Choose another output") from error
+    write_atomic(places.run / SETTINGS, lambda file: file.write(text), overwrite=True)
+
+
+def save(trainer: Trainer, places: Places, step: int) -> None:
+    """Save the state, whole or not at all, then the model."""
+    state = {"step": step, "trainer": trainer.state()}
+    write_atomic(places.state, lambda file: torch.save(state, file), overwrite=True)
+    trainer.publish(places.output)
+
+
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether the flag is set in any process, so that all stop after the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device)) > 0)
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, to end after the step; a second one ends at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Clock:
+    """Steps in a second, smoothed."""
+
+    def __init__(self, first: int) -> None:
+        self._then = time.monotonic()
+        self._seconds = 0.0
+        self._weight = 0.0
+
+    def tick(self, done: int, steps: int, figures: dict[str, float]) -> Progress:
+        """One more step is done."""
+        now = time.monotonic()
+        self._seconds = SMOOTHING * self._seconds + (1 - SMOOTHING) * (now - self._then)
+        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        self._then = now
+        seconds = self._seconds / self._weight
+        return Progress(done, steps, figures, 1 / max(seconds, 1e-9), seconds * (steps - done))
+
+
+class Log:
+    """`log.csv`, cut to the step that a training goes on from, and TensorBoard's files if asked for."""
+
+    def __init__(self, folder: Path, first: int, *, tensorboard: bool) -> None:
+        self._path = folder / LOG
+        self._first = first
+        self._columns: list[str] = []
+        self._board: Any = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise MagnetError(
+                    "the package tensorboard is not installed", "Run pip install magnet-cli[train]"
+                ) from error
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=first)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def write(self, progress: Progress) -> None:
+        """A line for a step."""
+        row = {"step": progress.step, "rate": round(progress.rate, 4), **progress.figures}
+        if not row.keys() <= set(self._columns):
+            self._columns = self._begin(row)
+        text = StringIO()
+        csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n").writerow(row)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(text.getvalue())
+        if self._board is not None:
+            for name, value in progress.figures.items():
+                self._board.add_scalar(name, value, progress.step)
+
+    def _begin(self, row: Mapping[str, Any]) -> list[str]:
+        """Make room for a line's figures: keep what this run and those before it wrote; returns the columns."""
+        kept: list[dict[str, str]] = []
+        if (self._first or self._columns) and self._path.is_file():
+            with self._path.open(encoding="utf-8", newline="") as file:
+                kept = [one for one in csv.DictReader(file) if (one.get("step") or "").isdigit()]
+        if not self._columns:
+            kept = [one for one in kept if int(one["step"]) <= self._first]
+        columns = list(dict.fromkeys([*(kept[0] if kept else ()), *row]))
+        text = StringIO()
+        writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomic(self._path, lambda file: file.write(text.getvalue().encode()), overwrite=True)
+        return columns
+
+
+# -- optimization -----------------------------------------------------------------------------------------------------
+
+
+def rate_at(step: int, steps: int, options: Optimization) -> float:
+    """The learning rate of a step: linear warm-up, then half a cosine from 1 to `last_rate`."""
+    if step < options.warmup:
+        return options.learning_rate * (step + 1) / options.warmup
+    done = (step - options.warmup) / max(1, steps - options.warmup)
+    share = options.last_rate + (1 - options.last_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return options.learning_rate * share
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use this learning rate from now on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+class Average:
+    """The exponential moving average of a network's weights, which is what is published.
+
+    Early on it forgets faster, as `min(decay, (1 + n) / (10 + n))` after n updates, so that a short training is not
+    an average with its random beginning.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.weights = {name: one.detach().clone() for name, one in self._floats(module)}
+
+    @staticmethod
+    def _floats(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                yield name, tensor
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take in the network's weights as they are now."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, tensor in self._floats(module):
+            self.weights[name].lerp_(tensor.to(self.weights[name].device), 1 - decay)
+
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """The network with averaged weights, for as long as the block lasts."""
+        own = {name: tensor.detach().clone() for name, tensor in self._floats(module)}
+        module.load_state_dict(self.weights, strict=False)
+        try:
+            yield
+        finally:
+            module.load_state_dict(own, strict=False)
+
+    def state(self) -> dict[str, Any]:
+        """What `load` wants."""
+        return {"updates": self.updates, "weights": self.weights}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where an average with this state was."""
+        self.updates = int(state["updates"])
+        for name, tensor in state["weights"].items():
+            self.weights[name].copy_(tensor)

@@ -1,0 +1,136 @@
+"""The cache of codes: audio goes through the codec once, and training reads whole numbers after that.
+
+A file for every thousand clips, so that tokenizing that was stopped goes on, and several processes share the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+
+from magnet_cli.audio import write_atomic
+from magnet_cli.codec import Codec
+from magnet_cli.errors import UsageError
+from magnet_cli.train.data import Example, duration, read_segment
+from magnet_cli.weights import Weights, read_safetensors
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SHARD = 1000
+SHORTEST = 0.5  # of a clip; the rest of a longer file that falls short of it is left out
+
+OnTokens = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A clip's worth of a file: which example, where it starts, and how much of it is there, in seconds."""
+
+    example: int
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Codes of all pieces, int16 [E, K, T]; their frames that are audio and not padding; the example of each."""
+
+    codes: NDArray[np.int16]
+    valid: NDArray[np.int64]
+    example: NDArray[np.int64]
+
+
+def cut(examples: Sequence[Example], clip_seconds: float) -> list[Piece]:
+    """Clips one after another from every file; shorter files give one, padded."""
+    pieces = []
+    for index, example in enumerate(examples):
+        length = duration(example.path)
+        whole = int(length / clip_seconds + 1e-6)
+        pieces += [Piece(index, number * clip_seconds, clip_seconds) for number in range(whole)]
+        rest = length - whole * clip_seconds
+        if not whole or rest >= SHORTEST * clip_seconds:
+            pieces.append(Piece(index, whole * clip_seconds, rest))
+    return pieces
+
+
+def tokenize(
+    examples: Sequence[Example],
+    codec: Codec,
+    folder: Path,
+    *,
+    codebooks: int,
+    clip_seconds: float,
+    accelerator: Accelerator,
+    on_tokens: OnTokens | None = None,
+) -> Tokens:
+    """Codes of all examples, from the cache in `folder` where it has them. `on_tokens` is told pieces done and all.
+
+    The name of a cache file says what it was made of: other audio or another codec never meets old codes.
+    """
+    pieces = cut(examples, clip_seconds)
+    if max(codec.config.codes, 1) > np.iinfo(np.int16).max:
+        raise UsageError(f"{codec.config.codes} codes do not fit the cache", "Use a codec of at most 32767")
+    identity = _identity(codec)
+    groups = [pieces[start : start + SHARD] for start in range(0, len(pieces), SHARD)]
+    paths = [folder / f"{_key(group, examples, clip_seconds, identity, codebooks)}.safetensors" for group in groups]
+    done = 0
+    for index, (group, path) in enumerate(zip(groups, paths, strict=True)):
+        if index % accelerator.num_processes != accelerator.process_index:
+            continue
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(path, group, examples, codec, codebooks, clip_seconds)
+        done += len(group)
+        if on_tokens is not None and accelerator.is_main_process:
+            on_tokens(min(len(pieces), done * accelerator.num_processes), len(pieces))
+    accelerator.wait_for_everyone()
+    shards = [read_safetensors(path) for path in paths]
+    return Tokens(
+        np.concatenate([shard["codes"].numpy() for shard in shards]),
+        np.concatenate([shard["valid"].numpy() for shard in shards]),
+        np.asarray([piece.example for piece in pieces]),
+    )
+
+
+def _write(
+    path: Path, pieces: Sequence[Piece], examples: Sequence[Example], codec: Codec, codebooks: int, clip_seconds: float
+) -> None:
+    config = codec.config
+    frames = int(clip_seconds * config.frame_rate)
+    codes, valid = [], []
+    for piece in pieces:
+        waveform = read_segment(
+            examples[piece.example].path, piece.start, clip_seconds, config.sample_rate, config.channels
+        )
+        codes.append(codec.encode(waveform[None])[0, :codebooks, :frames].to("cpu", torch.int16))
+        valid.append(min(frames, max(1, int(piece.seconds * config.frame_rate + 1e-6))))
+    shard: Weights = {"codes": torch.stack(codes), "valid": torch.tensor(valid)}
+    content = save(shard)
+    write_atomic(path, lambda file: file.write(content), overwrite=True)
+
+
+def _identity(codec: Codec) -> str:
+    digest = hashlib.sha256()
+    for tensor in codec.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _key(
+    pieces: Sequence[Piece], examples: Sequence[Example], clip_seconds: float, identity: str, codebooks: int
+) -> str:
+    files = []
+    for piece in pieces:
+        stat = examples[piece.example].path.stat()
+        files.append([str(examples[piece.example].path.resolve()), stat.st_size, stat.st_mtime_ns, piece.start])
+    return hashlib.sha256(json.dumps([identity, codebooks, clip_seconds, files]).encode()).hexdigest()[:24]

@@ -1,0 +1,80 @@
+"""A text encoder of one's own: a T5 encoder of any size, and a tokenizer learned from the captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
+
+from magnet_cli.t5 import T5Config, T5Encoder
+from magnet_cli.text import TextEncoder, encoder_half
+from magnet_cli.train.options import TextShape
+
+PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+SMALLEST, LARGEST = 30, 300  # numbers that are rounded: those that can be a tempo
+
+
+def learn_tokenizer(texts: Sequence[str], vocabulary: int, round_to: int) -> Tokenizer:
+    """Byte-pair encoding of the captions, in lower case, over bytes, so that any text has tokens.
+
+    round_to: read whole numbers that can be a tempo as their nearest multiple of this; 0: as they are.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    steps: list[normalizers.Normalizer] = [normalizers.NFKC(), normalizers.Lowercase()]
+    if round_to:
+        for middle in range(SMALLEST, LARGEST + 1, round_to):
+            below, above = middle - (round_to - 1) // 2, middle + round_to // 2
+            others = [str(number) for number in range(below, above + 1) if number != middle]
+            steps.append(normalizers.Replace(Regex(rf"\b(?:{'|'.join(others)})\b"), str(middle)))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Punctuation("isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END, UNKNOWN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted(set(texts)), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, tokenizer.token_to_id(END))]
+    )
+    return tokenizer
+
+
+def new_text_encoder(shape: TextShape, tokenizer: Tokenizer) -> TextEncoder:
+    """A T5 encoder with random weights."""
+    config = T5Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        d_model=shape.width,
+        d_kv=shape.width // shape.heads,
+        d_ff=shape.feed_forward,
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        eos_token_id=tokenizer.token_to_id(END) or 0,
+    )
+    model = T5Encoder(config)
+    model.initialize()
+    # T5 begins with embeddings of variance 1, which takes long to move; a width's worth smaller suits a small model.
+    nn.init.normal_(model.shared.weight, std=0.1)
+    return TextEncoder(model, tokenizer)
+
+
+def write_text_encoder(encoder: TextEncoder, folder: Path, dtype: torch.dtype) -> None:
+    """Write a folder that `TextEncoder.load` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"model_type": "t5", "architectures": ["T5EncoderModel"], **asdict(encoder.model.config)}
+    (folder / "config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    encoder.tokenizer.save(str(folder / "tokenizer.json"))
+    half = encoder_half(dict(encoder.model.state_dict()))
+    half.pop("encoder.embed_tokens.weight", None)
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous().clone() for name, tensor in half.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
