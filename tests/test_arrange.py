@@ -12,11 +12,9 @@ import pytest
 import soundfile
 
 from conftest import GOLDEN
-from magnet_cli import Job, OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
+from magnet_cli import EditConfig, Job, MusicGenSampling, OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
 from magnet_cli import arrange as arrange_module
 from magnet_cli.cli.making import make
-from magnet_cli.composition import EditConfig
-from magnet_cli.config import MusicGenSampling
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
 from magnet_cli.generators import Progress

@@ -215,7 +215,7 @@ def test_adapters_train_and_are_merged(magnet: Magnet, data: Path, codec: Path, 
     assert result.code == 0, result.err
     curve = list(losses(tmp_path / "tuned.run").values())
     assert np.mean(curve[-8:]) < np.mean(curve[:8]) - 0.2  # nats; from ln 16 = 2.8
-    before, after = load(base).decoder, load(tuned).decoder
+    before, after = load(base).generator.reader.decoder, load(tuned).generator.reader.decoder
     changed = {name for name, one in after.state_dict().items() if not torch.equal(one, before.state_dict()[name])}
     assert "layers.0.up.weight" in changed
     assert not any("norm" in name or "embeddings" in name for name in changed)

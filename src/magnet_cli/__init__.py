@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig
+    from magnet_cli.composition import EditConfig
+    from magnet_cli.config import MusicGenSampling, OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig
     from magnet_cli.decode import Known
     from magnet_cli.errors import MagnetError, MagnetWarning
     from magnet_cli.pipeline import Clip, Pipeline
@@ -24,10 +25,12 @@ __version__ = "0.1.0"
 # Imported when they are asked for: some need torch, which takes seconds, and the command wants none of them at once.
 _LAZY = {
     "Clip": "pipeline",
+    "EditConfig": "composition",
     "Job": "prompts",
     "Known": "decode",
     "MagnetError": "errors",
     "MagnetWarning": "errors",
+    "MusicGenSampling": "config",
     "OutputConfig": "config",
     "Pipeline": "pipeline",
     "PlacesConfig": "config",
@@ -37,10 +40,12 @@ _LAZY = {
 
 __all__ = [
     "Clip",
+    "EditConfig",
     "Job",
     "Known",
     "MagnetError",
     "MagnetWarning",
+    "MusicGenSampling",
     "OutputConfig",
     "Pipeline",
     "PlacesConfig",
