@@ -233,15 +233,19 @@ def test_a_released_checkpoint_is_fine_tuned(magnet: Magnet, music: Golden, data
     result = magnet("train", "decoder", str(data), "-o", str(output), "--from", str(music.folder), *options)
     assert result.code == 0, result.err
     tuned = load(output)
-    assert not torch.equal(tuned.decoder.layers[0].up.weight, music.decoder.layers[0].up.weight)
-    assert torch.equal(tuned.text_encoder.model.shared.weight, music.text.model.shared.weight)
+    assert not torch.equal(tuned.generator.reader.decoder.layers[0].up.weight, music.decoder.layers[0].up.weight)
+    assert torch.equal(tuned.generator.reader.text_encoder.model.shared.weight, music.text.model.shared.weight)
     assert len(list((tmp_path / "tuned.run" / "samples").glob("step0000002-*.wav"))) == 4
-    memory = tuned.decoder.text_memory(*_states(tuned, "hum"))
-    assert decode(tuned.decoder, memory, [0], SamplingConfig(steps=(1, 1, 1, 1)), frames=6).shape == (1, 4, 6)
+    memory = tuned.generator.reader.decoder.text_memory(*_states(tuned, "hum"))
+    assert decode(tuned.generator.reader.decoder, memory, [0], SamplingConfig(steps=(1, 1, 1, 1)), frames=6).shape == (
+        1,
+        4,
+        6,
+    )
 
 
 def _states(pipeline: Pipeline, prompt: str) -> tuple[torch.Tensor, list[int]]:
-    text = pipeline.text_encoder.encode([prompt])
+    text = pipeline.generator.reader.text_encoder.encode([prompt])
     return text.states, text.lengths
 
 
