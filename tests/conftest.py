@@ -163,6 +163,20 @@ def processor_seconds(*arguments: str) -> tuple[float, subprocess.CompletedProce
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
 
 
+IMPORTING_TYPER = 0.07  # seconds on an idle machine, Python's own start included
+
+
+def seconds_when_idle(*arguments: str) -> tuple[float, list[subprocess.CompletedProcess[str]]]:
+    """About the processor time that running Python would take on an idle machine.
+
+    What shares a core, another process on its second thread above all, stretches processor time too. So the time it
+    takes to import typer, which most of a start-up is, is measured in turn, and its stretch taken out.
+    """
+    pairs = [(processor_seconds(*arguments), processor_seconds("-c", "import typer")[0]) for _ in range(5)]
+    stretch = max(min(base for _, base in pairs) / IMPORTING_TYPER, 1.0)
+    return min(seconds for (seconds, _), _ in pairs) / stretch, [done for (_, done), _ in pairs]
+
+
 def one_line_error(result: Result, code: int, *parts: str) -> None:
     """The last line on stderr is the error; nothing is on stdout; no traceback."""
     assert result.code == code, result.err
