@@ -96,7 +96,8 @@ def batch(
 
     Every clip is written as soon as it is done. The same command goes on where it stopped.
 
-    Columns of .csv and .jsonl: prompt, and any of seed, variations, output and the sampling options, by their names.
+    Columns of .csv and .jsonl: prompt, and any of seed, variations, output, and the options for sampling and edits, by
+    their names.
 
     Example: magnet batch prompts.txt -o clips/
     """
