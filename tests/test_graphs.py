@@ -11,6 +11,7 @@ import torch
 from magnet_cli import graphs
 from magnet_cli.config import SamplingConfig
 from magnet_cli.decode import Plain, decode
+from magnet_cli.errors import MagnetWarning
 from magnet_cli.graphs import GraphTransformer
 from magnet_cli.transformer import MaskedTransformer
 from test_engine import FRAMES, text
@@ -52,6 +53,22 @@ def test_codes_are_those_of_the_plain_network() -> None:
     sampling = SamplingConfig(steps=(4, 3, 3, 1))
     wanted = decode(model, memory, [1, 2, 3], sampling, frames=FRAMES)
     assert torch.equal(decode(GraphTransformer(model), memory, [1, 2, 3], sampling, frames=FRAMES), wanted)
+
+
+def test_where_graphs_cannot_be_recorded_it_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "_record", refuse)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(GraphTransformer, "device", torch.device("cuda"))
+    model = build()
+    network, codes = GraphTransformer(model), random_codes(1, FRAMES)
+    wanted = Plain(model).guided(codes, 0, None, 1.0)
+    with pytest.warns(MagnetWarning, match="no CUDA graphs here"):
+        found = network.guided(codes, 0, None, 1.0)
+    torch.testing.assert_close(found, wanted, **CLOSE)
+    torch.testing.assert_close(network.guided(codes, 0, None, 1.0), wanted, **CLOSE)  # and says so once
 
 
 # -- on a GPU ---------------------------------------------------------------------------------------------------------

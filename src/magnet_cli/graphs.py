@@ -9,6 +9,7 @@ Without a GPU, `Dense` computes the same: tests compare it with the plain networ
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from magnet_cli.banded import Band
 from magnet_cli.config import DecoderConfig
 from magnet_cli.engine import UNGUIDED
+from magnet_cli.errors import MagnetWarning, one_line
 from magnet_cli.transformer import Layer, MaskedTransformer, TextMemory, merge_heads, sinusoidal_positions, split_heads
 
 # Frames that attend together to their neighbourhood; with the margins, keys come in tiles of 64.
@@ -123,6 +125,7 @@ class GraphTransformer:
         self._networks: dict[Shape, Dense] = {}
         self._heard: dict[Shape, TextMemory] = {}
         self._pool: Any | None = None
+        self._eager = False
         self._graphs: dict[tuple[Shape, int, bool], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     @property
@@ -151,15 +154,26 @@ class GraphTransformer:
         network.codes.copy_(codes)
         network.weight.fill_(weight)
         guided = memory is not None and abs(weight - 1) > UNGUIDED
-        if self.device.type != "cuda":
-            return network.logits(codebook, guided)
         key = (shape, codebook, guided)
+        if self.device.type == "cuda" and not self._eager and key not in self._graphs:
+            self._try_to_record(network, key)
         if key not in self._graphs:
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            self._graphs[key] = _record(network, codebook, guided, self._pool)
+            return network.logits(codebook, guided)
         graph, logits = self._graphs[key]
         graph.replay()
         return logits.clone()  # the next replay writes over it
+
+    def _try_to_record(self, network: Dense, key: tuple[Shape, int, bool]) -> None:
+        """Record a graph; where the driver or the card cannot, go on without, which is slower and the same."""
+        _, codebook, guided = key
+        try:
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            self._graphs[key] = _record(network, codebook, guided, self._pool)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._eager = True
+            warnings.warn(f"no CUDA graphs here, so it is slower: {one_line(error, 120)}", MagnetWarning, stacklevel=2)
 
     def _shape(self, codes: Tensor, memory: TextMemory | None) -> Shape:
         batch, _, frames = codes.shape
