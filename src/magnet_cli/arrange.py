@@ -53,11 +53,6 @@ class Arrangement:
     hybrid: int
     finish: Finish
 
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """What jobs must share to be decoded together."""
-        return (self.frames, self.overlap, self.whole_spans, self.loop, self.hybrid)
-
 
 def hybrid_frames(seconds: float, frame_rate: int) -> int:
     """Frames that a hybrid's other model makes."""
