@@ -18,6 +18,7 @@ import soundfile
 import torch
 
 from conftest import Golden, Magnet, one_line_error
+from magnet_cli.bundle import Model
 from magnet_cli.config import RuntimeConfig, SamplingConfig
 from magnet_cli.decode import decode
 from magnet_cli.pipeline import Pipeline
@@ -132,11 +133,14 @@ def test_a_tiny_decoder_learns_its_clips_by_heart(magnet: Magnet, data: Path, co
     result = magnet(
         "train", "decoder", str(data), "-o", str(output), "--codec", str(codec), *SMALL, "--steps", "600",
         "--text-dropout", "0.1", "--max-norm", "1", "--weight-decay", "0", "--ema", "0.9", "--ema-every", "1",
+        "--max-period", "60",
     )  # fmt: skip
     assert result.code == 0, result.err
     assert result.out == f"{output}\n"
 
     pipeline = load(output)
+    assert isinstance(pipeline.source, Model)
+    assert pipeline.source.decoder.config.max_period == 60
     greedy = SamplingConfig(steps=(8, 4), greedy=True, guidance=1.0, min_guidance=1.0)
     clips = {clip.job.prompt: clip.codes for clip in pipeline.generate(list(TEXTS), seed=0, sampling=greedy)}
     for index, text in enumerate(TEXTS):
@@ -270,6 +274,7 @@ def test_going_on_with_other_options_is_refused(magnet: Magnet, data: Path, code
         (["--from", "nowhere", "--batch-size", "0"], "batch size must be at least 1"),
         (["--from", "nowhere", "--steps", "-1"], "must not be negative"),
         (["--from", "nowhere", "--codebook-shares", "1,x"], "--codebook-shares"),
+        (["--codec", "nowhere", "--max-period", "1"], "longest period must be above 1"),
     ],
 )
 def test_what_cannot_work_is_said(magnet: Magnet, data: Path, tmp_path: Path, options: list[str], words: str) -> None:

@@ -198,6 +198,9 @@ def decoder(
     clip_seconds: Annotated[float, typer.Option(help="Length of the clips of a new decoder.")] = (
         DecoderShape.clip_seconds
     ),
+    max_period: Annotated[
+        float, typer.Option(help="Of a new decoder's positions: the longest period, in frames over 2 pi.")
+    ] = DecoderShape.max_period,
     text_width: Annotated[int, typer.Option(help="Of a text encoder trained along.")] = TextShape.width,
     text_layers: Annotated[int, typer.Option(help="Of a text encoder trained along.")] = TextShape.layers,
     text_heads: Annotated[int, typer.Option(help="Of a text encoder trained along.")] = TextShape.heads,
@@ -290,7 +293,12 @@ def decoder(
             licence = licence or model.origin.licence
         else:
             shape = DecoderShape(
-                width=width, heads=heads, layers=layers, feed_forward=feed_forward, clip_seconds=clip_seconds
+                width=width,
+                heads=heads,
+                layers=layers,
+                feed_forward=feed_forward,
+                clip_seconds=clip_seconds,
+                max_period=max_period,
             )
             text = TextShape(
                 width=text_width,

@@ -106,7 +106,7 @@ def start_new(
         span_length=shape.span_length,
         context=shape.context,
         clip_seconds=shape.clip_seconds,
-        max_period=10_000.0,
+        max_period=shape.max_period,
         position_scale=1.0,
     )
     decoder = MaskedTransformer(config)

@@ -123,7 +123,11 @@ class CodecTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
-    """Size of a new decoder; the defaults are those of the released small model."""
+    """Size of a new decoder; the defaults are those of the released small model.
+
+    max_period  longest period of the sinusoidal positions, in frames over 2 pi. Those far beyond a clip's length say
+                nothing: a narrow network can tell rhythms apart better when all lie between a note and a clip
+    """
 
     width: int = 1024
     heads: int = 16
@@ -132,6 +136,11 @@ class DecoderShape:
     span_length: int = 3
     context: int = 5
     clip_seconds: float = 10.0
+    max_period: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        if self.max_period <= 1:
+            raise UsageError(f"the longest period must be above 1, not {self.max_period:g}", "Give e.g. 10000")
 
 
 @dataclass(frozen=True, kw_only=True)
