@@ -1,12 +1,16 @@
 """Time the decoder side by side with the reference, audiocraft: same weights, same text, same steps, in turn.
 
-    python3 -m venv /tmp/reference && /tmp/reference/bin/pip install audiocraft
+    python3.11 -m venv /tmp/reference
+    /tmp/reference/bin/pip install torch==2.1.0 torchaudio==2.1.0 'numpy<2' 'transformers<4.41' av einops encodec flashy \
+        hydra-core hydra_colorlog julius librosa num2words protobuf sentencepiece soundfile spacy torchdiffeq torchmetrics
+    /tmp/reference/bin/pip install --no-deps audiocraft
     .venv/bin/python benchmarks/random_checkpoint.py small-10secs /tmp/small    # or a folder with the real files
     .venv/bin/python benchmarks/compare_reference.py /tmp/small --reference-python /tmp/reference/bin/python
 
-The reference runs in a process of its own, in its own environment. Where that has no xformers, which is published for
-few versions of PyTorch, PyTorch's attention takes its place: the first line says so. Text encoder and codec, the same
-on both sides, are left out. Before anything is timed, greedy decoding in float32 has to give the same codes.
+The reference runs in a process of its own, in its own environment. (`pip install audiocraft` alone builds PyAV 11, which
+needs FFmpeg's headers.) Where that has no xformers, which is published for few versions of PyTorch, PyTorch's attention
+takes its place: the first line says so. Text encoder and codec, the same on both sides, are left out. Before anything
+is timed, greedy decoding in float32 has to give the same codes. `--only fast "fast int8"` leaves the others out.
 """
 
 from __future__ import annotations
@@ -193,6 +197,9 @@ class Ours:
             self.networks |= {"fast": FastTransformer(model), "fast int8": FastTransformer(model, int8=True)}
         else:
             self.networks["fast"] = FastTransformer(model)
+        if unknown := set(arguments.only or ()) - set(self.networks):
+            sys.exit(f"error: there is no {', '.join(unknown)} here; there are {', '.join(self.networks)}")
+        self.networks = {name: one for name, one in self.networks.items() if name in (arguments.only or self.networks)}
         self.batch, self.frames = arguments.batch, int(self.config.clip_seconds * arguments.frame_rate)
         with torch.inference_mode():
             self.memory = model.text_memory(states.expand(self.batch, -1, -1), [TOKENS] * self.batch)
@@ -259,6 +266,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=lambda text: [int(n) for n in text.split(",")], default=[20, 10, 10, 10])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--frame-rate", type=int, default=50)
+    parser.add_argument("--only", nargs="+", help="of our networks; all of them unless given")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
