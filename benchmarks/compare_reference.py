@@ -1,14 +1,15 @@
 """Time the decoder side by side with the reference, audiocraft: same weights, same text, same steps, in turn.
 
     python3.11 -m venv /tmp/reference
-    /tmp/reference/bin/pip install torch==2.1.0 torchaudio==2.1.0 'numpy<2' 'transformers<4.41' av einops encodec flashy \
-        hydra-core hydra_colorlog julius librosa num2words protobuf sentencepiece soundfile spacy torchdiffeq torchmetrics
+    /tmp/reference/bin/pip install torch==2.1.0 torchaudio==2.1.0 'numpy<2' 'transformers<4.41' av einops encodec \
+        flashy hydra-core hydra_colorlog julius librosa num2words protobuf sentencepiece soundfile spacy torchdiffeq \
+        torchmetrics
     /tmp/reference/bin/pip install --no-deps audiocraft
     .venv/bin/python benchmarks/random_checkpoint.py small-10secs /tmp/small    # or a folder with the real files
     .venv/bin/python benchmarks/compare_reference.py /tmp/small --reference-python /tmp/reference/bin/python
 
-The reference runs in a process of its own, in its own environment. (`pip install audiocraft` alone builds PyAV 11, which
-needs FFmpeg's headers.) Where that has no xformers, which is published for few versions of PyTorch, PyTorch's attention
+The reference runs in a process of its own, in its own environment. (`pip install audiocraft` alone builds PyAV 11,
+which needs FFmpeg's headers.) Where that has no xformers, which is published for few versions of PyTorch, PyTorch's attention
 takes its place: the first line says so. Text encoder and codec, the same on both sides, are left out. Before anything
 is timed, greedy decoding in float32 has to give the same codes. `--only fast "fast int8"` leaves the others out.
 """
