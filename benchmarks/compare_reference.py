@@ -9,9 +9,9 @@
     .venv/bin/python benchmarks/compare_reference.py /tmp/small --reference-python /tmp/reference/bin/python
 
 The reference runs in a process of its own, in its own environment. (`pip install audiocraft` alone builds PyAV 11,
-which needs FFmpeg's headers.) Where that has no xformers, which is published for few versions of PyTorch, PyTorch's attention
-takes its place: the first line says so. Text encoder and codec, the same on both sides, are left out. Before anything
-is timed, greedy decoding in float32 has to give the same codes. `--only fast "fast int8"` leaves the others out.
+which needs FFmpeg's headers.) Where that has no xformers, which is published for few versions of PyTorch, PyTorch's
+attention takes its place: the first line says so. Text encoder and codec, the same on both sides, are left out. Before
+anything is timed, greedy decoding in float32 has to give the same codes. `--only fast "fast int8"` leaves others out.
 """
 
 from __future__ import annotations
