@@ -73,6 +73,57 @@ def test_a_converted_model_generates(magnet: Magnet, music: Path) -> None:
     assert Path("a.wav").read_bytes() == Path("b.wav").read_bytes()
 
 
+def test_a_bundle_names_its_own_sampling(magnet: Magnet, music: Path) -> None:
+    before = magnet("models", "defaults", "music").out
+    assert "steps                    20,10,10,10" in before
+    assert "sampling" not in magnet("models", "show", "music", "--json").records[0]
+    changed = magnet("models", "defaults", str(music), "--steps", "3,1,1,2", "--temperature", "1.5", "--top-k", "7")
+    assert changed.code == 0, changed.err
+    assert "steps                    3,1,1,2" in changed.out
+    assert magnet("models", "show", "music", "--json").records[0]["sampling"]["top_k"] == 7
+    assert magnet("models", "verify", "music").code == 0
+
+    # That is what it samples with, presets and options going over it.
+    common = ("--model", "music", "--seed", "1", "--device", "cpu", "--json")
+    (made,) = magnet("generate", "x", "-o", "a.wav", *common).records
+    wanted = {"steps": [3, 1, 1, 2], "temperature": 1.5, "top_k": 7, "top_p": None, "guidance": 10.0}
+    assert {name: made["sampling"][name] for name in wanted} == wanted
+    (made,) = magnet("generate", "x", "-o", "b.wav", *common, "--steps", "2,1,1,1").records
+    assert (made["sampling"]["steps"], made["sampling"]["temperature"]) == ([2, 1, 1, 1], 1.5)
+    # A copy has it too.
+    assert magnet("models", "convert", str(music), "copy").code == 0
+    assert "steps                    3,1,1,2" in magnet("models", "defaults", "copy").out
+
+    assert magnet("models", "defaults", "music", "--reset").out == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--steps", "2,2"), "the model has 4 codebooks"),
+        (("--temperature", "0"), "temperature must be above 0"),
+        (("--reset", "--top-k", "5"), "--reset takes no other options"),
+    ],
+)
+def test_sampling_that_cannot_work_is_not_written(
+    magnet: Magnet, music: Path, options: tuple[str, ...], words: str
+) -> None:
+    before = (music / "config.json").read_bytes()
+    result = magnet("models", "defaults", "music", *options)
+    one_line_error(result, 2, words)
+    assert (music / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"steps": [1]}, {"temperature": "hot"}, {"temperature": -1.0}, {"color": 1}])
+def test_damaged_sampling_is_an_error(magnet: Magnet, music: Path, change: dict[str, object]) -> None:
+    assert magnet("models", "defaults", "music", "--top-k", "5").code == 0
+    config = json.loads((music / "config.json").read_text())
+    config["sampling"] |= change
+    (music / "config.json").write_text(json.dumps(config))
+    one_line_error(magnet("generate", "x", "-o", "a.wav", "--model", "music", "--device", "cpu"), 3, "sampling")
+    assert not Path("a.wav").exists()
+
+
 def test_verify_finds_a_changed_byte(magnet: Magnet, music: Path) -> None:
     assert "all as they were written" in magnet("models", "verify", "music").err
     path = music / "decoder.safetensors"

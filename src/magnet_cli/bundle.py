@@ -14,15 +14,22 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
-from magnet_cli.config import CodecConfig, DecoderConfig, SamplingConfig, TextConfig, default_sampling
-from magnet_cli.errors import ModelError, OutputError, one_line
+from magnet_cli.config import (
+    CodecConfig,
+    DecoderConfig,
+    SamplingConfig,
+    TextConfig,
+    check_steps,
+    default_sampling,
+)
+from magnet_cli.errors import ModelError, OutputError, UsageError, one_line
 from magnet_cli.plain import from_plain
 from magnet_cli.store import (
     CODEC_FILE,
@@ -30,6 +37,7 @@ from magnet_cli.store import (
     DECODER_FILE,
     FORMAT,
     TEXT_FOLDER,
+    UNFINISHED,
     VERSION,
     BundleInfo,
     is_bundle,
@@ -39,7 +47,7 @@ from magnet_cli.store import (
 from magnet_cli.text import encoder_half
 from magnet_cli.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights
 
-Config = TypeVar("Config", DecoderConfig, CodecConfig, TextConfig)
+Config = TypeVar("Config", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 
 
 @dataclass(frozen=True)
@@ -54,18 +62,22 @@ class Origin:
 
 @dataclass(frozen=True)
 class Model:
-    """All parts of a model, read but not built: weights are memory-mapped."""
+    """All parts of a model, read but not built: weights are memory-mapped.
+
+    own_sampling: the sampling options its bundle names; None for those that its authors' library has for its kind.
+    """
 
     origin: Origin
     decoder: DecoderCheckpoint
     codec: CodecCheckpoint
     text_folder: Path
+    own_sampling: SamplingConfig | None = None
 
     @property
     def sampling(self) -> SamplingConfig:
         """The sampling options that suit it."""
         config = self.decoder.config
-        return default_sampling(self.decoder.task, config.clip_seconds, config.codebooks)
+        return self.own_sampling or default_sampling(self.decoder.task, config.clip_seconds, config.codebooks)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -107,7 +119,24 @@ def read_bundle(folder: Path) -> Model:
         config=_from_json(CodecConfig, info, "codec"),
         weights=read_safetensors(folder / CODEC_FILE),
     )
-    return Model(origin, decoder, codec, folder / TEXT_FOLDER)
+    return Model(origin, decoder, codec, folder / TEXT_FOLDER, _own_sampling(info, decoder.config.codebooks))
+
+
+def set_sampling(folder: Path, sampling: SamplingConfig | None) -> None:
+    """Write into a bundle how it is sampled unless told otherwise; None: as its kind is. UsageError, OutputError."""
+    model, info = read_bundle(folder), BundleInfo.read(folder)
+    if sampling is not None:
+        check_steps(sampling, codebooks=model.decoder.config.codebooks)
+    config = {**info.config, "sampling": None if sampling is None else asdict(sampling)}
+    unfinished = folder / f"{UNFINISHED}{CONFIG_FILE}"
+    try:
+        _write_config(config, unfinished)
+        unfinished.replace(folder / CONFIG_FILE)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {folder / CONFIG_FILE}: {error.strerror}", "Check the space and permissions there"
+        ) from error
 
 
 def write_bundle(model: Model, target: Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
@@ -137,15 +166,20 @@ def write_bundle(model: Model, target: Path, *, dtype: torch.dtype | None = None
             "decoder": asdict(model.decoder.config),
             "codec": asdict(model.codec.config),
             "text": asdict(model.decoder.text),
+            "sampling": None if model.own_sampling is None else asdict(model.own_sampling),
             "files": {
                 path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
                 for path in files
             },
         }
-        with (folder / CONFIG_FILE).open("w", encoding="utf-8") as file:
-            json.dump(config, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_config(config, folder / CONFIG_FILE)
+
+
+def _write_config(config: dict[str, Any], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(config, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _save(weights: Weights, path: Path) -> None:
@@ -162,6 +196,20 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def _own_sampling(info: BundleInfo, codebooks: int) -> SamplingConfig | None:
+    """What the bundle names, if it does; ModelError for what cannot work."""
+    if info.config.get("sampling") is None:
+        return None
+    try:
+        sampling = _from_json(SamplingConfig, info, "sampling")
+        check_steps(sampling, codebooks=codebooks)
+    except UsageError as error:
+        raise ModelError(
+            f"sampling in {info.folder / CONFIG_FILE}: {error.message}", "Set it again with magnet models defaults"
+        ) from error
+    return sampling
 
 
 def _from_json(kind: Callable[..., Config], info: BundleInfo, key: str) -> Config:

@@ -29,7 +29,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def open_model(name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None) -> Model:
-    """The parts of a model, by short name, folder or Hub id.
+    """The parts of a model, by short name, folder, Hub id or the name of a bundle in the store.
 
     A model of the Hub is downloaded unless it is here, and converted into a bundle once. `on_download` is told what is
     fetched and how many bytes are done. Raises UsageError for a name that means nothing, ModelError for a damaged
@@ -42,6 +42,10 @@ def open_model(name: str, places: PlacesConfig | None = None, *, on_download: On
         return read_bundle(_in_store(known, Store.at(places.model_dir), _access(places, on_download)))
     if name == BUNDLED or (name and is_bundle(folder)):
         return read_bundle(BUNDLED_FOLDER if name == BUNDLED else folder)
+    if not folder.exists():
+        for bundle in Store.at(places.model_dir).bundles():  # whatever else was put there, by the name of its folder
+            if bundle.folder.name == name:
+                return read_bundle(bundle.folder)
     access = _access(places, on_download)
     return read_released(hub.locate_model(name, access), access)
 

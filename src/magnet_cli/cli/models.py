@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from magnet_cli.cli import options
 from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
 from magnet_cli.config import PlacesConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.overrides import Overrides
 from magnet_cli.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
-from magnet_cli.store import BundleInfo, Store
+from magnet_cli.store import BundleInfo, Store, is_bundle
 
 app = typer.Typer(
     name="models",
@@ -211,6 +213,40 @@ def export(
         console.result(str(target))
 
 
+@app.command()
+def defaults(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A model's name, or the folder of a bundle.")],
+    preset: options.PresetName = None,
+    steps: options.Steps = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    guidance: options.Guidance = None,
+    min_guidance: options.MinGuidance = None,
+    spans: options.SpansName = None,
+    span_score: options.SpanScoreName = None,
+    no_anneal: options.NoAnneal = False,
+    rescore_weight: options.RescoreWeight = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Back to what models of its kind have.")] = False,
+    model_dir: options.ModelDir = None,
+) -> None:
+    """Show how a bundle is sampled unless told otherwise; with options: write that into the bundle."""
+    console = Console()
+    with console.reporting():
+        overrides = options.chosen(Overrides, context)
+        changed = overrides != Overrides()
+        if reset and changed:
+            raise UsageError("--reset takes no other options", "Reset first, then set")
+        folder = Path(name) if is_bundle(Path(name)) else require(name, Store.at(model_dir)).folder
+        from magnet_cli.bundle import read_bundle, set_sampling
+
+        if reset or changed:
+            set_sampling(folder, None if reset else overrides.apply(read_bundle(folder).sampling))
+        for key, value in flatten(asdict(read_bundle(folder).sampling)):
+            console.result(f"{key:24} {value}")
+
+
 # -- what is known ----------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +317,7 @@ def from_bundle(info: BundleInfo | None) -> dict[str, Any]:
         "text_encoder": config["text"]["name"],
         "licence": config["licence"],
         "revision": config["source"]["revision"],
+        **({"sampling": config["sampling"]} if config.get("sampling") else {}),
         "decoder": config["decoder"],
         "codec": config["codec"],
         "files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in info.files.items()},

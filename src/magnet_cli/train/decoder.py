@@ -59,13 +59,17 @@ class Publication:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a training starts from. `text_folder` is None for a text encoder that is trained along."""
+    """What a training starts from.
+
+    text_folder: None for a text encoder that is trained along; sampling: what a bundle that goes on learning names.
+    """
 
     decoder: MaskedTransformer
     codec: CodecCheckpoint
     text: TextEncoder
     text_name: str
     text_folder: Path | None
+    sampling: SamplingConfig | None = None
 
 
 def start_from(model: Model) -> Parts:
@@ -73,7 +77,7 @@ def start_from(model: Model) -> Parts:
     decoder = MaskedTransformer(model.decoder.config)
     decoder.load_state_dict({name: weight.float() for name, weight in model.decoder.weights.items()})
     text = TextEncoder.load(model.text_folder, "cpu")
-    return Parts(decoder, model.codec, text, model.decoder.text.name, model.text_folder)
+    return Parts(decoder, model.codec, text, model.decoder.text.name, model.text_folder, model.own_sampling)
 
 
 def start_new(
@@ -244,6 +248,7 @@ class DecoderTrainer:
             DecoderCheckpoint(output, self.config, TextConfig(self.parts.text_name), self.publication.task, weights),
             codec,
             folder,
+            self.parts.sampling,
         )
         write_bundle(model, output, overwrite=True)
 
