@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from magnet_cli.evaluate import Classifier, features, mel_distance, percussive_share, same_tempo, si_sdr, tempo
+from magnet_cli.evaluate import (
+    Classifier,
+    features,
+    frechet_distance,
+    mel_distance,
+    percussive_share,
+    same_tempo,
+    si_sdr,
+    tempo,
+)
 
 RATE = 16_000
 TIME = np.arange(10 * RATE) / RATE
@@ -63,3 +72,17 @@ def test_the_classifier_tells_what_it_was_shown() -> None:
     for bpm in bpms[8:]:
         assert classifier.kind(features(clicks(bpm)[short], RATE)) == "clicks"
         assert classifier.kind(features(notes(bpm)[short], RATE)) == "notes"
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    random = np.random.default_rng(0)
+    some = random.normal(0, [3.0, 1.0, 0.1], (20_000, 3))
+    assert frechet_distance(some[:10_000], some[10_000:], dimensions=2) < 0.01
+    # Uncorrelated: the squared distance of the means, and of the deviations, in each direction that counts.
+    other = random.normal([1.0, 0.0, 50.0], [3.0, 2.5, 0.1], (20_000, 3))
+    expected = 1.0**2 + (2.5 - 1.0) ** 2  # the third varies too little to be looked at
+    assert frechet_distance(other, some, dimensions=2) == pytest.approx(expected, rel=0.1)
+    turned = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    assert frechet_distance(other @ turned, some @ turned, dimensions=2) == pytest.approx(
+        frechet_distance(other, some, dimensions=2), rel=1e-6
+    )

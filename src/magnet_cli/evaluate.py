@@ -114,6 +114,22 @@ def features(waveform: Floats, rate: int) -> Floats:
     return np.concatenate([bands.mean(axis=1), bands.std(axis=1), rises, more])
 
 
+def frechet_distance(vectors: Floats, others: Floats, dimensions: int = 8) -> float:
+    """Fréchet distance between Gaussians fitted to features [M, F] and [N, F]; smaller is more alike.
+
+    As in the Fréchet audio distance (Kilgour et al., 2019), in the `dimensions` directions along which `others` vary
+    most: with few clips there is no covariance of more. How large it is depends on the features: compare only.
+    """
+    centre = others.mean(axis=0)
+    _, _, directions = np.linalg.svd(others - centre, full_matrices=False)
+    one, other = ((part - centre) @ directions[:dimensions].T for part in (vectors, others))
+    first, second = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
+    # The trace of the root of a product of covariances is the sum of the roots of its eigenvalues.
+    roots = np.sqrt(np.maximum(np.linalg.eigvals(first @ second).real, 0))
+    apart = one.mean(axis=0) - other.mean(axis=0)
+    return float(apart @ apart + np.trace(first) + np.trace(second) - 2 * roots.sum())
+
+
 @dataclass(frozen=True)
 class Classifier:
     """Regularized linear discriminants, one for each kind."""
