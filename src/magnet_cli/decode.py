@@ -222,25 +222,25 @@ def decode(
         starts = loop.starts(seeds, frames, model.device)
         codes, keep = turn(codes, starts), turn(keep, loop.starts(seeds, frames, torch.device("cpu")))
     unit = span if sampling.spans == "nonoverlap" else 1
-    grid = Grid.build(frames, unit, circular=loop is not None, device=model.device)
+    # Everything that is counted is counted on the host, and copied before the first step: a copy waits for the device.
+    host_grid = Grid.build(frames, unit, circular=loop is not None, device=keep.device)
+    grid, kept = host_grid.to(model.device), keep.to(model.device)
     run = _Run(model, memory, seeds, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
     for codebook in range(model.config.codebooks):
         if not keep[:, codebook].all():
-            _decode_codebook(run, codes, codebook, keep[:, codebook])
+            units = (~host_grid.kept_units(keep[:, codebook])).sum(dim=-1).tolist()
+            _decode_codebook(run, codes, codebook, kept[:, codebook], units)
     _check_finite(run.checks, model)
     return codes if starts is None else turn(codes, -starts)
 
 
-def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor) -> None:
-    """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T], on the host, is not set."""
+def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor, to_decode: Sequence[int]) -> None:
+    """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T] is not set: so many units of each clip."""
     current = codes[:, codebook]  # a view: what is written to it is in `codes`
     model, sampling, grid, circular = run.model, run.sampling, run.grid, run.loop is not None
     span, mask_code = model.config.span_length, model.config.mask_code
     on_grid = sampling.spans == "nonoverlap" or span == 1
-
-    kept_units = grid.to(keep.device).group(keep, absent=True).all(dim=-1)
-    to_decode = (~kept_units).sum(dim=-1).tolist()
-    keep, decided = keep.to(codes.device), kept_units.to(codes.device)
+    decided = grid.kept_units(keep)
     scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
     steps = sampling.steps[codebook]
     for step, rate in enumerate(mask_rates(steps)):
@@ -309,8 +309,9 @@ def _random(run: _Run, codebook: int, step: int, logits: Tensor) -> Tensor | Non
 
 def _check_finite(checks: Sequence[Check], model: Network) -> None:
     """Raise NumericsError for the first step whose logits were not finite."""
-    failed = next((check for check in checks if not check.finite), None)
-    if failed is not None:
+    finite = torch.stack([check.finite for check in checks]).tolist() if checks else []  # one copy, not one for each
+    if not all(finite):
+        failed = checks[finite.index(False)]
         dtype = str(model.dtype).removeprefix("torch.")
         remedy = (
             "The weights are damaged; fetch them again" if dtype == "float32" else "Try --dtype float32 (or bfloat16)"

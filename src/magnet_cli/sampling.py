@@ -152,6 +152,10 @@ class Grid:
         """Values of frames, by unit: [B, T] -> [B, S, W], with `absent` where a unit has fewer frames."""
         return F.pad(x, (0, 1), value=absent)[:, self.members]
 
+    def kept_units(self, keep: Tensor) -> Tensor:
+        """Units of which every frame is kept. bool [B, T] -> [B, S]."""
+        return self.group(keep, absent=True).all(dim=-1)
+
     def spread(self, mask: Tensor) -> Tensor:
         """Mask of units -> mask of their frames. bool [B, S] -> [B, T]."""
         frames = torch.zeros(mask.shape[0], self.frames + 1, dtype=torch.bool, device=mask.device)
