@@ -15,9 +15,12 @@ generate_command = sys.modules["magnet_cli.cli.generate"]  # the package has the
 QUICK = ("--steps", "2,1,1,1", "--device", "cpu")
 
 
-@pytest.mark.parametrize("options", [(), ("--plain",), ("--dtype", "int8", "--batch", "2")])
+@pytest.mark.parametrize("options", [("--compile",), ("--plain",), ("--dtype", "int8", "--batch", "2")])
 def test_bench_tells_every_stage(magnet: Magnet, options: tuple[str, ...]) -> None:
-    (report,) = magnet("bench", "--model", MUSIC, "--runs", "1", "--json", *QUICK, *options).records
+    result = magnet("bench", "--model", MUSIC, "--runs", "1", "--json", *QUICK, *options)
+    (report,) = result.records
+    assert ("--compile changes nothing on cpu" in result.err) == ("--compile" in options)
+    assert report["dtype"] == ("int8" if "int8" in options else "float32")
     stages = ["text", *(f"codebook {k}" for k in (1, 2, 3, 4)), "codec", "loudness", "write"]
     assert list(report["stages"]) == stages
     assert report["latency"] == pytest.approx(sum(report["stages"].values()))

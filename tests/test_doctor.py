@@ -122,10 +122,19 @@ def test_a_gpu_is_described(doctor: Doctor) -> None:
     assert checks["auto"]["found"] == "--device auto is cuda, --dtype auto is float16"
 
 
-@pytest.mark.parametrize("works", [True, False])
-def test_pretended_gpus(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+@pytest.mark.parametrize(
+    ("works", "capability", "dtypes"),
+    [
+        (True, "8.9", "float16, bfloat16 and float8"),
+        (True, "8.6", "float16 and bfloat16"),
+        (False, "7.5", "float16, no bfloat16 arithmetic"),
+    ],
+)
+def test_pretended_gpus(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, works: bool, capability: str, dtypes: str
+) -> None:
     """The words for GPUs where there is none; one that fails when it is used is a problem."""
-    device = SimpleNamespace(name="GPU", major=7, minor=5)
+    device = SimpleNamespace(name="GPU", major=int(capability[0]), minor=int(capability[2]))
     ones = torch.ones
 
     def used(*size: int, device: str, dtype: torch.dtype) -> torch.Tensor:
@@ -147,7 +156,7 @@ def test_pretended_gpus(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, works: 
     assert result.code == (0 if works else 1)
     assert checks["CUDA"]["status"] == "ok"
     assert checks["CUDA"]["found"].startswith("runtime 13.0")
-    assert checks["cuda:0"]["found"] == "GPU, 1.0 GB of 16.0 GB free, capability 7.5, float16, no bfloat16 arithmetic"
+    assert checks["cuda:0"]["found"] == f"GPU, 1.0 GB of 16.0 GB free, capability {capability}, {dtypes}"
     assert checks["cuda:0"]["status"] == "warning"
     assert checks["cuda:1"]["status"] == ("warning" if works else "problem")
     assert ("no kernel image" in checks["cuda:1"]["found"]) != works

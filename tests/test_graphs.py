@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 from magnet_cli import graphs
-from magnet_cli.config import SamplingConfig
+from magnet_cli.config import RuntimeConfig, SamplingConfig
 from magnet_cli.decode import Plain, decode
+from magnet_cli.device import computes_float8
 from magnet_cli.errors import MagnetWarning
-from magnet_cli.graphs import GraphTransformer
+from magnet_cli.graphs import GraphTransformer, Stages
+from magnet_cli.pipeline import Pipeline
 from magnet_cli.transformer import MaskedTransformer
 from test_engine import FRAMES, text
+from test_quantize import NARROW as EIGHTS
 from test_transformer import CONFIG, build, noise, random_codes
 
 # Guidance is in float32, whose rounding the weight of 3 enlarges.
@@ -71,6 +78,84 @@ def test_where_graphs_cannot_be_recorded_it_goes_on_without(monkeypatch: pytest.
     torch.testing.assert_close(network.guided(codes, 0, None, 1.0), wanted, **CLOSE)  # and says so once
 
 
+# -- compiled ---------------------------------------------------------------------------------------------------------
+
+Backend = Callable[..., Any]
+
+
+def compiling(backend: Backend, **options: Any) -> GraphTransformer:
+    torch._dynamo.reset()  # what other tests have compiled
+    return GraphTransformer(build(EIGHTS, dtype=torch.float32), stages=Stages.compiled(backend), **options)
+
+
+@pytest.mark.parametrize("float8", [False, True])
+def test_compiled_stages_are_shared_by_all_layers_and_compute_the_same(float8: bool) -> None:
+    # All of torch.compile but the last step, which would take a C++ compiler here: what is in place is made functional.
+    counter = CompileCounterWithBackend("aot_eager")
+    network = compiling(counter, float8=float8)
+    plain = GraphTransformer(network.model, float8=float8)
+    memory, codes = text(network.model, 2), random_codes(2, FRAMES)
+    for _ in range(2):
+        for codebook in (0, 1, 2):
+            for weight in (3.0, 1.0):
+                wanted = plain.guided(codes, codebook, memory, weight)
+                found = network.guided(codes, codebook, memory, weight)
+                # The same float32 operations, of which two that add may be one or not: an 8-bit number in 100,000
+                # rounds otherwise, see test_quantize.
+                assert (found - wanted).norm() / wanted.norm() < (1e-3 if float8 else 1e-6)
+    assert network.compiled
+    # Two kinds of attention and the feed-forward block, each before and after the halves part; cross-attention once.
+    # Not one for each layer, codebook or step.
+    assert counter.frame_count == 7
+
+
+def test_a_new_shape_compiles_anew_until_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST_COMPILED", 2)
+    counter = CompileCounter()
+    network, compiled = compiling(counter), []
+    for frames in (20, 30, 40, 20):
+        codes = random_codes(1, frames)
+        torch.testing.assert_close(
+            network.guided(codes, 0, None, 1.0), Plain(network.model).guided(codes, 0, None, 1.0), **CLOSE
+        )
+        compiled.append(counter.frame_count)
+    assert compiled == [2, 4, 4, 4]
+
+
+def no_compiler(*_: object) -> Backend:
+    raise RuntimeError("Cannot find a working triton installation")
+
+
+def miscompiled(graph: torch.fx.GraphModule, _: object) -> Backend:
+    def run(*inputs: Tensor) -> list[Tensor]:
+        before = [one.clone() for one in inputs]
+        found = list(graph(*inputs))
+        for one, old in zip(inputs, before, strict=True):
+            one.copy_(old)  # nothing is added
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("backend", "why"), [(no_compiler, "Cannot find a working triton"), (miscompiled, r"logits are \d+% off")]
+)
+def test_where_nothing_can_be_compiled_it_goes_on_without(backend: Backend, why: str) -> None:
+    network, codes = compiling(backend), random_codes(1, FRAMES)
+    wanted = Plain(network.model).guided(codes, 0, None, 1.0)
+    with pytest.warns(MagnetWarning, match=f"torch.compile fails here.*{why}"):
+        found = network.guided(codes, 0, None, 1.0)
+    assert not network.compiled
+    for again in (found, network.guided(codes, 0, None, 1.0)):  # and says so once
+        torch.testing.assert_close(again, wanted, **CLOSE)
+
+
+def test_compiling_is_for_gpus(tiny: str) -> None:
+    with pytest.warns(MagnetWarning, match="only decoders on GPUs are compiled"):
+        pipeline = Pipeline.load(tiny, RuntimeConfig(device="cpu", compile=True))
+    assert not pipeline.info.compiled
+
+
 # -- on a GPU ---------------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +182,28 @@ def test_replayed_logits_are_those_of_the_plain_network(gpu_model: MaskedTransfo
                 wanted = plain.guided(codes, codebook, memory, weight)
                 found = network.guided(codes, codebook, memory, weight)
                 torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-2)  # other kernels; TF32 is off by default
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("float8", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_other_forms_replay_what_they_compute_on_the_cpu(float8: bool, compiled: bool) -> None:
+    if float8 and not computes_float8(torch.device("cuda")):
+        pytest.skip("no 8-bit floats on this GPU")
+    model = build(EIGHTS, dtype=torch.float32)
+    memory, plain = text(model, 2), GraphTransformer(model, float8=float8)
+    pairs = [(codebook, weight) for codebook in (0, 1, 3) for weight in (3.0, 1.0)]
+    wanted = [plain.guided(random_codes(2, FRAMES), codebook, memory, weight) for codebook, weight in pairs]
+    model = copy.deepcopy(model).to("cuda")
+    memory = text(model, 2)
+    stages = Stages.compiled() if compiled else graphs.EAGER
+    network = GraphTransformer(model, float8=float8, stages=stages)
+    for _ in range(2):
+        for (codebook, weight), near in zip(pairs, wanted, strict=True):
+            found = network.guided(random_codes(2, FRAMES).cuda(), codebook, memory, weight).cpu()
+            # Fast accumulation has some 14 bits, and numbers of 8 bits round otherwise where sums differ by as much.
+            assert (found - near).norm() / near.norm() < (0.02 if float8 else 1e-4)
+    assert network.compiled == compiled
 
 
 @pytest.mark.gpu

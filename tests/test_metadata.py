@@ -228,7 +228,9 @@ def test_what_is_wrong_in_a_record_is_named(changes: dict[str, Any], part: str) 
 def test_differences_are_in_words() -> None:
     then = {"device": "cpu", "batch": 1, "versions": {"torch": "1"}, "model": {"hashes": {"a": "b"}}}
     now = {"device": "cuda", "batch": 4, "versions": {"torch": "2"}, "model": {"hashes": {"a": "c"}}}
-    assert differences(then, then) == []
+    assert differences(then, then) == differences(then, {**then, "compiled": False}) == []
+    assert differences(then, {**then, "compiled": True}) == ["its decoder was not compiled, now it is"]
+    assert differences({**then, "compiled": True}, then) == ["its decoder was compiled, now it is not"]
     assert differences(then, now) == [
         "the device was cpu, now it is cuda",
         "it was decoded in a batch of 1, now of 4",

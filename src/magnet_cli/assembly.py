@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,13 @@ import torch
 
 from magnet_cli.bundle import Model
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_decoder
-from magnet_cli.config import MusicGenSampling, SamplingConfig, Task, check_steps
+from magnet_cli.config import MusicGenSampling, RuntimeConfig, SamplingConfig, Task, check_steps
 from magnet_cli.decode import Network
 from magnet_cli.device import processor_name
 from magnet_cli.engine import FastTransformer
-from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.errors import MagnetWarning, ModelError, UsageError
 from magnet_cli.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
-from magnet_cli.graphs import GraphTransformer
+from magnet_cli.graphs import EAGER, GraphTransformer, Stages
 from magnet_cli.models import MusicGenModel
 from magnet_cli.musicgen import MusicGen
 from magnet_cli.prompts import Job
@@ -44,10 +45,13 @@ class ModelInfo:
     device: str
     dtype: str
     processor: str
+    compiled: bool
 
 
-def describe(source: Model | MusicGenModel, device: torch.device, dtype: str) -> ModelInfo:
-    """What a model is, on this device and in the precision of this name."""
+def describe(
+    source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype, runtime: RuntimeConfig
+) -> ModelInfo:
+    """What a model is, on this device and in this precision."""
     checkpoint = source.decoder if isinstance(source, Model) else source.checkpoint
     own = vocabulary(source)
     return ModelInfo(
@@ -63,8 +67,9 @@ def describe(source: Model | MusicGenModel, device: torch.device, dtype: str) ->
         text_encoder=source.decoder.text.name if isinstance(source, Model) else "t5",
         sampling=source.sampling,
         device=str(device),
-        dtype=dtype,
+        dtype=runtime.dtype if runtime.eight_bits else str(dtype).removeprefix("torch."),
         processor=processor_name(device),
+        compiled=runtime.compile and device.type == "cuda" and isinstance(source, Model),
     )
 
 
@@ -103,11 +108,14 @@ def build_generator(
     helpers: Mapping[str, Model | MusicGenModel],
     device: torch.device,
     dtype: torch.dtype,
-    *,
-    int8: bool = False,
+    runtime: RuntimeConfig,
 ) -> Generator:
-    """The models, ready to generate. A helper that has two jobs is built once. int8: the decoder in 8 bits."""
+    """The models, ready to generate. A helper that has two jobs is built once; none is in 8 bits or compiled."""
     if isinstance(source, MusicGenModel):
+        if runtime.eight_bits:
+            raise UsageError(f"MusicGen does not run in {runtime.dtype}", "Give --dtype auto, or choose a MAGNeT model")
+        if runtime.compile:
+            warnings.warn("MusicGen is not compiled: --compile changes nothing", MagnetWarning, stacklevel=3)
         return AutoregressiveGenerator(MusicGen.build(source.checkpoint, device, dtype))
     built: dict[str, MusicGen | Reader] = {}
     for role, helper in helpers.items():
@@ -116,26 +124,39 @@ def build_generator(
         built[role] = same or _build(helper, device, dtype)
     beginner = built.get("hybrid")
     return MaskedGenerator(
-        build_reader(source, device, dtype, int8=int8),
+        build_reader(source, device, dtype, runtime),
         built.get("rescorer"),
         beginner if isinstance(beginner, MusicGen) else None,
     )
 
 
-def build_reader(source: Model, device: torch.device, dtype: torch.dtype, *, int8: bool = False) -> Reader:
-    """A MAGNeT's text encoder and decoder. Raises ModelError unless they go together."""
+def build_reader(
+    source: Model, device: torch.device, dtype: torch.dtype, runtime: RuntimeConfig | None = None
+) -> Reader:
+    """A MAGNeT's text encoder and decoder. Raises ModelError unless they go together. runtime: see `fastest`."""
     _check_codec(source.decoder, source.codec)
     text_encoder = TextEncoder.load(source.text_folder, device)
     _check_text(source.decoder, text_encoder.width, source.text_folder)
     decoder = build_decoder(source.decoder, device, dtype)
-    return Reader(text_encoder, decoder, fastest(decoder, int8=int8))
+    return Reader(text_encoder, decoder, fastest(decoder, runtime or RuntimeConfig()))
 
 
-def fastest(decoder: MaskedTransformer, *, int8: bool = False) -> MaskedTransformer | Network:
-    """What computes a decoder's logits fastest where it is. The codes are the same, except in 8 bits."""
-    if decoder.device.type == "cpu":
-        return FastTransformer(decoder, int8=int8)
-    return GraphTransformer(decoder) if decoder.device.type == "cuda" else decoder
+def fastest(decoder: MaskedTransformer, runtime: RuntimeConfig) -> MaskedTransformer | Network:
+    """What computes a decoder's logits fastest where it is.
+
+    The codes are the same, except in 8 bits, and where compiled code rounds otherwise. Warns with MagnetWarning where
+    nothing can be compiled.
+    """
+    if decoder.device.type == "cuda":
+        stages = Stages.compiled() if runtime.compile else EAGER
+        return GraphTransformer(decoder, float8=runtime.dtype == "float8", stages=stages)
+    if runtime.compile:
+        warnings.warn(
+            f"only decoders on GPUs are compiled: --compile changes nothing on {decoder.device}",
+            MagnetWarning,
+            stacklevel=3,
+        )
+    return FastTransformer(decoder, int8=runtime.dtype == "int8") if decoder.device.type == "cpu" else decoder
 
 
 def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGen | Reader:

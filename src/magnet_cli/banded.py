@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class Band:
     """Which frames attend to which, for R rows of T frames that lie one after the other, M = R * T.
 
     A block of frames attends to itself and a margin to either side, masked to |i - j| <= context and to its own row.
-    mask: bool [blocks, 1, block, block + 2 * margin]; frames: M.
+    mask: [blocks, 1, block, block + 2 * margin], bool, or what is added to the products (`addend`); frames: M.
     """
 
     mask: Tensor
@@ -37,6 +38,10 @@ class Band:
         same_row = query.div(frames, rounding_mode="floor") == key.div(frames, rounding_mode="floor")
         mask = ((query - key).abs() <= context) & same_row
         return cls(mask.unsqueeze(1), block, margin, rows * frames)
+
+    def adding(self, dtype: torch.dtype) -> Band:
+        """The same with a mask that is added."""
+        return replace(self, mask=addend(self.mask, dtype))
 
     def buffer(self, width: int, like: Tensor) -> Tensor:
         """Room for queries, keys and values [M, 3D], with margins, in the dtype and on the device of `like`.
@@ -57,10 +62,13 @@ class Band:
         block, width = self.block, buffer.shape[1] // 3
         blocks = -(-frames // block)
         own = buffer[self.margin : self.margin + blocks * block, :width]
-        size = (blocks, heads, block + 2 * self.margin, width // heads)
-        strides = (block * 3 * width, width // heads, 3 * width, 1)
-        start = buffer.storage_offset()
-        key = buffer.as_strided(size, strides, start + width)
-        value = buffer.as_strided(size, strides, start + 2 * width)
+        # Not as_strided: compiled by inductor, that lost where the view it is given begins.
+        near = buffer[:, width:].unfold(0, block + 2 * self.margin, block)[:blocks].transpose(1, 2)
+        key, value = (split_heads(part, heads) for part in near.chunk(2, dim=-1))
         query = split_heads(own.unflatten(0, (blocks, block)), heads)
         return merge_heads(F.scaled_dot_product_attention(query, key, value, self.mask[:blocks])).flatten(0, 1)[:frames]
+
+
+def addend(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What attention makes of a bool mask each time: numbers to add, 0 where it may attend and elsewhere -inf."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -math.inf)

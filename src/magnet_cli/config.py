@@ -19,7 +19,7 @@ Spans = Literal["nonoverlap", "stride1"]
 SpanScore = Literal["max", "prod"]
 Normalize = Literal["auto", "loudness", "peak", "none"]
 Subtype = Literal["pcm16", "pcm24", "float32"]
-DTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+DTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "float8"]
 
 
 # -- from a checkpoint ------------------------------------------------------------------------------------------------
@@ -322,13 +322,21 @@ class RuntimeConfig:
     device      "auto", "cpu", "cuda", "cuda:N" or "mps"
     dtype       of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
                 "auto": float16 on CUDA, which is what the released weights are stored in; bfloat16 on a CPU that
-                computes in it; float32 elsewhere. "int8": on a CPU, the large matrices in 8 bits, approximate
+                computes in it; float32 elsewhere. "int8" on a CPU, "float8" on a GPU of capability 8.9 or above: the
+                large matrices in 8 bits, approximate
     batch_size  clips decoded together; None: 1 on a CPU, where a batch gains nothing, what fits on a GPU
+    compile     compile the decoder on a GPU, which takes tens of seconds for each size of batch: for long runs
     """
 
     device: str = "auto"
     dtype: DTypeName = "auto"
     batch_size: int | None = None
+    compile: bool = False
+
+    @property
+    def eight_bits(self) -> bool:
+        """Whether the large matrices are in 8 bits."""
+        return self.dtype in ("int8", "float8")
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):

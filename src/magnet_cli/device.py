@@ -49,11 +49,14 @@ def is_available(device: str) -> bool:
 
 
 def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
-    """The decoder's dtype; see RuntimeConfig. That of what is around 8-bit matrices is float32."""
+    """The decoder's dtype; see RuntimeConfig. Around 8-bit matrices: float32 on CPUs, bfloat16 on GPUs."""
     if runtime.dtype == "int8":
         if device.type != "cpu":
             raise DeviceError(f"int8 runs on CPUs only, not on {device}", "Give --dtype float16, or --device cpu")
         return torch.float32
+    if runtime.dtype == "float8":
+        _check_float8(device)
+        return torch.bfloat16
     if runtime.dtype == "auto":
         if device.type == "cuda":
             return torch.float16
@@ -64,6 +67,21 @@ def resolve_dtype(runtime: RuntimeConfig, device: torch.device) -> torch.dtype:
         warnings.warn(f"this CPU has no fast {runtime.dtype}: float32 is quicker", MagnetWarning, stacklevel=3)
     dtype: torch.dtype = getattr(torch, runtime.dtype)
     return dtype
+
+
+def computes_float8(device: torch.device) -> bool:
+    """Whether a CUDA device multiplies 8-bit floats: those of the Ada and Hopper generations and later."""
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def _check_float8(device: torch.device) -> None:
+    if device.type != "cuda":
+        remedy = "int8" if device.type == "cpu" else "float16"
+        raise DeviceError(f"float8 runs on CUDA devices only, not on {device}", f"Give --dtype {remedy}")
+    if not computes_float8(device):
+        name = torch.cuda.get_device_name(device)
+        capability = "a CUDA device of capability 8.9 or above (Ada, Hopper or later)"
+        raise DeviceError(f"float8 needs {capability}, which {name} is not", "Give --dtype float16")
 
 
 def computes_bfloat16() -> bool:

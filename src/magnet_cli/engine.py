@@ -13,14 +13,13 @@ What is left out, exactly (a term that is zero, or a number that was computed be
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from magnet_cli.banded import Band
-from magnet_cli.quantize import Int8Linear, int8_layers
+from magnet_cli.quantize import Int8Linear, Projections
 from magnet_cli.sampling import guide
 from magnet_cli.transformer import Layer, MaskedTransformer, TextMemory, merge_heads, sinusoidal_positions, split_heads
 
@@ -32,26 +31,6 @@ UNGUIDED = 2.0**-20
 MOST_KEPT_BYTES = 2_000_000_000
 # Frames that attend together to their neighbourhood. The fewer, the less is computed only to be masked.
 BLOCK = 16
-
-Linear = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Projections:
-    """The matrices of one layer, in whatever form is fastest."""
-
-    qkv: Linear
-    out: Linear
-    cross_query: Linear
-    cross_out: Linear
-    up: Linear
-    down: Linear
-
-    @classmethod
-    def of(cls, layer: Layer) -> Projections:
-        """Those of a layer, as they are: on CPUs PyTorch multiplies by a plain matrix as fast as by a packed one."""
-        own, cross = layer.self_attention, layer.cross_attention
-        return cls(own.qkv, own.out, cross.query, cross.out, layer.up, layer.down)
 
 
 class Reach:
@@ -142,7 +121,9 @@ class FastTransformer:
         self.model = model
         self.config = model.config
         self._layers: list[Layer] = [layer for layer in model.layers if isinstance(layer, Layer)]
-        self._projections = [_int8(layer) if int8 else Projections.of(layer) for layer in self._layers]
+        # As they are, if not in 8 bits: CPUs multiply by a plain matrix as fast as by a packed one.
+        form: Callable[[nn.Linear], Callable[[Tensor], Tensor]] = Int8Linear if int8 else lambda linear: linear
+        self._projections = [Projections.of(layer, form) for layer in self._layers]
         self._memory: TextMemory | None = None
         self._states: States | None = None
 
@@ -279,8 +260,3 @@ class FastTransformer:
             None if memory.attn_mask is None else memory.attn_mask[:rows],
         )
         return rows_at(merge_heads(heard).flatten(0, 1), at)
-
-
-def _int8(layer: Layer) -> Projections:
-    """A layer's matrices in 8 bits."""
-    return Projections(*(Int8Linear(linear) for linear in int8_layers(layer)))

@@ -2,25 +2,28 @@
 
 One forward pass of the small model is some 400 kernels of a few microseconds each, less than Python takes to start
 them. A graph starts them all at once. Graphs are recorded when their shape is first met, for each codebook, with and
-without the unconditional half, and serve every later clip of that shape.
+without the unconditional half, and serve every later clip of that shape. What is recorded may be compiled before.
 
 Without a GPU, `Dense` computes the same: tests compare it with the plain network.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.banded import Band
+from magnet_cli.banded import Band, addend
 from magnet_cli.config import DecoderConfig
 from magnet_cli.engine import UNGUIDED
 from magnet_cli.errors import MagnetWarning, one_line
+from magnet_cli.quantize import Matrix, PlainLinear, Projections, float8_or_plain
 from magnet_cli.transformer import Layer, MaskedTransformer, TextMemory, merge_heads, sinusoidal_positions, split_heads
 
 # Frames that attend together to their neighbourhood; with the margins, keys come in tiles of 64.
@@ -29,6 +32,12 @@ BLOCK = 48
 TOKENS = 32
 # Graphs hold on to their memory; beyond this many shapes, the one unused for longest goes.
 MOST_SHAPES = 4
+# Shapes that are compiled for; more only ever differ by the remainder of a batch, and are quicker to compute than that.
+MOST_COMPILED = 8
+MOST_VARIANTS = 256  # of one function; PyTorch's own limit for a function with all that it calls
+# Relative error at which compiled code is not trusted. Rounding to 8 bits errs by 0.03 or so; where a compiler made
+# attention read the wrong frames, it was 0.4.
+MOST_COMPILED_ERROR = 0.2
 WARM_UPS = 2  # runs before recording: libraries allocate workspaces and choose kernels in the first
 
 
@@ -42,22 +51,92 @@ class Shape:
     tokens: int
 
 
-class Dense:
-    """Static buffers for one shape, and the network over them, without data-dependent sizes or synchronization."""
+Weights = Projections[Matrix]
 
-    def __init__(self, model: MaskedTransformer, shape: Shape) -> None:
-        self.model, self.shape, self.config = model, shape, model.config
+
+# -- the stages of a layer --------------------------------------------------------------------------------------------
+
+
+def attend(layer: Layer, project: Weights, x: Tensor, frames: int) -> None:
+    """Add self-attention among all `frames` of a row. x: [R * T, D]."""
+    qkv = project.qkv(layer.self_norm(x)).unflatten(0, (-1, frames))
+    query, key, value = (split_heads(part, layer.self_attention.heads) for part in qkv.chunk(3, dim=-1))
+    project.out.add(merge_heads(F.scaled_dot_product_attention(query, key, value)).flatten(0, 1), x)
+
+
+def attend_near(layer: Layer, project: Weights, x: Tensor, band: Band, buffer: Tensor) -> None:
+    """Add self-attention of every frame to its neighbourhood. x: [R * T, D]; buffer: of `band`, written over."""
+    project.qkv(layer.self_norm(x), out=band.inside(buffer)[: len(x)])
+    project.out.add(band.attend(buffer, layer.self_attention.heads, len(x)), x)
+
+
+def listen(layer: Layer, project: Weights, x: Tensor, text: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Add cross-attention. x: [R * T, D]; text: keys and values [R, H, N, D/H], and what to add as a mask."""
+    keys, values, mask = text
+    query = project.cross_query(layer.cross_norm(x)).unflatten(0, (len(keys), -1))
+    query = split_heads(query, layer.cross_attention.heads)
+    project.cross_out.add(merge_heads(F.scaled_dot_product_attention(query, keys, values, mask)).flatten(0, 1), x)
+
+
+def feed_forward(layer: Layer, project: Weights, x: Tensor) -> None:
+    """Add the feed-forward block. x: [R * T, D]."""
+    project.down.add(F.gelu(project.up(layer.feed_forward_norm(x))), x)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a layer does to its input, in place and one after the other. All layers share these functions."""
+
+    attend: Callable[[Layer, Weights, Tensor, int], None] = attend
+    attend_near: Callable[[Layer, Weights, Tensor, Band, Tensor], None] = attend_near
+    listen: Callable[[Layer, Weights, Tensor, tuple[Tensor, Tensor, Tensor]], None] = listen
+    feed_forward: Callable[[Layer, Weights, Tensor], None] = feed_forward
+
+    @classmethod
+    def compiled(cls, backend: str | Callable[..., Any] = "inductor") -> Stages:
+        """The same through torch.compile: each is compiled when it meets another size, not for every layer.
+
+        In its default mode, which records no graphs of its own.
+        """
+
+        def one(function: Callable[..., None]) -> Callable[..., None]:
+            return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
+
+        return cls(one(attend), one(attend_near), one(listen), one(feed_forward))
+
+
+EAGER = Stages()
+
+
+# -- the network ------------------------------------------------------------------------------------------------------
+
+
+class Dense:
+    """Static buffers for one shape, and the network over them, without data-dependent sizes or synchronization.
+
+    weights: the matrices of each layer; None: as they are.
+    """
+
+    def __init__(
+        self,
+        model: MaskedTransformer,
+        shape: Shape,
+        weights: Sequence[Weights] | None = None,
+        stages: Stages = EAGER,
+    ) -> None:
+        self.model, self.shape, self.config, self.stages = model, shape, model.config, stages
         like, rows = model.out_norm.weight, shape.batch * (2 if shape.text_rows else 1)
-        self.layers = [layer for layer in model.layers if isinstance(layer, Layer)]
+        self.layers = list(zip(layers_of(model), weights or plain_weights(model), strict=True))
         size = (shape.batch, self.config.codebooks, shape.frames)
         self.codes = torch.zeros(size, dtype=torch.long, device=like.device)
         self.weight = torch.zeros((), device=like.device)
         heads, head = self.config.heads, self.config.width // self.config.heads
         kept = (self.config.layers, shape.text_rows, heads, shape.tokens, head)
         self.keys, self.values = like.new_zeros(kept), like.new_zeros(kept)
-        self.text_mask = torch.zeros(shape.text_rows, 1, 1, shape.tokens, dtype=torch.bool, device=like.device)
+        self.text_mask = like.new_zeros(shape.text_rows, 1, 1, shape.tokens)
         self.positions = sinusoidal_positions(self.config, shape.frames, like.device).to(like.dtype)
-        self.band = Band.build(rows, shape.frames, max(self.config.context, 0), BLOCK, like.device)
+        band = Band.build(rows, shape.frames, max(self.config.context, 0), BLOCK, like.device)
+        self.band = band.adding(like.dtype)
         self.buffer = self.band.buffer(self.config.width, like)
 
     def listen_to(self, memory: TextMemory) -> None:
@@ -66,67 +145,67 @@ class Dense:
         for index, (keys, values) in enumerate(zip(memory.keys, memory.values, strict=True)):
             self.keys[index, :, :, :tokens].copy_(keys)
             self.values[index, :, :, :tokens].copy_(values)
-        self.text_mask.fill_(False)
-        allowed = self.text_mask[..., :tokens]
-        _ = allowed.fill_(True) if memory.attn_mask is None else allowed.copy_(memory.attn_mask)
+        self.text_mask.fill_(-math.inf)
+        self.text_mask[..., :tokens].copy_(addend(memory.token_mask(), self.text_mask.dtype))
 
     def logits(self, codebook: int, guided: bool) -> Tensor:
         """Guided logits of one codebook, float32 [B, T, V], of what is in the buffers."""
-        shape = self.shape
+        shape, stages = self.shape, self.stages
         tables = enumerate(self.model.embeddings)
         x = torch.stack([table(self.codes[:, k]) for k, table in tables]).sum(0) + self.positions
         x = x.flatten(0, 1)  # [B * T, D]
-        banded = codebook > 0 and self.config.context >= 0
-        for index, layer in enumerate(self.layers):
-            x = self._attend(layer, x, banded)
+        near = codebook > 0 and self.config.context >= 0
+        for index, (layer, weights) in enumerate(self.layers):
+            if near:
+                stages.attend_near(layer, weights, x, self.band, self.buffer)
+            else:
+                stages.attend(layer, weights, x, shape.frames)
             if guided and index == 0:  # until the text is heard, both halves are the same
                 x = torch.cat([x, x])
-            conditioned = min(shape.text_rows * shape.frames, len(x))
-            if conditioned:
-                self._listen(layer, x[:conditioned], index)
-            hidden = F.gelu(layer.up(layer.feed_forward_norm(x)))
-            x.addmm_(hidden, layer.down.weight.t())
+            rows = min(shape.text_rows, len(x) // shape.frames)
+            if rows:
+                text = self.keys[index, :rows], self.values[index, :rows], self.text_mask[:rows]
+                stages.listen(layer, weights, x[: rows * shape.frames], text)
+            stages.feed_forward(layer, weights, x)
         found = self.model.output_heads[codebook](self.model.out_norm(x)).float()
         if guided:
             conditional, unconditional = found.chunk(2)
             found = unconditional + (conditional - unconditional) * self.weight
         return found.unflatten(0, (shape.batch, shape.frames))
 
-    def _attend(self, layer: Layer, x: Tensor, banded: bool) -> Tensor:
-        """x [M, D] with self-attention added."""
-        own, normed = layer.self_attention, layer.self_norm(x)
-        if banded:
-            torch.mm(normed, own.qkv.weight.t(), out=self.band.inside(self.buffer)[: len(x)])
-            heard = self.band.attend(self.buffer, own.heads, len(x))
-        else:
-            parts = own.qkv(normed).unflatten(0, (-1, self.shape.frames)).chunk(3, dim=-1)
-            query, key, value = (split_heads(part, own.heads) for part in parts)
-            heard = merge_heads(F.scaled_dot_product_attention(query, key, value)).flatten(0, 1)
-        return torch.addmm(x, heard, own.out.weight.t())
 
-    def _listen(self, layer: Layer, x: Tensor, index: int) -> None:
-        """Add cross-attention to the conditioned rows, in place. x: [R' * T, D]."""
-        cross, rows = layer.cross_attention, len(x) // self.shape.frames
-        query = split_heads(cross.query(layer.cross_norm(x)).unflatten(0, (rows, -1)), cross.heads)
-        keys, values, mask = self.keys[index, :rows], self.values[index, :rows], self.text_mask[:rows]
-        heard = merge_heads(F.scaled_dot_product_attention(query, keys, values, mask)).flatten(0, 1)
-        x.addmm_(heard, cross.out.weight.t())
+def layers_of(model: MaskedTransformer) -> list[Layer]:
+    """A model's layers."""
+    return [layer for layer in model.layers if isinstance(layer, Layer)]
+
+
+def plain_weights(model: MaskedTransformer) -> list[Weights]:
+    """A model's matrices as they are."""
+    return [Projections.of(layer, PlainLinear) for layer in layers_of(model)]
+
+
+Key = tuple[Shape, int, bool]  # what a graph is recorded for: shape, codebook, with guidance
 
 
 class GraphTransformer:
     """A MaskedTransformer's logits for `decode`, on a GPU, by replaying graphs. It shares the model's weights.
 
-    Anywhere else than on CUDA it runs the same operations one by one.
+    float8: multiply by matrices in 8-bit floats; approximate, see `quantize`. stages: the functions of a layer,
+    compiled or not. Anywhere else than on CUDA it runs the same operations one by one.
     """
 
-    def __init__(self, model: MaskedTransformer) -> None:
+    def __init__(self, model: MaskedTransformer, *, float8: bool = False, stages: Stages = EAGER) -> None:
         self.model = model
         self.config: DecoderConfig = model.config
+        form: Callable[[nn.Linear], Matrix] = float8_or_plain if float8 else PlainLinear
+        self._weights = [Projections.of(layer, form) for layer in layers_of(model)]
+        self._stages = stages
+        self._compiled: set[Key] = set()
         self._networks: dict[Shape, Dense] = {}
         self._heard: dict[Shape, TextMemory] = {}
         self._pool: Any | None = None
         self._eager = False
-        self._graphs: dict[tuple[Shape, int, bool], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._graphs: dict[Key, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -152,9 +231,11 @@ class GraphTransformer:
             network.listen_to(memory)
             self._heard[shape] = memory
         network.codes.copy_(codes)
-        network.weight.fill_(weight)
         guided = memory is not None and abs(weight - 1) > UNGUIDED
         key = (shape, codebook, guided)
+        if network.stages is not EAGER and key not in self._compiled:
+            self._try_to_compile(network, key)
+        network.weight.fill_(weight)
         if self.device.type == "cuda" and not self._eager and key not in self._graphs:
             self._try_to_record(network, key)
         if key not in self._graphs:
@@ -163,7 +244,37 @@ class GraphTransformer:
         graph.replay()
         return logits.clone()  # the next replay writes over it
 
-    def _try_to_record(self, network: Dense, key: tuple[Shape, int, bool]) -> None:
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled code is what has run last."""
+        return bool(self._compiled) and self._stages is not EAGER
+
+    def _try_to_compile(self, network: Dense, key: Key) -> None:
+        """Run once, which compiles; where that fails, go on without, which is slower and the same but for rounding."""
+        _, codebook, guided = key
+        network.weight.fill_(0.5)  # the mean of both halves: guidance would enlarge how they differ by rounding
+        stages, network.stages = network.stages, EAGER
+        wanted = network.logits(codebook, guided)
+        network.stages = stages
+        try:
+            # The limit is there to find functions that are compiled for every value of something. Here they are
+            # compiled for up to two sizes of each of a few shapes, by every model in this process.
+            with torch._dynamo.config.patch(recompile_limit=MOST_VARIANTS):
+                found = network.logits(codebook, guided)
+            error = float((found - wanted).norm() / wanted.norm())
+            if not error <= MOST_COMPILED_ERROR:
+                raise RuntimeError(f"its logits are {error:.0%} off")
+            self._compiled.add(key)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler, or a computer without one, comes up with
+            self._stages = EAGER
+            for each in self._networks.values():
+                each.stages = EAGER
+            why = one_line(error, 120)
+            warnings.warn(f"torch.compile fails here, so nothing is compiled: {why}", MagnetWarning, stacklevel=3)
+
+    def _try_to_record(self, network: Dense, key: Key) -> None:
         """Record a graph; where the driver or the card cannot, go on without, which is slower and the same."""
         _, codebook, guided = key
         try:
@@ -184,7 +295,7 @@ class GraphTransformer:
 
     def _network(self, shape: Shape) -> Dense:
         """The buffers of a shape; beyond MOST_SHAPES, those unused for longest are freed, with their graphs."""
-        network = self._networks.pop(shape, None) or Dense(self.model, shape)
+        network = self._networks.pop(shape, None) or self._build(shape)
         self._networks[shape] = network  # now the last
         while len(self._networks) > MOST_SHAPES:
             oldest = next(iter(self._networks))
@@ -192,6 +303,11 @@ class GraphTransformer:
             self._heard.pop(oldest, None)
             self._graphs = {key: graph for key, graph in self._graphs.items() if key[0] != oldest}
         return network
+
+    def _build(self, shape: Shape) -> Dense:
+        known = {key[0] for key in self._compiled}
+        stages = self._stages if shape in known or len(known) < MOST_COMPILED else EAGER
+        return Dense(self.model, shape, self._weights, stages)
 
 
 def _record(network: Dense, codebook: int, guided: bool, pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:

@@ -162,6 +162,9 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in ("device", "dtype", "processor", "threads")
         if then.get(name) != now.get(name)
     ]
+    compiled = bool(then.get("compiled"))  # which older records do not tell
+    if compiled != bool(now.get("compiled")):
+        found.append(f"its decoder was {'compiled, now it is not' if compiled else 'not compiled, now it is'}")
     if then.get("batch") != now.get("batch"):
         found.append(f"it was decoded in a batch of {then.get('batch')}, now of {now.get('batch')}")
     before, after = then.get("versions"), now.get("versions")

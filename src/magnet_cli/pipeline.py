@@ -133,10 +133,9 @@ class Pipeline:
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
         check_helpers(source, helpers)
         with memory_errors(device, "to load the model"):
-            int8 = runtime.dtype == "int8"
-            generator = build_generator(source, helpers, device, dtype, int8=int8)
+            generator = build_generator(source, helpers, device, dtype, runtime)
             codec = build_codec(codec_of(source), device)
-        info = describe(source, device, "int8" if int8 else str(dtype).removeprefix("torch."))
+        info = describe(source, device, dtype, runtime)
         decoder = source.decoder.config if isinstance(source, Model) else None
         arranger = Arranger(
             codec,

@@ -191,6 +191,7 @@ class Production:
             "loudness_reached": audio.reached,
             "device": info.device,
             "dtype": info.dtype,
+            "compiled": info.compiled,
             "processor": info.processor,
             "threads": torch.get_num_threads(),
             "batch": clip.batch,

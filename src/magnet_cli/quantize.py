@@ -1,12 +1,16 @@
-"""Matrices of 8 bits for CPUs: smaller and faster than float32, and approximate.
+"""The matrices of a layer in the form that is multiplied: plain, or in 8 bits, which is faster and approximate.
 
-Weights are rounded for each output, activations for each frame, so that no clip depends on what it is batched with.
-The products run in PyTorch's own int8 kernels (FBGEMM, or oneDNN where the CPU has VNNI instructions).
+In 8 bits weights are rounded for each output, activations for each frame, so that no clip depends on what it is batched
+with. On CPUs they are integers: the products run in PyTorch's own int8 kernels (FBGEMM, or oneDNN where the CPU has
+VNNI instructions). On GPUs they are floats: the products run in cuBLAS, with tensor cores of the Ada generation or
+later.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +18,48 @@ from torch import Tensor, nn
 from magnet_cli.transformer import Layer
 
 WEIGHT_LEVELS = 127  # to either side of zero
+FLOAT8 = torch.float8_e4m3fn
+FLOAT8_LARGEST = 448.0  # beyond it there is no infinity, only what is no number
+FLOAT8_MULTIPLE = 16  # of which cuBLAS wants both sizes of a matrix
+
+L = TypeVar("L", bound=Callable[[Tensor], Tensor])
+
+
+@dataclass(frozen=True)
+class Projections(Generic[L]):
+    """The matrices of one layer, in whatever form is fastest.
+
+    All but those of the text, which are used once per prompt.
+    """
+
+    qkv: L
+    out: L
+    cross_query: L
+    cross_out: L
+    up: L
+    down: L
+
+    @classmethod
+    def of(cls, layer: Layer, form: Callable[[nn.Linear], L]) -> Projections[L]:
+        """Those of a layer, each in this form."""
+        own, cross = layer.self_attention, layer.cross_attention
+        return cls(form(own.qkv), form(own.out), form(cross.query), form(cross.out), form(layer.up), form(layer.down))
+
+
+class PlainLinear:
+    """y = x W^T for a linear layer without bias, with W [out, in] as it is. It shares the weight."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        _refuse_bias(linear)
+        self._matrix = linear.weight.detach().t()
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """x: [M, in]. Returns [M, out], written to `out` where that is given."""
+        return torch.mm(x, self._matrix) if out is None else torch.mm(x, self._matrix, out=out)
+
+    def add(self, x: Tensor, total: Tensor) -> None:
+        """total [M, out] += x W^T, in one kernel."""
+        total.addmm_(x, self._matrix)
 
 
 def activation_levels() -> int:
@@ -22,11 +68,10 @@ def activation_levels() -> int:
 
 
 class Int8Linear:
-    """y = x W^T for a linear layer without bias, with W [out, in] and every row of x in 8 bits."""
+    """y = x W^T for a linear layer without bias, with W [out, in] and every row of x in 8-bit integers."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        if linear.bias is not None:
-            raise ValueError("a linear layer with bias cannot be quantized")
+        _refuse_bias(linear)
         weight = linear.weight.detach().float()
         scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / WEIGHT_LEVELS
         zeros = torch.zeros(len(scales), dtype=torch.long)
@@ -41,7 +86,62 @@ class Int8Linear:
         return multiply(x / largest, 1 / self._levels, self._levels + 1, self._packed).mul_(largest)
 
 
-def int8_layers(layer: Layer) -> tuple[nn.Linear, ...]:
-    """The matrices of a layer that are worth it: all but those of the text, which are used once per prompt."""
-    own, cross = layer.self_attention, layer.cross_attention
-    return own.qkv, own.out, cross.query, cross.out, layer.up, layer.down
+class Float8Linear:
+    """y = x W^T for a linear layer without bias, with W [out, in] and every row of x in 8-bit floats (e4m3).
+
+    For bfloat16 and float32: the products of numbers up to 448, before they are scaled back, exceed float16. Rows are
+    scaled outside the product, which then has one scale, of 1, for each matrix: that is what every CPU and GPU can do.
+    Nothing waits for the device, so that it can be recorded in a graph.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        _refuse_bias(linear)
+        if linear.in_features % FLOAT8_MULTIPLE or linear.out_features % FLOAT8_MULTIPLE:
+            raise ValueError(f"a matrix in 8-bit floats has sizes that are multiples of {FLOAT8_MULTIPLE}")
+        weight, scales = float8_rows(linear.weight.detach())
+        self._matrix, self._scales = weight.t(), scales.squeeze(1)  # [in, out], column by column as cuBLAS wants it
+        self._one = torch.ones((), device=weight.device)
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """x: [M, in]. Returns [M, out], written to `out` where that is given."""
+        product, scales = self._product(x)
+        product.mul_(scales)
+        return product.mul_(self._scales) if out is None else torch.mul(product, self._scales, out=out)
+
+    def add(self, x: Tensor, total: Tensor) -> None:
+        """total [M, out] += x W^T."""
+        product, scales = self._product(x)
+        total.addcmul_(product.mul_(scales), self._scales)
+
+    def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The product [M, out] of what is scaled, and the scales [M, 1] of the rows."""
+        rows, scales = float8_rows(x)
+        # Hopper's fast accumulation has some 14 bits, which err far less than the 4 of what is added up.
+        product = torch._scaled_mm(
+            rows, self._matrix, scale_a=self._one, scale_b=self._one, out_dtype=x.dtype, use_fast_accum=True
+        )
+        return product, scales
+
+
+Matrix = PlainLinear | Float8Linear
+
+
+def float8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in 8-bit floats, each scaled to use their range, and the scales that take them back. [M, D] -> [M, 1].
+
+    The scale is rounded to the type of x first, so that what is divided by is exactly what is multiplied by later. The
+    largest number may then exceed 448 by the half of a rounding step; up to 464 that is rounded to 448.
+    """
+    scales = x.abs().amax(dim=-1, keepdim=True).div_(FLOAT8_LARGEST).clamp_(min=torch.finfo(x.dtype).tiny)
+    return (x / scales).to(FLOAT8), scales
+
+
+def float8_or_plain(linear: nn.Linear) -> Matrix:
+    """A linear layer in 8-bit floats; as it is where its sizes are not those that cuBLAS multiplies in them."""
+    fits = not (linear.in_features % FLOAT8_MULTIPLE or linear.out_features % FLOAT8_MULTIPLE)
+    return Float8Linear(linear) if fits else PlainLinear(linear)
+
+
+def _refuse_bias(linear: nn.Linear) -> None:
+    if linear.bias is not None:
+        raise ValueError("a linear layer with bias would lose it here")

@@ -85,6 +85,7 @@ def batch(
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that are in the way.")] = False,
     device: options.Device = RuntimeConfig.device,
     dtype: options.DType = RuntimeConfig.dtype,
+    compile: options.Compile = False,
     model_dir: options.ModelDir = None,
     cache_dir: options.CacheDir = None,
     offline: options.Offline = False,

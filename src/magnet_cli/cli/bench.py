@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +39,7 @@ def bench(
     plain: Annotated[bool, typer.Option("--plain", help="The readable decoder instead of the fast one.")] = False,
     device: options.Device = RuntimeConfig.device,
     dtype: options.DType = RuntimeConfig.dtype,
+    compile: options.Compile = False,
     model_dir: options.ModelDir = None,
     cache_dir: options.CacheDir = None,
     offline: options.Offline = False,
@@ -63,12 +64,17 @@ def bench(
             parts = shape_parts(random_weights, runtime, plain=plain)
 
         from magnet_cli.benchmark import benchmark
+        from magnet_cli.graphs import GraphTransformer
 
         config = parts.model.config
         sampling = overrides.apply(defaults or default_sampling("music", config.clip_seconds, config.codebooks))
         check_steps(sampling, codebooks=config.codebooks)
         console.message(f"measuring {runs} runs of {batch_size}, after one that is not counted")
         report = benchmark(parts, sampling, batch=batch_size, runs=runs)
+        if runtime.eight_bits and not plain:
+            report = replace(report, dtype=runtime.dtype)
+        if isinstance(parts.network, GraphTransformer) and parts.network.compiled:
+            report = replace(report, network=f"{report.network}, compiled,")
         if json:
             console.result(asdict(report))
         else:
@@ -87,7 +93,7 @@ def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> Parts:
         shape,
         device,
         resolve_dtype(runtime, device),
-        lambda decoder: decoder if plain else fastest(decoder, int8=runtime.dtype == "int8"),
+        lambda decoder: decoder if plain else fastest(decoder, runtime),
     )
 
 

@@ -243,12 +243,16 @@ def check_cuda_device(index: int) -> Iterator[Check]:
     """A CUDA device, really used."""
     import torch
 
+    from magnet_cli.device import computes_float8
+
     device = torch.cuda.get_device_properties(index)
     # A PyTorch without code for this device says so only when something runs there.
     torch.ones(8, device=f"cuda:{index}", dtype=torch.float16).sum().item()
     free, total = torch.cuda.mem_get_info(index)
     # bfloat16 came with Ampere; before it, PyTorch emulates it.
     dtypes = "float16 and bfloat16" if device.major >= 8 or torch.version.hip else "float16, no bfloat16 arithmetic"
+    if computes_float8(torch.device("cuda", index)):
+        dtypes = "float16, bfloat16 and float8"
     found = f"{device.name}, {human(free)} of {human(total)} free, capability {device.major}.{device.minor}, {dtypes}"
     few = free < MODEL_MEMORY
     remedy = "End other programs that use it, or give another --device" if few else None

@@ -93,6 +93,7 @@ def generate(
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")] = False,
     device: options.Device = RuntimeConfig.device,
     dtype: options.DType = RuntimeConfig.dtype,
+    compile: options.Compile = False,
     model_dir: options.ModelDir = None,
     cache_dir: options.CacheDir = None,
     offline: options.Offline = False,

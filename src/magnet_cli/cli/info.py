@@ -96,7 +96,7 @@ def replay(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(metavar="auto|float32|bfloat16|float16|int8", help="Precision of the decoder. [default: as then]"),
+        typer.Option(metavar=options.DTYPES, help="Precision of the decoder. [default: as then]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")] = False,
     model_dir: options.ModelDir = None,
@@ -159,14 +159,15 @@ def plan_replay(file: Path, output: str | None, prompt: str, seed: int) -> Targe
 
 
 def runtime_as_then(record: dict[str, Any], device: str | None, dtype: str | None) -> RuntimeConfig:
-    """The device and precision that a clip was made with, unless others are asked for."""
+    """The device and precision that a clip was made with, unless others are asked for; compiled on a GPU, as then."""
     then = [record.get(name) if isinstance(record.get(name), str) else "auto" for name in ("device", "dtype")]
     try:
-        wanted = RuntimeConfig(device=str(then[0]), dtype=then[1])  # type: ignore[arg-type]
+        wanted = RuntimeConfig(str(then[0]), then[1], compile=record.get("compiled") is True)  # type: ignore[arg-type]
     except UsageError:
         wanted = RuntimeConfig()
     if device is None:
         from magnet_cli.device import is_available
 
         device = wanted.device if is_available(wanted.device) else "auto"
-    return RuntimeConfig(device=device, dtype=wanted.dtype if dtype is None else dtype)  # type: ignore[arg-type]
+    precision = wanted.dtype if dtype is None else dtype
+    return RuntimeConfig(device, precision, compile=wanted.compile and device.startswith("cuda"))  # type: ignore[arg-type]

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
-from magnet_cli.config import PRESETS, PlacesConfig
+from magnet_cli.config import PRESETS, DTypeName, PlacesConfig
 from magnet_cli.registry import DEFAULT_MODEL, NON_COMMERCIAL, RESCORERS, UNKNOWN_LICENCE, musicgen_name
 from magnet_cli.store import Store, is_bundle
 
@@ -123,7 +123,11 @@ NoMetadata = Annotated[
     bool, typer.Option("--no-metadata", help="Neither write <name>.json nor embed how the clip was made.")
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Which device.")]
-DType = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16|int8", help="Precision of the decoder.")]
+DTYPES = "|".join(get_args(DTypeName))
+DType = Annotated[str, typer.Option(metavar=DTYPES, help="Precision of the decoder.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="On a GPU, for long runs: compile the decoder, which takes tens of seconds.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and results only.")]
