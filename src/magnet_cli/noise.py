@@ -28,6 +28,11 @@ def _multiply(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return (product >> 32) & WORD, product & WORD
 
 
+def _turned(key: Tensor, increment: int, turns: Tensor) -> Tensor:
+    """A key's word in each of R rounds: [...] -> [R, ...]."""
+    return (key + (turns * increment).view(-1, *[1] * key.dim())) & WORD
+
+
 def philox(counter: Words, key: Words) -> Words:
     """Philox4x32-10.
 
@@ -35,12 +40,13 @@ def philox(counter: Words, key: Words) -> Words:
     Returns four int64 tensors of random 32-bit words.
     """
     c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(ROUNDS):
+    turns = torch.arange(ROUNDS, device=c0.device)
+    # All rounds' keys at once: on a GPU two small kernels for each round would be a quarter of all.
+    keys = (_turned(word, increment, turns) for word, increment in zip(key, KEY_INCREMENTS, strict=True))
+    for k0, k1 in zip(*keys, strict=True):
         high0, low0 = _multiply(c0, MULTIPLIERS[0])
         high1, low1 = _multiply(c2, MULTIPLIERS[1])
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + KEY_INCREMENTS[0]) & WORD, (k1 + KEY_INCREMENTS[1]) & WORD
     return c0, c1, c2, c3
 
 
