@@ -35,9 +35,10 @@ MOST_SHAPES = 4
 # Shapes that are compiled for; more only ever differ by the remainder of a batch, and are quicker to compute than that.
 MOST_COMPILED = 8
 MOST_VARIANTS = 256  # of one function; PyTorch's own limit for a function with all that it calls
-# Relative error at which compiled code is not trusted. Rounding to 8 bits errs by 0.03 or so; where a compiler made
-# attention read the wrong frames, it was 0.4.
-MOST_COMPILED_ERROR = 0.2
+# Layers through which compiled code is compared: the halves part in the first, and all after it are as the second.
+# In more of them, what rounding changes in the first changes how the next ones round, above all in 8 bits.
+CHECKED_LAYERS = 2
+MOST_COMPILED_ERROR = 0.25  # relative; measured: up to 0.14 in 8 bits, from 0.37 where attention read the wrong frames
 WARM_UPS = 2  # runs before recording: libraries allocate workspaces and choose kernels in the first
 
 
@@ -148,14 +149,14 @@ class Dense:
         self.text_mask.fill_(-math.inf)
         self.text_mask[..., :tokens].copy_(addend(memory.token_mask(), self.text_mask.dtype))
 
-    def logits(self, codebook: int, guided: bool) -> Tensor:
-        """Guided logits of one codebook, float32 [B, T, V], of what is in the buffers."""
+    def logits(self, codebook: int, guided: bool, depth: int | None = None) -> Tensor:
+        """Guided logits of one codebook, float32 [B, T, V], of what is in the buffers. depth: through fewer layers."""
         shape, stages = self.shape, self.stages
         tables = enumerate(self.model.embeddings)
         x = torch.stack([table(self.codes[:, k]) for k, table in tables]).sum(0) + self.positions
         x = x.flatten(0, 1)  # [B * T, D]
         near = codebook > 0 and self.config.context >= 0
-        for index, (layer, weights) in enumerate(self.layers):
+        for index, (layer, weights) in enumerate(self.layers[:depth]):
             if near:
                 stages.attend_near(layer, weights, x, self.band, self.buffer)
             else:
@@ -254,16 +255,16 @@ class GraphTransformer:
         _, codebook, guided = key
         network.weight.fill_(0.5)  # the mean of both halves: guidance would enlarge how they differ by rounding
         stages, network.stages = network.stages, EAGER
-        wanted = network.logits(codebook, guided)
+        wanted = network.logits(codebook, guided, CHECKED_LAYERS)
         network.stages = stages
         try:
             # The limit is there to find functions that are compiled for every value of something. Here they are
             # compiled for up to two sizes of each of a few shapes, by every model in this process.
             with torch._dynamo.config.patch(recompile_limit=MOST_VARIANTS):
-                found = network.logits(codebook, guided)
-            error = float((found - wanted).norm() / wanted.norm())
-            if not error <= MOST_COMPILED_ERROR:
-                raise RuntimeError(f"its logits are {error:.0%} off")
+                found = network.logits(codebook, guided, CHECKED_LAYERS)
+            off = float((found - wanted).norm() / wanted.norm())
+            if not off <= MOST_COMPILED_ERROR:
+                raise RuntimeError(f"its logits are {off:.0%} off")
             self._compiled.add(key)
         except torch.OutOfMemoryError:
             raise
