@@ -15,6 +15,7 @@ from conftest import GOLDEN, Golden
 from magnet_cli.checkpoint import CodecCheckpoint, read_codec, read_decoder
 from magnet_cli.config import MusicGenSampling, SamplingConfig
 from magnet_cli.decode import Known, Rescorer, Step, decode
+from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import MagnetWarning, NumericsError, UsageError
 from magnet_cli.musicgen import MusicGen, read_musicgen
 from magnet_cli.rescore import MagnetRescorer, MusicGenRescorer, Vocabulary, check_compatible
@@ -173,6 +174,8 @@ def test_a_magnet_gives_the_probability_that_it_would_draw_with(golden: Golden) 
     codes[:, 1, 4:20] = codes[:, 2:] = golden.decoder.config.mask_code
     proposed = random_codes(30, seed=1)[:, 1]
     found = MagnetRescorer(golden.decoder, memory)(codes, proposed, 1)
+    fast = MagnetRescorer(FastTransformer(golden.decoder), memory)(codes, proposed, 1)
+    assert torch.allclose(fast, found, atol=1e-5)  # sums in another order
     with torch.inference_mode():
         probs = golden.decoder(codes, 1, memory).softmax(dim=-1)
     assert torch.equal(found, probs.gather(-1, proposed.unsqueeze(-1)).squeeze(-1))

@@ -149,7 +149,7 @@ class MaskedGenerator:
             prompts = [None if unconditional else job.prompt for job in jobs]
             return MusicGenRescorer(self.rescorer, self.rescorer.condition(prompts))
         memory = None if unconditional else self.rescorer.memory([job.prompt for job in jobs])[0]
-        return MagnetRescorer(self.rescorer.decoder, memory)
+        return MagnetRescorer(self.rescorer.network, memory)
 
     def _beginning(self, jobs: Sequence[Job], arrangement: Arrangement, on_progress: OnProgress) -> Known:
         """What the autoregressive model makes of a hybrid."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
 from magnet_cli.config import Task
+from magnet_cli.decode import Network
 from magnet_cli.errors import MagnetWarning, UsageError
 from magnet_cli.musicgen import MusicGen, MusicGenCheckpoint, TextCondition, delay, not_finite
 from magnet_cli.transformer import MaskedTransformer, TextMemory
@@ -63,14 +64,17 @@ class MagnetRescorer:
     masked, and nobody reads them.)
     """
 
-    def __init__(self, model: MaskedTransformer, memory: TextMemory | None) -> None:
+    def __init__(self, model: MaskedTransformer | Network, memory: TextMemory | None) -> None:
         self.model = model
         self.memory = memory
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
         """Probabilities, float32 [B, T]; see `decode.Rescorer`."""
-        return probability(self.model(codes.to(self.model.device), codebook, self.memory), proposed)
+        codes = codes.to(self.model.device)
+        if isinstance(self.model, MaskedTransformer):
+            return probability(self.model(codes, codebook, self.memory), proposed)
+        return probability(self.model.guided(codes, codebook, self.memory, 1.0), proposed)
 
 
 def probability(logits: Tensor, codes: Tensor) -> Tensor:
