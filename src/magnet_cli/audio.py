@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from scipy.io import wavfile
 
 from magnet_cli.config import Subtype
 from magnet_cli.errors import NumericsError, OutputError, UsageError
@@ -108,6 +107,8 @@ def _encode(
     """Samples [L, C] -> the bytes of a file."""
     buffer = io.BytesIO()
     if extension == ".wav" and subtype == "float32":
+        from scipy.io import wavfile  # takes longer to import than to write
+
         # libsndfile would put the time of day into the file (its PEAK chunk).
         wavfile.write(buffer, sample_rate, np.ascontiguousarray(frames, dtype=np.float32))
         return add_riff_tags(buffer.getvalue(), tags)

@@ -29,6 +29,7 @@ from magnet_cli.loudness import normalize
 from magnet_cli.t5 import T5Config, T5Encoder
 from magnet_cli.text import TextEncoder
 from magnet_cli.transformer import MaskedTransformer
+from magnet_cli.weights import without_weights
 
 PROMPT = "80s electronic track with melodic synthesizers, catchy beat and groovy bass"
 RANDOM_SCALE = 0.02  # small enough for float16, whatever the depth
@@ -260,7 +261,7 @@ def codec_shape() -> CodecConfig:
 
 def random_decoder(config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
     """A decoder of this shape with random weights, made where and as it is needed."""
-    with torch.device("meta"):
+    with without_weights():
         model = MaskedTransformer(config)
     model = model.to_empty(device=device) if dtype == torch.float32 else model.to(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)

@@ -24,7 +24,7 @@ from magnet_cli.config import CodecConfig, DecoderConfig, Task, TextConfig
 from magnet_cli.errors import ModelError, one_line
 from magnet_cli.settings import Settings
 from magnet_cli.transformer import MaskedTransformer
-from magnet_cli.weights import Weights, as_weights, assign, read_package, read_weights
+from magnet_cli.weights import Weights, as_weights, assign, read_package, read_weights, without_weights
 
 DECODER_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
@@ -98,7 +98,7 @@ class CodecPointer:
 
 def build_decoder(checkpoint: DecoderCheckpoint, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
     """The network with the checkpoint's weights. In the stored dtype on the CPU, the weights stay memory-mapped."""
-    with torch.device("meta"):
+    with without_weights():
         model = MaskedTransformer(checkpoint.config)
     return assign(model, checkpoint.weights, checkpoint.path, device=device, dtype=dtype)
 
@@ -106,7 +106,7 @@ def build_decoder(checkpoint: DecoderCheckpoint, device: torch.device, dtype: to
 def build_codec(checkpoint: CodecCheckpoint, device: torch.device) -> Codec:
     """The codec with the checkpoint's weights, in float32."""
     try:
-        with torch.device("meta"):
+        with without_weights():
             codec = Codec(checkpoint.config)
     except (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, LookupError) as error:
         raise ModelError(

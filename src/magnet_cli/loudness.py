@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pyloudnorm
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d, uniform_filter1d
-from scipy.signal import oaconvolve, resample
 
 from magnet_cli.config import OutputConfig
 from magnet_cli.errors import NumericsError, UsageError
@@ -87,6 +85,14 @@ class Normalized:
     gain_db: float
     limited: bool
     reached: bool
+
+
+def import_meters() -> None:
+    """Import what the functions below use: most of a second, which a thread can spend while a clip is made."""
+    with suppress(ImportError):  # told by the function that needs it
+        import pyloudnorm  # noqa: F401
+        import scipy.ndimage
+        import scipy.signal  # noqa: F401
 
 
 def measure(waveform: NDArray[Any], sample_rate: int) -> Loudness:
@@ -183,6 +189,8 @@ def _integrated(waveform: Waveform, sample_rate: int) -> float | None:
     samples = waveform.shape[1]
     if samples == 0:
         return None
+    import pyloudnorm
+
     # "DeMan" is pyloudnorm's name for the filters of BS.1770 itself: a 997 Hz sine at full scale reads -3.01 LUFS at
     # 48 kHz as annex 1 demands (-3.00 at 32 kHz). Its "K-weighting" is fitted by eye and reads -3.05 (-3.06).
     # A block as long as a shorter clip makes pyloudnorm measure exactly one block.
@@ -210,6 +218,8 @@ def _true_peaks(waveform: Waveform) -> Waveform:
     peaks = np.zeros(samples, dtype=np.float32)
     if top == 0.0:
         return peaks
+    from scipy.signal import oaconvolve, resample
+
     kernels = _kernels()  # [P, N]
     half = kernels.shape[1] // 2
     for channel in waveform / np.float32(top):  # around 1, where float32 neither overflows nor loses bits
@@ -357,6 +367,8 @@ def _reduction(over: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     needed = np.maximum(over, 0.0)
     if not needed.any():
         return needed
+    from scipy.ndimage import maximum_filter1d, uniform_filter1d
+
     width = max(1, round(LOOK_AHEAD * rate / 6))  # three boxes of 2 * width + 1, nearly a Gaussian, reach 3 * width
     held = maximum_filter1d(needed, 2 * (3 * width + 1) + 1)  # + 1: `_between` reaches into the next block
     # y[m] = max(x[m], decay * y[m - 1]) has no recursion as a logarithm: a running maximum of log x[m] + m / release.

@@ -26,7 +26,7 @@ from magnet_cli.errors import ModelError, NumericsError, UsageError, one_line
 from magnet_cli.noise import uniforms
 from magnet_cli.sampling import guide, propose
 from magnet_cli.text import TextEncoder
-from magnet_cli.weights import Weights, assign, read_weights
+from magnet_cli.weights import Weights, assign, read_weights, without_weights
 
 if TYPE_CHECKING:
     from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
@@ -207,7 +207,7 @@ class MusicGen:
         table.weights = nn.Buffer(sines.to(device, dtype), persistent=False)
         projection: nn.Module = nn.Identity()
         if text_encoder.width != source.decoder.hidden_size:
-            with torch.device("meta"):
+            with without_weights():
                 linear = nn.Linear(text_encoder.width, source.decoder.hidden_size)
             projection = assign(linear, weights["enc_to_dec_proj"], path, device=device, dtype=dtype)
         return cls(decoder, text_encoder, projection, source)
@@ -350,7 +350,7 @@ def _empty_decoder(source: MusicGenCheckpoint) -> MusicgenForCausalLM:
     from transformers import MusicgenForCausalLM
 
     try:
-        with torch.device("meta"):
+        with without_weights():
             return MusicgenForCausalLM(source.decoder)
     except Exception as error:  # the library checks little of its configuration, and fails in as many ways
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections import deque
@@ -35,7 +36,7 @@ from magnet_cli.decode import Known
 from magnet_cli.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.generators import Generator, Progress
-from magnet_cli.loudness import Normalized, normalize, remove_offset
+from magnet_cli.loudness import Normalized, import_meters, normalize, remove_offset
 from magnet_cli.models import MusicGenModel, OnDownload, open_any
 from magnet_cli.prompts import Job, plan
 from magnet_cli.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
@@ -132,6 +133,7 @@ class Pipeline:
         if runtime.device == "auto" and device.type == "cpu":
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
         check_helpers(source, helpers)
+        threading.Thread(target=import_meters).start()  # they are used at the very end
         with memory_errors(device, "to load the model"):
             generator = build_generator(source, helpers, device, dtype, runtime)
             codec = build_codec(codec_of(source), device)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
 from magnet_cli.t5 import T5Config, T5Encoder
-from magnet_cli.weights import Weights, assign, read_weights
+from magnet_cli.weights import Weights, assign, read_weights, without_weights
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
 TRAINED_TOKENS = 512
@@ -112,7 +112,7 @@ class TextEncoder:
 def _build(settings: Mapping[str, Any], path: Path) -> T5Encoder:
     """The encoder that settings in the format of `transformers` describe, without weights. path: for messages."""
     try:
-        with torch.device("meta"):
+        with without_weights():
             return T5Encoder(T5Config.from_settings(dict(settings)))
     except Exception as error:  # torch fails in many ways at what is no size
         raise _no_t5(path, error) from error

@@ -23,7 +23,8 @@ from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
 from magnet_cli.naming import Target
 from magnet_cli.prompts import Job
-from magnet_cli.registry import MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
+from magnet_cli.registry import BUNDLED, MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
+from magnet_cli.store import BUNDLED_FOLDER, Store, is_bundle, read_ahead
 
 if TYPE_CHECKING:
     from magnet_cli.assembly import ModelInfo
@@ -119,6 +120,7 @@ def open_parts(console: Console, model: str, helpers: Mapping[str, str], places:
     with console.transfers(human) as transfers:
         for name in (model, *helpers.values()):
             download_first(name, places, transfers.report)
+            read_model_ahead(name, places)
     with console.busy(f"opening {model}"):
         from magnet_cli.models import open_any
     with console.transfers(human) as transfers:
@@ -129,6 +131,19 @@ def open_parts(console: Console, model: str, helpers: Mapping[str, str], places:
 
         check_helpers(source, opened)
     return Opened(source, opened)
+
+
+def read_model_ahead(model: str, places: PlacesConfig) -> None:
+    """Have a bundle's weights read from the disk while PyTorch is imported."""
+    from magnet_cli.hub import store_name
+
+    name, folder = store_name(model), Path(os.path.expanduser(model))
+    if name is not None and (name in MODELS or not folder.is_dir()):
+        folder = Store.at(places.model_dir).folder(name)
+    elif model == BUNDLED:
+        folder = BUNDLED_FOLDER
+    if is_bundle(folder):
+        read_ahead(folder)
 
 
 def load(console: Console, model: str, opened: Opened, runtime: RuntimeConfig) -> Pipeline:

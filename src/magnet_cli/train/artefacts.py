@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,14 +15,14 @@ from magnet_cli.codec import Codec
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import ModelError
 from magnet_cli.store import CODEC_FILE, CONFIG_FILE, is_bundle, new_folder
-from magnet_cli.weights import Weights, read_safetensors
+from magnet_cli.weights import Weights, read_safetensors, without_weights
 
 CODEC_FORMAT = "magnet-codec"
 
 
 def codec_weights(codec: Codec) -> Weights:
     """A codec's tensors under their plain names, weight normalization folded."""
-    with torch.device("meta"):
+    with without_weights():
         names = list(Codec(codec.config).state_dict())
     weights = {}
     for name in names:

@@ -15,7 +15,7 @@ from magnet_cli.t5 import T5Encoder
 from magnet_cli.text import TextEncoder
 from magnet_cli.train.options import LoraOptions
 from magnet_cli.transformer import Layer, MaskedTransformer
-from magnet_cli.weights import Weights
+from magnet_cli.weights import Weights, without_weights
 
 ADAPTER = "default"
 
@@ -119,7 +119,7 @@ def add_adapters(decoder: MaskedTransformer, options: LoraOptions) -> None:
 
 def decoder_weights(decoder: MaskedTransformer, dtype: torch.dtype) -> Weights:
     """A decoder's tensors under their plain names, adapters merged."""
-    with torch.device("meta"):
+    with without_weights():
         names = list(MaskedTransformer(decoder.config).state_dict())
     weights = {}
     for name in names:
