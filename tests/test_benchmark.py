@@ -43,6 +43,43 @@ def test_a_report_adds_up(tiny: Parts) -> None:
     assert report.flops_per_second == pytest.approx(report.flops / decoding)
     assert json.loads(json.dumps(asdict(report)))["steps"] == [2, 1, 1, 1]
     assert dict(report.rows)["clips"] == "2 of 1 s, steps 2,1,1,1"
+    assert report.logits is not None
+    assert report.logits.error < 1e-5  # float32 sums in another order, amplified by guidance
+    assert report.logits.agreement == 1
+
+
+@pytest.fixture
+def quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a large product of bfloat16, which takes minutes on a CPU that has no instruction for it."""
+    monkeypatch.setattr("magnet_cli.benchmark.matmul_rate", lambda device, dtype: 1e9)
+
+
+@pytest.mark.usefixtures("quick_peak")
+def test_logits_are_compared_with_the_weights_before_they_were_rounded(tiny: Parts) -> None:
+    rounded = parts_of(
+        "tiny", tiny.model.config, tiny.codec.config, device=CPU, dtype=torch.bfloat16, network=FastTransformer
+    )
+    for weight, stored in zip(rounded.model.parameters(), rounded.in_float32().parameters(), strict=True):
+        assert stored.dtype == torch.float32
+        assert torch.equal(stored.bfloat16(), weight)
+    report = benchmark(rounded, SAMPLING, runs=1)
+    assert report.logits is not None
+    assert 2**-9 < report.logits.error < 0.2  # a rounding to 8 bits; twenty of them, guided with a weight of 5.5
+    assert report.logits.words in dict(report.rows)["logits"]
+
+
+@pytest.mark.usefixtures("quick_peak")
+def test_without_memory_for_float32_the_rest_is_reported(tiny: Parts) -> None:
+    def none() -> MaskedTransformer:
+        raise MemoryError("x")
+
+    bfloat16 = replace(tiny, model=tiny.model.bfloat16(), in_float32=none)
+    try:
+        report = benchmark(replace(bfloat16, network=bfloat16.model), SAMPLING, runs=1)
+    finally:
+        tiny.model.float()
+    assert report.logits is None
+    assert "no memory" in dict(report.rows)["logits"]
 
 
 def test_the_peak_is_above_what_a_tiny_model_reaches(tiny: Parts) -> None:

@@ -23,7 +23,7 @@ LAYERS = (
     "errors < config composition < registry < prompts naming store defaults overrides plain "
     "< promptfile manifest < __init__",
     "weights settings tags t5 < transformer text codec sampling noise loudness audio metadata < loop edit < splice",
-    "device batch checkpoint cache decode banded quantize < engine < graphs < flops < musicgen < rescore "
+    "device batch checkpoint cache decode banded quantize < precision engine < graphs < flops < musicgen < rescore "
     "< transfer < hub < bundle < models export arrange < generators < assembly",
     "pipeline train evaluate benchmark < production",
     "console < cli < __main__",

@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from magnet_cli.audio import write_audio
 from magnet_cli.codec import Codec
 from magnet_cli.config import CodecConfig, DecoderConfig, OutputConfig, SamplingConfig
 from magnet_cli.decode import Network, Step, decode
-from magnet_cli.device import matmul_rate
-from magnet_cli.errors import UsageError
+from magnet_cli.device import matmul_rate, memory_errors
+from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.flops import minimum_flops
 from magnet_cli.loudness import normalize
+from magnet_cli.precision import Deviation, deviation
 from magnet_cli.t5 import T5Config, T5Encoder
 from magnet_cli.text import TextEncoder
 from magnet_cli.transformer import MaskedTransformer
@@ -37,13 +39,18 @@ RANDOM_SCALE = 0.02  # small enough for float16, whatever the depth
 
 @dataclass(frozen=True)
 class Parts:
-    """What a clip passes through. `network` is what decodes: the model itself, or a faster form of it."""
+    """What a clip passes through.
+
+    network: what decodes, the model itself or a faster form of it; in_float32: makes the model with the weights as they
+    are stored, in float32 on the CPU.
+    """
 
     name: str
     text: TextEncoder
     model: MaskedTransformer
     network: MaskedTransformer | Network
     codec: Codec
+    in_float32: Callable[[], MaskedTransformer]
 
     @property
     def frames(self) -> int:
@@ -62,6 +69,7 @@ class Report:
     flops_per_second    those, by the seconds of its codebooks
     peak                operations per second of a plain matrix product in the same dtype
     peak_memory         bytes: allocated on a GPU; of the process, weights and libraries included, on a CPU
+    logits              how far they are from float32; None where there is no memory for the model in float32
     """
 
     model: str
@@ -82,6 +90,7 @@ class Report:
     flops_per_second: float
     peak: float
     peak_memory: int
+    logits: Deviation | None
 
     @property
     def rows(self) -> list[tuple[str, str]]:
@@ -97,6 +106,7 @@ class Report:
             ("throughput", f"{self.throughput:.2f} s of audio per second"),
             ("arithmetic", f"{self.flops_per_second / 1e9:,.1f} GFLOP/s, {share:.0%} of {self.peak / 1e9:,.0f}"),
             ("peak memory", f"{self.peak_memory / 1e9:.2f} GB"),
+            ("logits", "no memory to compare them with float32" if self.logits is None else self.logits.words),
         ]
 
 
@@ -107,11 +117,11 @@ def benchmark(parts: Parts, sampling: SamplingConfig, *, batch: int = 1, runs: i
     device = parts.model.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    _generate(parts, sampling, batch)
+    codes, _ = _generate(parts, sampling, batch)
     laps, peaks = [], []
     for _ in range(runs):
         peaks.append(matmul_rate(device, parts.model.dtype))
-        laps.append(_generate(parts, sampling, batch))
+        laps.append(_generate(parts, sampling, batch)[1])
     stages = {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]}
     totals = [sum(lap.values()) for lap in laps]
     config, frames = parts.model.config, parts.frames
@@ -137,12 +147,26 @@ def benchmark(parts: Parts, sampling: SamplingConfig, *, batch: int = 1, runs: i
         flops=flops,
         flops_per_second=flops / decoding,
         peak=statistics.median(peaks),
-        peak_memory=peak_memory(device),
+        peak_memory=peak_memory(device),  # before anything is compared
+        logits=_deviation(parts, sampling, codes[:1]),
     )
 
 
-def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> dict[str, float]:
-    """One batch from prompts to files. Returns seconds for each stage."""
+def _deviation(parts: Parts, sampling: SamplingConfig, codes: Tensor) -> Deviation | None:
+    """How far the logits for this clip [1, K, T] are from float32; None where there is no memory to tell."""
+    exact = parts.model
+    try:
+        with memory_errors(torch.device("cpu"), "to compare with float32"):
+            if exact.dtype != torch.float32 or exact.device.type != "cpu":
+                exact = parts.in_float32()
+            text = parts.text.encode([PROMPT])
+            return deviation(parts.network, parts.model, exact, text=text, codes=codes, sampling=sampling)
+    except MemoryShortageError:
+        return None
+
+
+def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> tuple[Tensor, dict[str, float]]:
+    """One batch from prompts to files. Returns its codes [B, K, T], and seconds for each stage."""
     clock = Clock(parts.model.device)
     text = parts.text.encode([PROMPT] * batch)
     with torch.inference_mode():
@@ -164,7 +188,7 @@ def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> dict[str, f
         for row, final in enumerate(finals):
             write_audio(Path(folder) / f"{row}.wav", final, rate, output.subtype, overwrite=False)
         clock.lap("write")
-    return clock.laps
+    return codes, clock.laps
 
 
 class Clock:
@@ -260,7 +284,7 @@ def codec_shape() -> CodecConfig:
 
 
 def random_decoder(config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
-    """A decoder of this shape with random weights, made where and as it is needed."""
+    """A decoder of this shape with random weights, made where it is needed and, from the same numbers, as it is."""
     with without_weights():
         model = MaskedTransformer(config)
     model = model.to_empty(device=device) if dtype == torch.float32 else model.to(dtype).to_empty(device=device)
@@ -270,7 +294,8 @@ def random_decoder(config: DecoderConfig, device: torch.device, dtype: torch.dty
             if "norm" in name:
                 weight.fill_(1.0 if name.endswith("weight") else 0.0)
             else:
-                weight.normal_(0, RANDOM_SCALE, generator=generator)
+                drawn = torch.empty(weight.shape, device=device)
+                weight.copy_(drawn.normal_(0, RANDOM_SCALE, generator=generator))
     return model.eval().requires_grad_(False)
 
 
@@ -313,7 +338,14 @@ def parts_of(
     model = random_decoder(config, device, dtype)
     with device:
         random_codec = Codec(codec).eval().requires_grad_(False)
-    return Parts(name, random_text_encoder(config.text_width, device), model, network(model), random_codec)
+    return Parts(
+        name,
+        random_text_encoder(config.text_width, device),
+        model,
+        network(model),
+        random_codec,
+        lambda: random_decoder(config, device, torch.float32).cpu(),
+    )
 
 
 def compare(reports: Sequence[Report]) -> list[tuple[str, float]]:

@@ -46,10 +46,10 @@ def bench(
     json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure latency, throughput, every stage, arithmetic against the device's peak, and memory.
+    """Measure latency, throughput, every stage, arithmetic against the device's peak, memory, and precision.
 
     Medians; a plain matrix product is measured in turn with the runs, so that the ratio means something on a busy
-    machine, too.
+    machine, too. The last line tells how far the logits are from those of the plain decoder in float32.
     """
     console = Console(quiet=quiet)
     with console.reporting():
@@ -103,13 +103,29 @@ def model_parts(
     """A model's sampling options and its parts; UsageError for one that is no MAGNeT."""
     opened = open_parts(console, model, {}, places)
 
+    import torch
+
     from magnet_cli.benchmark import Parts
+    from magnet_cli.bundle import Model
+    from magnet_cli.checkpoint import build_decoder
     from magnet_cli.generators import MaskedGenerator
 
     pipeline = load(console, model, opened, runtime)
-    sampling = pipeline.info.sampling
-    if not isinstance(pipeline.generator, MaskedGenerator) or not isinstance(sampling, SamplingConfig):
+    sampling, source = pipeline.info.sampling, opened.source
+    if (
+        not isinstance(source, Model)
+        or not isinstance(pipeline.generator, MaskedGenerator)
+        or not isinstance(sampling, SamplingConfig)
+    ):
         raise UsageError(f"{model} is no MAGNeT, and only those are measured", "Choose another --model")
     reader = pipeline.generator.reader
     network = reader.decoder if plain else reader.network
-    return sampling, Parts(pipeline.info.name, reader.text_encoder, reader.decoder, network, pipeline.codec)
+    stored = source.decoder
+    return sampling, Parts(
+        pipeline.info.name,
+        reader.text_encoder,
+        reader.decoder,
+        network,
+        pipeline.codec,
+        lambda: build_decoder(stored, torch.device("cpu"), torch.float32),
+    )
