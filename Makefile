@@ -24,26 +24,28 @@ types: $(VENV)/installed-dev
 
 demo: $(VENV)/installed
 	@echo
-	@echo 'The demo runs the whole program on tests/golden/music, a tiny UNTRAINED test fixture: the sound is noise.'
-	@echo 'For real music (downloads a trained model the first time): $(BIN)/magnet generate "disco beat" -o out.wav'
+	@echo 'The small model inside this package makes the demo; it knows twelve simple styles (examples/bundled/README.md).'
+	@echo "Meta's models are far better, and downloaded when first used: $(BIN)/magnet generate \"disco beat\" -o out.wav"
 	@echo
 	@mkdir -p demo
-	$(BIN)/magnet generate "disco beat" --model tests/golden/music --seed 1 -o demo/disco-beat.wav --force
+	$(BIN)/magnet generate "disco beat, 125 bpm" --model bundled --seed 1 -o demo/disco-beat.wav --force
 
 # The bundled model from nothing: examples/bundled/README.md. Needs Debian's fluidsynth and fluid-soundfont-gm.
 # What was stopped goes on where it stopped; more steps make a better model.
 BUNDLED := build/bundled
-DECODER_STEPS ?= 20000
+DECODER_STEPS ?= 4400
 
 train-bundled: $(VENV)/installed-train
-	test -f $(BUNDLED)/data/held-out/prompts.jsonl || $(BIN)/python examples/bundled/render.py $(BUNDLED)/data --simple --clips 1800
+	test -f $(BUNDLED)/data/held-out/prompts.jsonl || $(BIN)/python examples/bundled/render.py $(BUNDLED)/data --simple --clips 2000
 	$(BIN)/magnet train codec $(BUNDLED)/data -o $(BUNDLED)/codec --begin transform --steps 0 \
 	    --ratios 8,5,4,4 --filters 16 --dimension 128 --lstm 1 --codebooks 4 --codes 512 --seed 1
 	$(BIN)/magnet train decoder $(BUNDLED)/data -o $(BUNDLED)/model --codec $(BUNDLED)/codec --text-encoder own \
-	    --text-width 128 --text-layers 2 --vocabulary 1000 --round-numbers 5 \
-	    --width 192 --heads 3 --layers 6 --feed-forward 768 --clip-seconds 10 --steps $(DECODER_STEPS) \
-	    --batch-size 8 --learning-rate 1.5e-3 --warmup 100 --last-rate 0.02 --weight-decay 0.05 --text-dropout 0.15 \
-	    --codebook-shares 3,1,1,1 --ema 0.995 --ema-every 1 --seed 1 --name bundled --licence MIT
+	    --text-width 128 --text-layers 1 --vocabulary 1000 --round-numbers 25 \
+	    --width 192 --heads 3 --layers 6 --feed-forward 768 --max-period 100 --clip-seconds 10 \
+	    --steps $(DECODER_STEPS) --batch-size 8 --learning-rate 1.5e-3 --warmup 100 --last-rate 0.02 \
+	    --weight-decay 0.05 --text-dropout 0.15 --codebook-shares 3,1,1,1 --ema 0.995 --ema-every 1 --seed 1 \
+	    --name bundled --licence MIT
+	$(BIN)/magnet models defaults $(BUNDLED)/model --steps 12,4,4,4 --temperature 1 --guidance 3
 	$(BIN)/python examples/bundled/report.py $(BUNDLED)/model $(BUNDLED)/data --out $(BUNDLED)/report
 
 clean:

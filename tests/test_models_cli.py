@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import GOLDEN, Magnet, one_line_error, seconds_when_idle
-from magnet_cli.registry import MODELS, RESCORERS
+from magnet_cli.registry import BUNDLED, MODELS, RESCORERS
 from magnet_cli.store import Store
 
 MUSIC = str(GOLDEN / "music")
@@ -33,7 +33,7 @@ def music(magnet: Magnet, store: Store) -> Path:
 
 def test_the_list_shows_the_released_models_and_what_is_here(magnet: Magnet, music: Path) -> None:
     lines = magnet("models", "list").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["NAME", *MODELS, *RESCORERS, "music"]
+    assert [line.split()[0] for line in lines] == ["NAME", *MODELS, *RESCORERS, BUNDLED, "music"]
     small = lines[1]
     for part in ("music", "10 s", "419M", "about 2.0 GB", "CC-BY-NC-4.0"):
         assert part in small
@@ -44,7 +44,7 @@ def test_the_list_shows_the_released_models_and_what_is_here(magnet: Magnet, mus
 def test_the_list_is_json_for_programs(magnet: Magnet, music: Path) -> None:
     records = {record["name"]: record for record in magnet("models", "list", "--json").records}
     assert records["musicgen-small"]["use"] == ["to generate", "to rescore", "to begin hybrids"]
-    assert set(records) == {*MODELS, *RESCORERS, "music"}
+    assert set(records) == {*MODELS, *RESCORERS, BUNDLED, "music"}
     assert records["audio-magnet-small"]["sampling"]["temperature"] == 3.5
     assert records["audio-magnet-small"]["here"] is False
     assert records["audio-magnet-small"]["commercial_use"] is False

@@ -87,6 +87,7 @@ def test_one_command_brings_all_and_then_the_network_is_not_needed(server: HubSe
 
     code, out, err = machine.magnet("generate", "disco", "-o", "a.wav", "--offline", "--no-metadata", *QUICK)
     assert (code, out) == (0, "a.wav\n"), err
+    assert "bundled" not in err
     assert machine.magnet("models", "verify", MODEL)[0] == 0
     assert machine.magnet("models", "download", MODEL, "--offline")[0] == 0
     assert len(server.log) == asked  # not one request more
@@ -99,7 +100,7 @@ def test_one_command_brings_all_and_then_the_network_is_not_needed(server: HubSe
 
 
 def test_generate_downloads_what_it_needs(server: HubServer, machine: Machine) -> None:
-    code, out, err = machine.magnet("generate", "disco", "-o", "a.wav", *QUICK, HF_HUB_OFFLINE="1")
+    code, out, err = machine.magnet("generate", "disco", "-o", "a.wav", "--model", MODEL, *QUICK, HF_HUB_OFFLINE="1")
     assert code == 4
     assert f"`magnet models download {MODEL}`" in err
     assert "state_dict.bin" in err
@@ -200,6 +201,7 @@ def test_places_can_be_chosen(machine: Machine) -> None:
     assert not machine.bundle.exists()
     code, _, err = machine.magnet("generate", "x", "-o", "a.wav", "--model-dir", "m", "--offline", *QUICK)
     assert code == 0, err
+    assert "bundled" not in err
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def describe(piece: Piece, rng: random.Random) -> str:
     if piece.style != "pad":
         if rng.random() < 0.4:
             parts.append(rng.choice(speed_words(piece.bpm)))
-        if rng.random() < 0.8:
+        if rng.random() < 0.9:
             parts.append(rng.choice(BEATS).format(piece.bpm))
     rng.shuffle(parts)
     place = 0 if rng.random() < 0.6 else rng.randrange(len(parts) + 1)

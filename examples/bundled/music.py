@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SECONDS = 10.0
-TEMPI = tuple(range(60, 185, 5))  # bpm
+TEMPI = (75, 100, 125, 150)  # bpm: beats of 20, 15, 12 and 10 frames of the codec
 DRUMS = -1  # in place of a program: General MIDI's percussion
 KICK, SNARE, RIM, CLAP, CLOSED, OPEN, RIDE, CRASH, SHAKER = 36, 38, 37, 39, 42, 46, 51, 49, 70
 ROOTS = {"C": 60, "D": 62, "F": 65, "A": 57}

@@ -42,7 +42,7 @@ from magnet_cli.evaluate import (
 from magnet_cli.overrides import Overrides
 
 SHOWN = ("piano", "drums", "disco", "rock", "strings", "flute")
-LEARNED = 600  # rendered clips that the classifier learns from
+LEARNED = 300  # rendered clips that the classifier learns from, as they are and through the codec
 OPUS = 1.0  # libsndfile's strongest compression
 
 
@@ -81,11 +81,16 @@ class Judge:
     rate: int
 
     @classmethod
-    def learn(cls, data: Path, prompts: int, rate: int) -> Judge:
+    def learn(cls, data: Path, prompts: int, pipeline: Pipeline) -> Judge:
+        """The codec dulls every sound: a classifier that had never heard it would judge that and not the music."""
+        rate = pipeline.info.sample_rate
         rows = [json.loads(line) for line in (data / "held-out" / "prompts.jsonl").read_text().splitlines()]
         shown = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()][:LEARNED]
-        vectors = np.array([features(read(data / row["file_name"]), rate) for row in shown])
-        return cls(rows[:prompts], Classifier.learn(vectors, [row["style"] for row in shown]), vectors, rate)
+        clips = [read(data / row["file_name"]) for row in shown]
+        vectors = np.array([features(clip, rate) for clip in clips])
+        dulled = np.array([features(coded(pipeline, clip), rate) for clip in clips])
+        classifier = Classifier.learn(np.concatenate([vectors, dulled]), 2 * [row["style"] for row in shown])
+        return cls(rows[:prompts], classifier, vectors, rate)
 
     def figures(self, clips: list[np.ndarray]) -> dict[str, Any]:
         return follow(self.rows, clips, self.rate, self.classifier, self.vectors)
@@ -261,7 +266,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline.load(options.bundle, RuntimeConfig(device="cpu"))
-    judge = Judge.learn(options.data, options.prompts, pipeline.info.sample_rate)
+    judge = Judge.learn(options.data, options.prompts, pipeline)
     if options.ways:
         text = compare_ways(options.bundle, judge, options.ways, options.out)
         (options.out / "ways.md").write_text(text)

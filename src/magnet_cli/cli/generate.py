@@ -131,7 +131,8 @@ def generate(
             if model is not None or not is_bundle(BUNDLED_FOLDER):
                 raise
             console.essential(
-                f"no {wanted}: {error.message}. This is the small {BUNDLED} model instead, no match for it."
+                f"no {wanted}: {error.message}. {error.hint}. "
+                f"This is the small {BUNDLED} model instead, no match for it."
             )
             wanted, fallback = BUNDLED, error.message
             targets = plan_targets(output, drafts, wanted, codes=save_codes, metadata=not no_metadata)
