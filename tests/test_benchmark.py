@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from conftest import CPU
-from magnet_cli.benchmark import Parts, benchmark, codec_shape, parts_of, random_parts, shapes
-from magnet_cli.config import SamplingConfig
+from magnet_cli.benchmark import Parts, benchmark, parts_of, random_parts, shapes
+from magnet_cli.config import RELEASED_CODEC, SamplingConfig
 from magnet_cli.device import matmul_rate
 from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import UsageError
@@ -23,7 +23,7 @@ SAMPLING = SamplingConfig(steps=(2, 1, 1, 1))
 @pytest.fixture(scope="module")
 def tiny() -> Parts:
     config = replace(shapes()["small-10secs"], width=64, heads=2, layers=2, feed_forward=128, text_width=64, codes=64)
-    codec = replace(codec_shape(), n_filters=4, dimension=16, codes=64)
+    codec = replace(RELEASED_CODEC, n_filters=4, dimension=16, codes=64)
     config = replace(config, clip_seconds=1.0)
     return parts_of("tiny", config, codec, device=CPU, dtype=torch.float32, network=FastTransformer)
 

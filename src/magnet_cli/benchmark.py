@@ -21,7 +21,7 @@ from torch import Tensor
 
 from magnet_cli.audio import write_audio
 from magnet_cli.codec import Codec
-from magnet_cli.config import CodecConfig, DecoderConfig, OutputConfig, SamplingConfig
+from magnet_cli.config import RELEASED_CODEC, CodecConfig, DecoderConfig, OutputConfig, SamplingConfig
 from magnet_cli.decode import Network, Step, decode
 from magnet_cli.device import matmul_rate, memory_errors
 from magnet_cli.errors import MemoryShortageError, UsageError
@@ -256,33 +256,6 @@ def shapes() -> dict[str, DecoderConfig]:
     }
 
 
-def codec_shape() -> CodecConfig:
-    """The 32 kHz EnCodec of the music models."""
-    return CodecConfig(
-        sample_rate=32_000,
-        channels=1,
-        codebooks=4,
-        codes=2048,
-        dimension=128,
-        n_filters=64,
-        n_residual_layers=1,
-        ratios=(8, 5, 4, 4),
-        kernel_size=7,
-        residual_kernel_size=3,
-        last_kernel_size=7,
-        dilation_base=2,
-        compress=2,
-        lstm=2,
-        causal=False,
-        pad_mode="constant",
-        true_skip=True,
-        activation="ELU",
-        activation_params={"alpha": 1.0},
-        trim_right_ratio=1.0,
-        final_activation=None,
-    )
-
-
 def random_decoder(config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
     """A decoder of this shape with random weights, made where it is needed and, from the same numbers, as it is."""
     with without_weights():
@@ -322,7 +295,7 @@ def random_parts(
     known = shapes()
     if shape not in known:
         raise UsageError(f"unknown shape {shape!r}", f"Give one of {', '.join(known)}")
-    return parts_of(shape, known[shape], codec_shape(), device=device, dtype=dtype, network=network)
+    return parts_of(shape, known[shape], RELEASED_CODEC, device=device, dtype=dtype, network=network)
 
 
 def parts_of(

@@ -109,6 +109,32 @@ class CodecConfig:
         return self.sample_rate // self.hop
 
 
+# The 32 kHz EnCodec of the music models.
+RELEASED_CODEC = CodecConfig(
+    sample_rate=32_000,
+    channels=1,
+    codebooks=4,
+    codes=2048,
+    dimension=128,
+    n_filters=64,
+    n_residual_layers=1,
+    ratios=(8, 5, 4, 4),
+    kernel_size=7,
+    residual_kernel_size=3,
+    last_kernel_size=7,
+    dilation_base=2,
+    compress=2,
+    lstm=2,
+    causal=False,
+    pad_mode="constant",
+    true_skip=True,
+    activation="ELU",
+    activation_params={"alpha": 1.0},
+    trim_right_ratio=1.0,
+    final_activation=None,
+)
+
+
 # Beyond these nobody wants to go, and numbers overflow or run for days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000

@@ -96,7 +96,7 @@ class Float8Linear:
 
     def __init__(self, linear: nn.Linear) -> None:
         _refuse_bias(linear)
-        if linear.in_features % FLOAT8_MULTIPLE or linear.out_features % FLOAT8_MULTIPLE:
+        if not fits_float8(linear):
             raise ValueError(f"a matrix in 8-bit floats has sizes that are multiples of {FLOAT8_MULTIPLE}")
         weight, scales = float8_rows(linear.weight.detach())
         self._matrix, self._scales = weight.t(), scales.squeeze(1)  # [in, out], column by column as cuBLAS wants it
@@ -138,8 +138,12 @@ def float8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def float8_or_plain(linear: nn.Linear) -> Matrix:
     """A linear layer in 8-bit floats; as it is where its sizes are not those that cuBLAS multiplies in them."""
-    fits = not (linear.in_features % FLOAT8_MULTIPLE or linear.out_features % FLOAT8_MULTIPLE)
-    return Float8Linear(linear) if fits else PlainLinear(linear)
+    return Float8Linear(linear) if fits_float8(linear) else PlainLinear(linear)
+
+
+def fits_float8(linear: nn.Linear) -> bool:
+    """Whether a layer's sizes are those that cuBLAS multiplies in 8-bit floats."""
+    return not (linear.in_features % FLOAT8_MULTIPLE or linear.out_features % FLOAT8_MULTIPLE)
 
 
 def _refuse_bias(linear: nn.Linear) -> None:

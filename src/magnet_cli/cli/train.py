@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from magnet_cli.cli.options import CacheDir, ModelDir, Offline, Quiet, download_first, human
+from magnet_cli.cli.options import CacheDir, ModelDir, Offline, Quiet, chosen, download_first, given, human
 from magnet_cli.cli.train_options import (
     BatchSize,
     Data,
@@ -67,6 +67,7 @@ LINES = 20  # log entries between lines on a stderr that is no terminal
 
 @app.command()
 def codec(
+    context: typer.Context,
     data: Data,
     output: Output,
     start: Annotated[
@@ -117,17 +118,7 @@ def codec(
     """
     console = _console(quiet)
     with console.reporting():
-        run = RunOptions(
-            steps=steps,
-            batch_size=batch_size,
-            seed=seed,
-            save_every=save_every,
-            sample_every=sample_every,
-            log_every=log_every,
-            tensorboard=tensorboard,
-            restart=restart,
-            device="cpu" if cpu else "auto",
-        )
+        run = RunOptions(**given(RunOptions, context), device="cpu" if cpu else "auto")
         shape = CodecShape(
             sample_rate=sample_rate,
             channels=channels,
@@ -171,6 +162,7 @@ def codec(
 
 @app.command()
 def decoder(
+    context: typer.Context,
     data: Data,
     output: Output,
     start: Annotated[
@@ -255,28 +247,10 @@ def decoder(
             raise UsageError(
                 "training needs either a model to go on from, or a codec for a new one", "Give --from or --codec"
             )
-        run = RunOptions(
-            steps=steps,
-            batch_size=batch_size,
-            seed=seed,
-            save_every=save_every,
-            sample_every=sample_every,
-            log_every=log_every,
-            tensorboard=tensorboard,
-            restart=restart,
-            device="cpu" if cpu else "auto",
-        )
+        run = RunOptions(**given(RunOptions, context), device="cpu" if cpu else "auto")
         shares = None if codebook_shares is None else _numbers(codebook_shares, "--codebook-shares")
         adapters = None if lora is None else LoraOptions(rank=lora, alpha=lora_alpha)
-        optimization = Optimization(
-            learning_rate=learning_rate,
-            warmup=warmup,
-            last_rate=last_rate,
-            weight_decay=weight_decay,
-            max_norm=max_norm,
-            ema=ema,
-            ema_every=ema_every,
-        )
+        optimization = chosen(Optimization, context)
         places = PlacesConfig(model_dir, cache_dir, offline)
         with console.transfers(human) as transfers:
             if start is not None:
@@ -292,14 +266,7 @@ def decoder(
             parts, kind = start_from(model), model.decoder.task
             licence = licence or model.origin.licence
         else:
-            shape = DecoderShape(
-                width=width,
-                heads=heads,
-                layers=layers,
-                feed_forward=feed_forward,
-                clip_seconds=clip_seconds,
-                max_period=max_period,
-            )
+            shape = chosen(DecoderShape, context)
             text = TextShape(
                 width=text_width,
                 layers=text_layers,

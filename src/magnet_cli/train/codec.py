@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations
 from magnet_cli.audio import write_audio
 from magnet_cli.checkpoint import CodecCheckpoint
 from magnet_cli.codec import Codec
-from magnet_cli.config import CodecConfig
+from magnet_cli.config import RELEASED_CODEC, CodecConfig
 from magnet_cli.train.artefacts import codec_weights, write_codec
 from magnet_cli.train.data import Example, batch_indices, duration, find_examples, read_segment, share
 from magnet_cli.train.lapped import begin_as_transform
@@ -39,28 +39,16 @@ BEGIN_FILES, BEGIN_FRAMES = 1600, 80
 
 def codec_config(shape: CodecShape) -> CodecConfig:
     """A new codec's configuration: the released ones' in all that `shape` leaves open."""
-    return CodecConfig(
+    return replace(
+        RELEASED_CODEC,
         sample_rate=shape.sample_rate,
         channels=shape.channels,
         codebooks=shape.codebooks,
         codes=shape.codes,
         dimension=shape.dimension,
         n_filters=shape.filters,
-        n_residual_layers=1,
         ratios=shape.ratios,
-        kernel_size=7,
-        residual_kernel_size=3,
-        last_kernel_size=7,
-        dilation_base=2,
-        compress=2,
         lstm=shape.lstm,
-        causal=False,
-        pad_mode="constant",
-        true_skip=True,
-        activation="ELU",
-        activation_params={"alpha": 1.0},
-        trim_right_ratio=1.0,
-        final_activation=None,
     )
 
 
