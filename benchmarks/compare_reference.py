@@ -151,10 +151,10 @@ def now(device: str) -> float:
 
 if "--serve" not in sys.argv:
     from magnet_cli.checkpoint import build_decoder, read_decoder
-    from magnet_cli.config import SamplingConfig
     from magnet_cli.decode import decode
     from magnet_cli.engine import FastTransformer
     from magnet_cli.graphs import GraphTransformer
+    from magnet_cli.options.sampling import SamplingConfig
 
 
 class Reference:

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from conftest import Magnet
-from magnet_cli.config import RuntimeConfig
 from magnet_cli.evaluate import percussive_share, same_tempo, tempo
+from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.store import BUNDLED_FOLDER, BundleInfo
 

@@ -37,9 +37,10 @@ from magnet_cli.checkpoint import (
     read_hugging_face_codec,
 )
 from magnet_cli.codec import Codec
-from magnet_cli.config import RuntimeConfig, SamplingConfig
 from magnet_cli.decode import decode
 from magnet_cli.errors import ModelError
+from magnet_cli.options.runtime import RuntimeConfig
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.registry import MODELS, ModelSpec
 from magnet_cli.transformer import MaskedTransformer

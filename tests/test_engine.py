@@ -11,9 +11,9 @@ from torch import Tensor
 
 from magnet_cli import engine
 from magnet_cli.banded import Band
-from magnet_cli.config import SamplingConfig
 from magnet_cli.decode import Known, Plain, decode
 from magnet_cli.engine import FastTransformer, Reach, widen
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.quantize import Int8Linear, activation_levels
 from magnet_cli.sampling import guidance_weight, mask_rates
 from magnet_cli.transformer import MaskedTransformer, TextMemory, neighbourhood_mask, split_heads

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 from magnet_cli import graphs
-from magnet_cli.config import RuntimeConfig, SamplingConfig
 from magnet_cli.decode import Plain, decode
 from magnet_cli.device import computes_float8
 from magnet_cli.errors import MagnetWarning
 from magnet_cli.graphs import GraphTransformer, Stages
+from magnet_cli.options.runtime import RuntimeConfig
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.transformer import MaskedTransformer
 from test_engine import FRAMES, text

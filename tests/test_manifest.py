@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.config import OutputConfig, SamplingConfig
 from magnet_cli.errors import OutputError
 from magnet_cli.manifest import MANIFEST_FILE, Entry, Header, Made, Manifest, digest, item_key
-from magnet_cli.prompts import Job
+from magnet_cli.options.job import Job
+from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.sampling import SamplingConfig
 
 HEADER = Header(7, {"lufs": -14.0})
 

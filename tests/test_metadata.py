@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from conftest import Magnet, one_line_error
 from magnet_cli.audio import encode_audio
 from magnet_cli.cli.info import told
-from magnet_cli.composition import EditConfig
-from magnet_cli.config import OutputConfig, SamplingConfig
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.metadata import FORMAT, VERSION, as_sidecar, as_tags, codes_hash, differences, read_record, recipe
-from magnet_cli.plain import from_plain
+from magnet_cli.options.edit import EditConfig
+from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.options.strict_json import from_plain
 from magnet_cli.tags import TAGS, add_riff_tags, read_tags
 
 # So little guidance and so much randomness that every seed gives other codes.

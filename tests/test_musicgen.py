@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from magnet_cli.checkpoint import build_codec
-from magnet_cli.config import MusicGenSampling
 from magnet_cli.errors import ModelError, NumericsError, UsageError
 from magnet_cli.musicgen import MusicGen, delay, read_musicgen, undelay
+from magnet_cli.options.sampling import MusicGenSampling
 from tiny_musicgen import CODES, PAD, Oracle, change_settings, store_as_released, write_musicgen
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from magnet_cli.noise import philox, uniforms
-from magnet_cli.prompts import LARGEST_SEED
+from magnet_cli.options.job import LARGEST_SEED
 
 # Known answers of Random123, the authors' library (tests/kat_vectors, philox4x32 with 10 rounds).
 KNOWN_ANSWERS = [

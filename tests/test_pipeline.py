@@ -11,10 +11,10 @@ import torch
 
 from conftest import GOLDEN, Golden
 from magnet_cli import Job, Known, MagnetWarning, OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
-from magnet_cli.composition import EditConfig
 from magnet_cli.decode import decode
 from magnet_cli.errors import DeviceError, NumericsError, UsageError
 from magnet_cli.loudness import measure
+from magnet_cli.options.edit import EditConfig
 
 PROMPTS = ["disco beat", "a very long description of slow jazz with strings", "rain", "x", "footsteps in a cave"]
 QUICK = SamplingConfig(steps=(4, 2, 2, 2))

@@ -11,9 +11,9 @@ import torch
 
 from conftest import CPU
 from magnet_cli.benchmark import random_decoder, shapes
-from magnet_cli.config import SamplingConfig
 from magnet_cli.decode import Network, Plain
 from magnet_cli.engine import FastTransformer
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.precision import Deviation, deviation
 from magnet_cli.quantize import activation_levels
 from magnet_cli.text import TextStates

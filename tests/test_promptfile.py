@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.errors import UsageError
-from magnet_cli.overrides import Overrides
+from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.promptfile import LONGEST_FIELD, Problems, Row, read_rows
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from magnet_cli.config import PRESETS, OutputConfig, RuntimeConfig, SamplingConfig, default_sampling
 from magnet_cli.errors import UsageError
-from magnet_cli.prompts import LARGEST_SEED, MOST_CHARACTERS, Job, plan
+from magnet_cli.options.job import LARGEST_SEED, MOST_CHARACTERS, Job, plan
+from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.runtime import RuntimeConfig
+from magnet_cli.options.sampling import PRESETS, SamplingConfig, default_sampling
 from magnet_cli.registry import MODELS
 
 

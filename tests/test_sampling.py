@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from magnet_cli.config import SamplingConfig
 from magnet_cli.noise import uniforms
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.sampling import (
     COLDEST,
     guidance_weight,

@@ -15,7 +15,7 @@ from torch import nn
 from conftest import CPU, GOLDEN
 from magnet_cli import store
 from magnet_cli.cli import making
-from magnet_cli.config import PlacesConfig
+from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.store import read_ahead
 from magnet_cli.weights import assign, without_weights
 

@@ -19,8 +19,9 @@ import torch
 
 from conftest import Golden, Magnet, one_line_error
 from magnet_cli.bundle import Model
-from magnet_cli.config import RuntimeConfig, SamplingConfig
 from magnet_cli.decode import decode
+from magnet_cli.options.runtime import RuntimeConfig
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.train.network import Batch, TrainableDecoder
 from magnet_cli.train.options import Optimization

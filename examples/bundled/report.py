@@ -27,7 +27,6 @@ import soundfile
 import torch
 
 from magnet_cli import OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
-from magnet_cli.config import PRESETS
 from magnet_cli.evaluate import (
     Classifier,
     features,
@@ -39,7 +38,8 @@ from magnet_cli.evaluate import (
     si_sdr,
     tempo,
 )
-from magnet_cli.overrides import Overrides
+from magnet_cli.options.sampling import PRESETS
+from magnet_cli.options.sampling_overrides import Overrides
 
 SHOWN = ("piano", "drums", "disco", "rock", "strings", "flute")
 LEARNED = 300  # rendered clips that the classifier learns from, as they are and through the codec

@@ -13,12 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magnet_cli.composition import EditConfig
-    from magnet_cli.config import MusicGenSampling, OutputConfig, PlacesConfig, RuntimeConfig, SamplingConfig
     from magnet_cli.decode import Known
     from magnet_cli.errors import MagnetError, MagnetWarning
+    from magnet_cli.options.edit import EditConfig
+    from magnet_cli.options.job import Job
+    from magnet_cli.options.output import OutputConfig
+    from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
+    from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
     from magnet_cli.pipeline import Clip, Pipeline
-    from magnet_cli.prompts import Job
 
 __version__ = "0.1.0"
 

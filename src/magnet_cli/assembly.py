@@ -11,7 +11,6 @@ import torch
 
 from magnet_cli.bundle import Model
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_decoder
-from magnet_cli.config import MusicGenSampling, RuntimeConfig, SamplingConfig, Task, check_steps
 from magnet_cli.decode import Network
 from magnet_cli.device import processor_name
 from magnet_cli.engine import FastTransformer
@@ -20,7 +19,9 @@ from magnet_cli.generators import AutoregressiveGenerator, Generator, MaskedGene
 from magnet_cli.graphs import EAGER, GraphTransformer, Stages
 from magnet_cli.models import MusicGenModel
 from magnet_cli.musicgen import MusicGen
-from magnet_cli.prompts import Job
+from magnet_cli.options.job import Job
+from magnet_cli.options.runtime import RuntimeConfig
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, check_steps
 from magnet_cli.registry import MUSICGEN_SECONDS
 from magnet_cli.rescore import Vocabulary, check_compatible
 from magnet_cli.text import TextEncoder

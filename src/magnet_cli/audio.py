@@ -21,9 +21,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from magnet_cli.config import Subtype
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.naming import Target, check_format
+from magnet_cli.options.output import Subtype
 from magnet_cli.tags import add_riff_tags
 
 LONGEST_PART = 255  # bytes that file systems allow a name

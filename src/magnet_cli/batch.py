@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from magnet_cli.composition import EditConfig
-from magnet_cli.config import MusicGenSampling, OutputConfig, SamplingConfig
 from magnet_cli.errors import OutputError
 from magnet_cli.manifest import Entry, Header, Item, Manifest, digest, item_key
 from magnet_cli.naming import AUDIO_EXTENSIONS, Target, check_format, check_name, plan_folder
 from magnet_cli.naming import Item as Name
-from magnet_cli.overrides import Overrides, apply_all
+from magnet_cli.options.edit import EditConfig
+from magnet_cli.options.job import Job, Planner
+from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
+from magnet_cli.options.sampling_overrides import Overrides, apply_all
 from magnet_cli.promptfile import Problems, Row
-from magnet_cli.prompts import Job, Planner
 
 NO_EDIT = EditConfig()
 

@@ -21,12 +21,14 @@ from torch import Tensor
 
 from magnet_cli.audio import write_audio
 from magnet_cli.codec import Codec
-from magnet_cli.config import RELEASED_CODEC, CodecConfig, DecoderConfig, OutputConfig, SamplingConfig
+from magnet_cli.config import RELEASED_CODEC, CodecConfig, DecoderConfig
 from magnet_cli.decode import Network, Step, decode
 from magnet_cli.device import matmul_rate, memory_errors
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.flops import minimum_flops
 from magnet_cli.loudness import normalize
+from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.precision import Deviation, deviation
 from magnet_cli.t5 import T5Config, T5Encoder
 from magnet_cli.text import TextEncoder

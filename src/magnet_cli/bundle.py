@@ -21,16 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
-from magnet_cli.config import (
-    CodecConfig,
-    DecoderConfig,
-    SamplingConfig,
-    TextConfig,
-    check_steps,
-    default_sampling,
-)
+from magnet_cli.config import CodecConfig, DecoderConfig, TextConfig
 from magnet_cli.errors import ModelError, OutputError, UsageError, one_line
-from magnet_cli.plain import from_plain
+from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
+from magnet_cli.options.strict_json import from_plain
 from magnet_cli.store import (
     CODEC_FILE,
     CONFIG_FILE,

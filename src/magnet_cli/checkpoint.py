@@ -20,8 +20,9 @@ import torch
 from torch import nn
 
 from magnet_cli.codec import Codec
-from magnet_cli.config import CodecConfig, DecoderConfig, Task, TextConfig
+from magnet_cli.config import CodecConfig, DecoderConfig, TextConfig
 from magnet_cli.errors import ModelError, one_line
+from magnet_cli.options.sampling import Task
 from magnet_cli.settings import Settings
 from magnet_cli.transformer import MaskedTransformer
 from magnet_cli.weights import Weights, as_weights, assign, read_package, read_weights, without_weights

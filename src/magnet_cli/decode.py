@@ -13,10 +13,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnet_cli.config import DecoderConfig, SamplingConfig, check_steps
+from magnet_cli.config import DecoderConfig
 from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.loop import Loop, turn
 from magnet_cli.noise import uniforms
+from magnet_cli.options.sampling import SamplingConfig, check_steps
 from magnet_cli.sampling import (
     DECIDED,
     Grid,

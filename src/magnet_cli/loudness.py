@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from magnet_cli.config import OutputConfig
 from magnet_cli.errors import NumericsError, UsageError
+from magnet_cli.options.output import OutputConfig
 
 Waveform = NDArray[np.float32]
 

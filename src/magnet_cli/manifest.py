@@ -19,11 +19,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from magnet_cli.composition import EditConfig
-from magnet_cli.config import OutputConfig
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.naming import Target
-from magnet_cli.prompts import Job
+from magnet_cli.options.edit import EditConfig
+from magnet_cli.options.job import Job
+from magnet_cli.options.output import OutputConfig
 
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1

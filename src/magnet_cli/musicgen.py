@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.checkpoint import CodecCheckpoint, hugging_face_codec, hugging_face_codec_config
-from magnet_cli.config import MusicGenSampling, SamplingConfig
 from magnet_cli.decode import Known
 from magnet_cli.errors import ModelError, NumericsError, UsageError, one_line
 from magnet_cli.noise import uniforms
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.sampling import guide, propose
 from magnet_cli.text import TextEncoder
 from magnet_cli.weights import Weights, assign, read_weights, without_weights

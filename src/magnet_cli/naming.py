@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from magnet_cli.config import Subtype
 from magnet_cli.errors import UsageError
+from magnet_cli.options.output import Subtype
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
 FOLDER_TEMPLATE = "{index}-{slug}-{seed}.wav"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from magnet_cli.prompts import LARGEST_SEED
+from magnet_cli.options.job import LARGEST_SEED
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

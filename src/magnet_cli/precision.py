@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magnet_cli.config import SamplingConfig
 from magnet_cli.decode import Network, Plain
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.sampling import guidance_weight
 from magnet_cli.text import TextStates
 from magnet_cli.transformer import MaskedTransformer

@@ -18,11 +18,11 @@ import torch
 
 from magnet_cli import __version__
 from magnet_cli.audio import encode_audio, write_together
-from magnet_cli.composition import EditConfig
-from magnet_cli.config import OutputConfig
 from magnet_cli.errors import MagnetError
 from magnet_cli.manifest import Entry, Item, Made, Manifest, digest, input_hash
 from magnet_cli.metadata import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
+from magnet_cli.options.edit import EditConfig
+from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline import Clip, OnStep, Pipeline
 
 # What can change the codes or the audio, beside this package.

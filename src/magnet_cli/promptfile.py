@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from magnet_cli.composition import EditConfig
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.overrides import Overrides
+from magnet_cli.options.edit import EditConfig
+from magnet_cli.options.sampling_overrides import Overrides
 
 Format: TypeAlias = Literal["txt", "csv", "jsonl"]
 SHOWN = 100  # problems listed; more would push the first ones off the screen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from magnet_cli.config import SamplingConfig, Task, default_sampling
+from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
 
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 UNKNOWN_LICENCE = "unknown"

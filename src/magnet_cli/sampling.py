@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.config import SamplingConfig, SpanScore
+from magnet_cli.options.sampling import SamplingConfig, SpanScore
 
 # Score of a unit that is already decided: below every real score, so it is never chosen for masking again.
 DECIDED = -1e4

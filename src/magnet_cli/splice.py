@@ -17,8 +17,8 @@ import torchaudio
 from numpy.typing import NDArray
 
 from magnet_cli.config import CodecConfig
-from magnet_cli.edit import Region
 from magnet_cli.errors import MagnetWarning, UsageError
+from magnet_cli.options.regions import Region
 
 Waveform = NDArray[np.float32]
 

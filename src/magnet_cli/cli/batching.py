@@ -23,12 +23,13 @@ from magnet_cli.cli.making import (
     shortened,
 )
 from magnet_cli.cli.options import human
-from magnet_cli.config import PlacesConfig, RuntimeConfig, SamplingConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
 from magnet_cli.manifest import MANIFEST_FILE, Header, Item, Manifest
+from magnet_cli.options.job import draw_seed
+from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.promptfile import Problems, Row, read_rows
-from magnet_cli.prompts import draw_seed
 from magnet_cli.registry import DEFAULT_MODEL, MODELS, RESCORERS, musicgen_name
 from magnet_cli.store import Store, is_bundle
 

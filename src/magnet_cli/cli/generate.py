@@ -22,14 +22,15 @@ from magnet_cli.cli.making import (
     short_name,
 )
 from magnet_cli.cli.options import chosen
-from magnet_cli.composition import EditConfig
-from magnet_cli.config import OutputConfig, PlacesConfig, RuntimeConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import HubError, UsageError
 from magnet_cli.naming import AUDIO_EXTENSIONS, Target, plan_paths
 from magnet_cli.naming import Item as Name
-from magnet_cli.overrides import Overrides, apply_all
-from magnet_cli.prompts import Job, check_prompt, plan
+from magnet_cli.options.edit import EditConfig
+from magnet_cli.options.job import Job, check_prompt, plan
+from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
+from magnet_cli.options.sampling_overrides import Overrides, apply_all
 from magnet_cli.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL
 from magnet_cli.store import BUNDLED_FOLDER, is_bundle
 

@@ -11,11 +11,11 @@ import typer
 from magnet_cli.cli import options
 from magnet_cli.cli.making import decibels, load, make, open_parts
 from magnet_cli.cli.options import chosen, licence_note
-from magnet_cli.config import PlacesConfig, RuntimeConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import ReplayError, UsageError
 from magnet_cli.naming import AUDIO_EXTENSIONS, Target, plan_paths
 from magnet_cli.naming import Item as Name
+from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="An audio file that magnet has made, or the .json beside it.")

@@ -11,18 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.cli.options import download_first, human, licence_note
-from magnet_cli.config import (
-    MusicGenSampling,
-    OutputConfig,
-    PlacesConfig,
-    RuntimeConfig,
-    SamplingConfig,
-    check_steps,
-)
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
 from magnet_cli.naming import Target
-from magnet_cli.prompts import Job
+from magnet_cli.options.job import Job
+from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, check_steps
 from magnet_cli.registry import BUNDLED, MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
 from magnet_cli.store import BUNDLED_FOLDER, Store, is_bundle, read_ahead
 

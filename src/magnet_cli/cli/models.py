@@ -12,10 +12,10 @@ import typer
 
 from magnet_cli.cli import options
 from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
-from magnet_cli.config import PlacesConfig
 from magnet_cli.console import Console
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.overrides import Overrides
+from magnet_cli.options.runtime import PlacesConfig
+from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
 from magnet_cli.store import BundleInfo, Store, is_bundle
 

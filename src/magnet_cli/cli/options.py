@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
-from magnet_cli.config import PRESETS, DTypeName, PlacesConfig
+from magnet_cli.options.runtime import DTypeName, PlacesConfig
+from magnet_cli.options.sampling import PRESETS
 from magnet_cli.registry import DEFAULT_MODEL, NON_COMMERCIAL, RESCORERS, UNKNOWN_LICENCE, musicgen_name
 from magnet_cli.store import Store, is_bundle
 

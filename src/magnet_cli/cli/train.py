@@ -28,9 +28,10 @@ from magnet_cli.cli.train_options import (
     Tensorboard,
     Warmup,
 )
-from magnet_cli.config import PlacesConfig, Task
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
+from magnet_cli.options.runtime import PlacesConfig
+from magnet_cli.options.sampling import Task
 from magnet_cli.registry import UNKNOWN_LICENCE
 from magnet_cli.train.options import (
     CODEC_OPTIMIZATION,

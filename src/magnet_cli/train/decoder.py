@@ -18,9 +18,10 @@ from magnet_cli.audio import write_audio
 from magnet_cli.bundle import Model, Origin, write_bundle
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_codec
 from magnet_cli.codec import Codec
-from magnet_cli.config import DecoderConfig, SamplingConfig, Task, TextConfig, default_sampling
+from magnet_cli.config import DecoderConfig, TextConfig
 from magnet_cli.decode import decode
 from magnet_cli.errors import UsageError
+from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
 from magnet_cli.registry import UNKNOWN_LICENCE
 from magnet_cli.text import TextEncoder
 from magnet_cli.train.data import Example, batch_indices, find_examples, share

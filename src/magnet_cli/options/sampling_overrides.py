@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from magnet_cli.config import MusicGenSampling, SamplingConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 
 # Options that become a field of their name as they are.
 PLAIN = ("temperature", "greedy", "guidance", "min_guidance", "spans", "span_score", "rescore_weight")

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from magnet_cli.composition import EditConfig
-from magnet_cli.config import MusicGenSampling, SamplingConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.options.edit import EditConfig
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 
 # Beyond this a "prompt" is a file pasted by mistake; the models were trained on captions of a sentence or two.
 MOST_CHARACTERS = 10_000

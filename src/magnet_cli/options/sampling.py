@@ -1,0 +1,178 @@
+"""How codes are drawn: the sampling options, their limits, presets and the defaults of each kind of model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from magnet_cli.errors import UsageError
+
+Task = Literal["music", "sound"]
+Spans = Literal["nonoverlap", "stride1"]
+SpanScore = Literal["max", "prod"]
+
+
+# Beyond these nobody wants to go, and numbers overflow or run for days.
+MOST_STEPS = 1000
+MOST_GUIDANCE = 1000
+
+
+# -- from the user ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How codes are drawn; the defaults are those of the reference for 10-second music models.
+
+    steps           decoding steps for each codebook
+    temperature     softmax temperature at the first step of a codebook
+    anneal          lower the temperature linearly over the steps of a codebook
+    top_p           draw from the most probable codes that hold this much probability; None: off
+    top_k           draw from the k most probable codes; None: off (never together with top_p)
+    greedy          take the most probable code instead of drawing
+    guidance        weight of the text, at the first step of a codebook ...
+    min_guidance    ... falling to this at its last
+    spans           "nonoverlap": a fixed grid of spans; "stride1": spans may start at any frame
+    span_score      rank a span by its most probable code ("max") or by the product ("prod"); for nonoverlap only
+    rescore_weight  where another model rescores: share of the model's own probability in the ranking, the rest is the
+                    other's; 1: the other is not asked. Without a rescorer it has no meaning. No value of the paper's is
+                    known (arXiv 2401.04577, no public code); ours keeps more of the model that decodes
+    """
+
+    steps: tuple[int, ...] = (20, 10, 10, 10)
+    temperature: float = 3.0
+    anneal: bool = True
+    top_p: float | None = 0.9
+    top_k: int | None = None
+    greedy: bool = False
+    guidance: float = 10.0
+    min_guidance: float = 1.0
+    spans: Spans = "nonoverlap"
+    span_score: SpanScore = "max"
+    rescore_weight: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not self.steps or any(not 1 <= n <= MOST_STEPS for n in self.steps):
+            raise UsageError(
+                f"steps must be whole numbers from 1 to {MOST_STEPS}, not {','.join(map(str, self.steps))}",
+                "Give e.g. 20,10,10,10",
+            )
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(
+                f"temperature must be above 0, not {self.temperature}", "Give e.g. 3.0, or --greedy for no randomness"
+            )
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(
+                f"top-p must be above 0 and at most 1, not {self.top_p}",
+                "Give e.g. 0.9, or 1 to draw from every code",
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top-k must be at least 1, not {self.top_k}", "Give e.g. 250, or leave it out")
+        if self.top_p is not None and self.top_k is not None:
+            raise UsageError("top-p and top-k cannot be combined", "Give one of the two")
+        if not (abs(self.guidance) <= MOST_GUIDANCE and abs(self.min_guidance) <= MOST_GUIDANCE):
+            raise UsageError(
+                f"guidance must lie between -{MOST_GUIDANCE} and {MOST_GUIDANCE}, "
+                f"not {self.guidance:g} to {self.min_guidance:g}",
+                "Give e.g. --guidance 10 --min-guidance 1",
+            )
+        if self.spans not in ("nonoverlap", "stride1"):
+            raise UsageError(f"unknown spans {self.spans!r}", "Give nonoverlap or stride1")
+        if self.span_score not in ("max", "prod"):
+            raise UsageError(f"unknown span score {self.span_score!r}", "Give max or prod")
+        if not 0 <= self.rescore_weight <= 1:
+            raise UsageError(
+                f"rescore weight must be from 0 to 1, not {self.rescore_weight:g}",
+                "Give e.g. 0.7, or 1 to rank by the model's own probability only",
+            )
+
+    def with_preset(self, name: str) -> SamplingConfig:
+        """This configuration, with the steps and spans of a preset; everything else stays."""
+        if name not in PRESETS:
+            raise UsageError(f"unknown preset {name!r}", f"Give one of {', '.join(PRESETS)}")
+        preset = PRESETS[name]
+        return replace(
+            self,
+            steps=preset.steps(len(self.steps)) or self.steps,
+            spans=preset.spans or self.spans,
+            guidance=self.guidance if preset.guidance is None else preset.guidance,
+        )
+
+
+@dataclass(frozen=True)
+class MusicGenSampling:
+    """How MusicGen draws codes; the defaults are those of its authors' library (audiocraft `models/musicgen.py`).
+
+    temperature     softmax temperature
+    top_k           draw from the k most probable codes; None: off
+    top_p           draw from the most probable codes that hold this much probability; None: off (never with top_k)
+    greedy          take the most probable code instead of drawing
+    guidance        weight of the text; 1: none, which takes half the time
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = 250
+    top_p: float | None = None
+    greedy: bool = False
+    guidance: float = 3.0
+
+    def __post_init__(self) -> None:
+        # The limits of these are the same, and so are the words for what is beyond them.
+        SamplingConfig(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+        if not abs(self.guidance) <= MOST_GUIDANCE:
+            raise UsageError(
+                f"guidance must lie between -{MOST_GUIDANCE} and {MOST_GUIDANCE}, not {self.guidance:g}",
+                "Give e.g. --guidance 3",
+            )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named trade of time for quality; None keeps what the checkpoint's defaults say."""
+
+    summary: str
+    first_steps: int | None = None
+    later_steps: int | None = None
+    spans: Spans | None = None
+    guidance: float | None = None
+
+    def steps(self, codebooks: int) -> tuple[int, ...] | None:
+        """Decoding steps for each codebook."""
+        if self.first_steps is None or self.later_steps is None:
+            return None
+        return (self.first_steps,) + (self.later_steps,) * (codebooks - 1)
+
+
+PRESETS: dict[str, Preset] = {
+    # The first codebook carries the structure, the later ones refine it and attend only to their neighbourhood,
+    # so steps are cut hardest there.
+    "fast": Preset("half the steps of a 10-second model", first_steps=12, later_steps=4),
+    "balanced": Preset("what its authors chose"),
+    # stride1 is what the reference's demo page uses for music; more steps mean fewer codes decided at once.
+    "best": Preset("twice the steps, overlapping spans", first_steps=60, later_steps=15, spans="stride1"),
+}
+
+
+def check_steps(sampling: SamplingConfig, *, codebooks: int) -> None:
+    """Raise UsageError unless there is a number of steps for every codebook."""
+    if len(sampling.steps) != codebooks:
+        raise UsageError(
+            f"steps {','.join(map(str, sampling.steps))} are {len(sampling.steps)} numbers, "
+            f"but the model has {codebooks} codebooks",
+            f"Give one for each, e.g. --steps {','.join(['20'] + ['10'] * (codebooks - 1))}",
+        )
+
+
+def default_sampling(task: Task, clip_seconds: float, codebooks: int) -> SamplingConfig:
+    """The sampling options a checkpoint's authors used for it.
+
+    10-second music models: the defaults of the reference library. Longer music models and sound models: the
+    evaluation settings in their training configurations (audiocraft `config/solver/magnet/*.yaml`).
+    """
+    if task == "sound":
+        return SamplingConfig(
+            steps=(20,) + (10,) * (codebooks - 1), temperature=3.5, top_p=0.8, guidance=20.0, min_guidance=1.0
+        )
+    first = 60 if clip_seconds >= 30 else 20
+    return SamplingConfig(steps=(first,) + (10,) * (codebooks - 1))
