@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
 from magnet_cli.benchmark import shapes
-from magnet_cli.codec import Codec
-from magnet_cli.config import CodecConfig
+from magnet_cli.model.codec import Codec
+from magnet_cli.model.config import CodecConfig
 
 TEMPLATE = Path(__file__).parents[1] / "tests" / "golden" / "music"
 SIZES = shapes()

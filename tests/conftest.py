@@ -28,11 +28,11 @@ import torch
 
 from magnet_cli.checkpoint import build_codec, build_decoder, read_codec, read_decoder
 from magnet_cli.cli import main
-from magnet_cli.codec import Codec
+from magnet_cli.model.codec import Codec
+from magnet_cli.model.decoder import MaskedTransformer, TextMemory
+from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.models import convert
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.text import TextEncoder
-from magnet_cli.transformer import MaskedTransformer, TextMemory
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")

@@ -10,13 +10,13 @@ import torch
 
 from conftest import CPU
 from magnet_cli.benchmark import Parts, benchmark, parts_of, random_parts, shapes
-from magnet_cli.config import RELEASED_CODEC
 from magnet_cli.device import matmul_rate
 from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import UsageError
 from magnet_cli.flops import minimum_flops
+from magnet_cli.model.config import RELEASED_CODEC
+from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.transformer import MaskedTransformer
 
 SAMPLING = SamplingConfig(steps=(2, 1, 1, 1))
 

@@ -272,7 +272,7 @@ def test_a_bundle_loads_in_a_tenth_of_the_ordinary_time_and_stays_on_disk(
     config = type(model.decoder.config)(
         **{**vars(model.decoder.config), "width": 1024, "heads": 16, "layers": 6, "feed_forward": 4096, "codes": 64}
     )
-    from magnet_cli.transformer import MaskedTransformer
+    from magnet_cli.model.decoder import MaskedTransformer
 
     weights = {name: one.half() for name, one in MaskedTransformer(config).state_dict().items()}
     decoder = type(model.decoder)(model.decoder.path, config, model.decoder.text, model.decoder.task, weights)

@@ -13,9 +13,9 @@ from magnet_cli.checkpoint import CodecPointer, build_codec, build_decoder, read
 from magnet_cli.decode import decode
 from magnet_cli.errors import MagnetWarning
 from magnet_cli.export import released_codec
+from magnet_cli.model.weights import read_package
 from magnet_cli.models import open_model
 from magnet_cli.settings import Settings
-from magnet_cli.weights import read_package
 
 CPU = torch.device("cpu")
 
@@ -81,8 +81,8 @@ def test_a_weight_of_nothing_stays_nothing() -> None:
 def test_a_text_encoder_that_the_reference_does_not_know(golden: Golden, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from magnet_cli.config import TextConfig
     from magnet_cli.export import export
+    from magnet_cli.model.config import TextConfig
 
     model = opened(golden.folder)
     other = replace(model, decoder=replace(model.decoder, text=TextConfig("own")))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from magnet_cli.config import DecoderConfig
 from magnet_cli.decode import Network, decode
 from magnet_cli.engine import FastTransformer
 from magnet_cli.flops import attended_pairs, minimum_flops, step_flops
 from magnet_cli.graphs import Dense, GraphTransformer, Shape
+from magnet_cli.model.config import DecoderConfig
+from magnet_cli.model.decoder import MaskedTransformer, neighbourhood_mask
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.transformer import MaskedTransformer, neighbourhood_mask
 from test_transformer import CPU, noise
 
 # The small model's proportions at a sixteenth of its width: attention weighs more in it, and so does its waste.

@@ -7,7 +7,7 @@ import torch
 
 from conftest import Golden
 from magnet_cli.decode import Known, Step, decode
-from magnet_cli.transformer import TextMemory
+from magnet_cli.model.decoder import TextMemory
 
 # Logits pass through a few hundred float32 additions whose order differs between machines and math libraries.
 LOGITS_TOLERANCE = 1e-5

@@ -11,8 +11,8 @@ import pytest
 from magnet_cli import cache as cache_module
 from magnet_cli import hub, transfer
 from magnet_cli.errors import HubError, MagnetError, ModelError, UsageError
+from magnet_cli.model.weights import WEIGHT_FILES
 from magnet_cli.registry import MODELS
-from magnet_cli.weights import WEIGHT_FILES
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 OTHER_HASH = "f" * 40

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from conftest import CPU
 from magnet_cli import device
-from magnet_cli.config import DecoderConfig
 from magnet_cli.decode import Plain
 from magnet_cli.device import resolve_dtype
 from magnet_cli.errors import DeviceError
 from magnet_cli.graphs import GraphTransformer
+from magnet_cli.model.config import DecoderConfig
+from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.runtime import DTypeName, RuntimeConfig
 from magnet_cli.quantize import Float8Linear, PlainLinear, float8_or_plain
-from magnet_cli.transformer import MaskedTransformer
 from test_engine import FRAMES, text
 from test_transformer import CONFIG, build, noise, random_codes
 

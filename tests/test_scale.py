@@ -15,10 +15,10 @@ import torch
 import yaml
 
 from magnet_cli.checkpoint import DECODER_FILE, build_decoder, read_decoder
-from magnet_cli.config import DecoderConfig
 from magnet_cli.decode import decode
+from magnet_cli.model.config import DecoderConfig
+from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.transformer import MaskedTransformer
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ from torch import nn
 from conftest import CPU, GOLDEN
 from magnet_cli import store
 from magnet_cli.cli import making
+from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.store import read_ahead
-from magnet_cli.weights import assign, without_weights
 
 WEIGHTS = {"decoder.safetensors", "codec.safetensors", "model.safetensors"}
 

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, T5Config, T5EncoderModel, T5ForCondition
 
 from conftest import GOLDEN, Golden
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError
-from magnet_cli.text import MOST_TOKENS, TRAINED_TOKENS, TextEncoder
+from magnet_cli.model.text_encoder import MOST_TOKENS, TRAINED_TOKENS, TextEncoder
 
 # The same network, alone or in a padded batch: float32 sums in another order. States have a size of about 1.
 TOLERANCE = 1e-4

@@ -14,8 +14,8 @@ import torch
 
 from conftest import Magnet, one_line_error
 from magnet_cli.checkpoint import build_codec
-from magnet_cli.codec import Codec
 from magnet_cli.errors import UsageError
+from magnet_cli.model.codec import Codec
 from magnet_cli.train.artefacts import codec_weights, read_codec_folder
 from magnet_cli.train.codec import TrainableCodec, codec_config
 from magnet_cli.train.lapped import begin_as_transform, check_room, fit, mdct

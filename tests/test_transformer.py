@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from conftest import CPU, Golden
-from magnet_cli.config import DecoderConfig
-from magnet_cli.transformer import (
+from magnet_cli.model.config import DecoderConfig
+from magnet_cli.model.decoder import (
     CrossAttention,
     Layer,
     MaskedTransformer,

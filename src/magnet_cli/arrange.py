@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from magnet_cli.audio import read_audio
-from magnet_cli.codec import Codec
-from magnet_cli.config import CodecConfig
 from magnet_cli.decode import Known
 from magnet_cli.edit import region_mask, vary_mask
 from magnet_cli.errors import UsageError
 from magnet_cli.loop import SHORTEST_LOOP, Loop, LoopLength, fit_period, loop_length
 from magnet_cli.loudness import trim
+from magnet_cli.model.codec import Codec
+from magnet_cli.model.config import CodecConfig
 from magnet_cli.options.edit import KEPT_SHARE, EditConfig, Length
 from magnet_cli.options.job import Job
 from magnet_cli.options.regions import Region, check_regions, parse_region

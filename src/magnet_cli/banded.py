@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.transformer import merge_heads, split_heads
+from magnet_cli.model.decoder import merge_heads, split_heads
 
 # GPU kernels want the rows of a mask to begin at multiples of this many.
 ALIGNED = 8

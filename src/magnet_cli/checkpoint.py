@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from magnet_cli.codec import Codec
-from magnet_cli.config import CodecConfig, DecoderConfig, TextConfig
 from magnet_cli.errors import ModelError, one_line
+from magnet_cli.model.codec import Codec
+from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
+from magnet_cli.model.decoder import MaskedTransformer
+from magnet_cli.model.weights import Weights, as_weights, assign, read_package, read_weights, without_weights
 from magnet_cli.options.sampling import Task
 from magnet_cli.settings import Settings
-from magnet_cli.transformer import MaskedTransformer
-from magnet_cli.weights import Weights, as_weights, assign, read_package, read_weights, without_weights
 
 DECODER_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
-from magnet_cli.config import CodecConfig, DecoderConfig
 from magnet_cli.errors import DeviceError, MagnetWarning, MemoryShortageError, one_line
+from magnet_cli.model.config import CodecConfig, DecoderConfig
 from magnet_cli.options.runtime import RuntimeConfig
 
 # A GPU is busy with few clips already; more at once only make each of them wait longer.

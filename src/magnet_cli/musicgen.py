@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from magnet_cli.checkpoint import CodecCheckpoint, hugging_face_codec, hugging_face_codec_config
 from magnet_cli.decode import Known
 from magnet_cli.errors import ModelError, NumericsError, UsageError, one_line
+from magnet_cli.model.text_encoder import TextEncoder
+from magnet_cli.model.weights import Weights, assign, read_weights, without_weights
 from magnet_cli.noise import uniforms
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.sampling import guide, propose
-from magnet_cli.text import TextEncoder
-from magnet_cli.weights import Weights, assign, read_weights, without_weights
 
 if TYPE_CHECKING:
     from transformers import MusicgenDecoderConfig, MusicgenForCausalLM

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.transformer import Layer
+from magnet_cli.model.decoder import Layer
 
 WEIGHT_LEVELS = 127  # to either side of zero
 FLOAT8 = torch.float8_e4m3fn

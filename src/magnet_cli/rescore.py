@@ -22,9 +22,9 @@ from torch import Tensor
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
 from magnet_cli.decode import Network
 from magnet_cli.errors import MagnetWarning, UsageError
+from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.musicgen import MusicGen, MusicGenCheckpoint, TextCondition, delay, not_finite
 from magnet_cli.options.sampling import Task
-from magnet_cli.transformer import MaskedTransformer, TextMemory
 
 # Two copies of one codec differ by no more than rounding to float16; two codecs by about the size of their values.
 ROUNDING = 1e-2

@@ -16,8 +16,8 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
-from magnet_cli.config import CodecConfig
 from magnet_cli.errors import MagnetWarning, UsageError
+from magnet_cli.model.config import CodecConfig
 from magnet_cli.options.regions import Region
 
 Waveform = NDArray[np.float32]

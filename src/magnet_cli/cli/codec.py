@@ -20,7 +20,7 @@ from magnet_cli.registry import DEFAULT_MODEL
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from magnet_cli.codec import Codec
+    from magnet_cli.model.codec import Codec
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")]
 

@@ -20,8 +20,8 @@ from torch.nn.utils import parametrizations
 
 from magnet_cli.audio import write_audio
 from magnet_cli.checkpoint import CodecCheckpoint
-from magnet_cli.codec import Codec
-from magnet_cli.config import RELEASED_CODEC, CodecConfig
+from magnet_cli.model.codec import Codec
+from magnet_cli.model.config import RELEASED_CODEC, CodecConfig
 from magnet_cli.train.artefacts import codec_weights, write_codec
 from magnet_cli.train.data import Example, batch_indices, duration, find_examples, read_segment, share
 from magnet_cli.train.lapped import begin_as_transform

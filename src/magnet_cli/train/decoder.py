@@ -17,13 +17,14 @@ import torch
 from magnet_cli.audio import write_audio
 from magnet_cli.bundle import Model, Origin, write_bundle
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_codec
-from magnet_cli.codec import Codec
-from magnet_cli.config import DecoderConfig, TextConfig
 from magnet_cli.decode import decode
 from magnet_cli.errors import UsageError
+from magnet_cli.model.codec import Codec
+from magnet_cli.model.config import DecoderConfig, TextConfig
+from magnet_cli.model.decoder import MaskedTransformer
+from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
 from magnet_cli.registry import UNKNOWN_LICENCE
-from magnet_cli.text import TextEncoder
 from magnet_cli.train.data import Example, batch_indices, find_examples, share
 from magnet_cli.train.masking import Plan, draw_plan, hide
 from magnet_cli.train.network import (
@@ -39,7 +40,6 @@ from magnet_cli.train.options import DecoderShape, DecoderTraining, Optimization
 from magnet_cli.train.run import Average, OnProgress, open_accelerator, rate_at, set_rate, train
 from magnet_cli.train.tokens import OnTokens, Tokens, tokenize
 from magnet_cli.train.vocabulary import learn_tokenizer, new_text_encoder, write_text_encoder
-from magnet_cli.transformer import MaskedTransformer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

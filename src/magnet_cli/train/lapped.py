@@ -18,9 +18,9 @@ from encodec.modules.seanet import SEANetResnetBlock
 from encodec.quantization.core_vq import EuclideanCodebook
 from torch import Tensor, nn
 
-from magnet_cli.codec import Codec
-from magnet_cli.config import CodecConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.model.codec import Codec
+from magnet_cli.model.config import CodecConfig
 
 SMALL = 0.05  # amplitude at which ELU bends the waveform by 2.5 % at most
 BEYOND = 20.0  # above the largest coefficients of a waveform of full scale ...

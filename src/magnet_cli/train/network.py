@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from magnet_cli.errors import MagnetError
-from magnet_cli.t5 import T5Encoder
-from magnet_cli.text import TextEncoder
+from magnet_cli.model.decoder import Layer, MaskedTransformer
+from magnet_cli.model.t5 import T5Encoder
+from magnet_cli.model.text_encoder import TextEncoder
+from magnet_cli.model.weights import Weights, without_weights
 from magnet_cli.train.options import LoraOptions
-from magnet_cli.transformer import Layer, MaskedTransformer
-from magnet_cli.weights import Weights, without_weights
 
 ADAPTER = "default"
 

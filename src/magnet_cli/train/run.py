@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from magnet_cli.audio import write_atomic
 from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError
+from magnet_cli.model.weights import read_package
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions
-from magnet_cli.weights import read_package
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

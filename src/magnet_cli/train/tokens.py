@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from magnet_cli.audio import write_atomic
-from magnet_cli.codec import Codec
 from magnet_cli.errors import UsageError
+from magnet_cli.model.codec import Codec
+from magnet_cli.model.weights import Weights, read_safetensors
 from magnet_cli.train.data import Example, duration, read_segment
-from magnet_cli.weights import Weights, read_safetensors
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from magnet_cli.t5 import T5Config, T5Encoder
-from magnet_cli.text import TextEncoder, encoder_half
+from magnet_cli.model.t5 import T5Config, T5Encoder
+from magnet_cli.model.text_encoder import TextEncoder, encoder_half
 from magnet_cli.train.options import TextShape
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"

@@ -13,7 +13,7 @@ from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 
-from magnet_cli.config import CodecConfig
+from magnet_cli.model.config import CodecConfig
 
 # Frames of a loop that are decoded again before and after it. The convolutions see 4 frames to either side. The LSTM
 # looks back without end but forgets; random ones do so to the last bit within 100 frames. What a trained one may still

@@ -1,8 +1,4 @@
-"""What a model is (read from its checkpoint) and what the user asks of it.
-
-The first group has no default values: every field comes from a checkpoint's own configuration.
-The second group is the user's, and is the only place where defaults are written down.
-"""
+"""The shapes of the networks, read from a checkpoint. No field has a default value."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
-from magnet_cli.t5 import T5Config, T5Encoder
-from magnet_cli.weights import Weights, assign, read_weights, without_weights
+from magnet_cli.model.t5 import T5Config, T5Encoder
+from magnet_cli.model.weights import Weights, assign, read_weights, without_weights
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
 TRAINED_TOKENS = 512

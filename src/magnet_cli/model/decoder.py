@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.config import DecoderConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.model.config import DecoderConfig
 
 NORM_EPSILON = 1e-5
 
