@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio import check_format, check_writable, read_audio, write_atomic, write_audio, write_together
+from magnet_cli.audio import check_format
+from magnet_cli.audio.atomic import check_writable, write_atomic, write_together
+from magnet_cli.audio.files import read_audio, write_audio
+from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.errors import NumericsError, OutputError, UsageError
-from magnet_cli.naming import AUDIO_EXTENSIONS
 
 RATE = 32_000
 

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from conftest import GOLDEN, Golden, Magnet, Result, one_line_error
+from magnet_cli.audio.splicing import prepare
 from magnet_cli.loop import closure
 from magnet_cli.model.codec import Codec
-from magnet_cli.splice import prepare
 from tiny_musicgen import Oracle, write_musicgen
 
 MUSIC, SOUND = str(GOLDEN / "music"), str(GOLDEN / "sound")

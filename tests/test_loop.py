@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from conftest import CPU, Golden
+from magnet_cli.audio.looping import fit_period
 from magnet_cli.decode import Known, Plain, decode
 from magnet_cli.errors import UsageError
-from magnet_cli.loop import Loop, closure, fit_period, loop_length, turn
+from magnet_cli.loop import Loop, closure, loop_length, turn
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.options.sampling import SamplingConfig, Spans
 from magnet_cli.sampling import Grid, overlapping_spans

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Magnet, one_line_error
-from magnet_cli.audio import encode_audio
+from magnet_cli.audio.files import encode_audio
+from magnet_cli.audio.riff_info import TAGS, add_riff_tags, read_tags
 from magnet_cli.cli.info import told
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.metadata import FORMAT, VERSION, as_sidecar, as_tags, codes_hash, differences, read_record, recipe
@@ -23,7 +24,6 @@ from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.options.strict_json import from_plain
-from magnet_cli.tags import TAGS, add_riff_tags, read_tags
 
 # So little guidance and so much randomness that every seed gives other codes.
 QUICK = ("--steps", "2,1,1,1", "--temperature", "10", "--guidance", "1", "--device", "cpu", "--seed", "7")

@@ -11,9 +11,9 @@ import torch
 
 from conftest import GOLDEN, Golden
 from magnet_cli import Job, Known, MagnetWarning, OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
+from magnet_cli.audio.loudness import measure
 from magnet_cli.decode import decode
 from magnet_cli.errors import DeviceError, NumericsError, UsageError
-from magnet_cli.loudness import measure
 from magnet_cli.options.edit import EditConfig
 
 PROMPTS = ["disco beat", "a very long description of slow jazz with strings", "rain", "x", "footsteps in a cave"]

@@ -14,18 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from magnet_cli.audio import read_audio
+from magnet_cli.audio.files import read_audio
+from magnet_cli.audio.looping import fit_period
+from magnet_cli.audio.loudness import trim
+from magnet_cli.audio.splicing import FADE, blend, conform, join, prepare, prepare_ending
 from magnet_cli.decode import Known
 from magnet_cli.edit import region_mask, vary_mask
 from magnet_cli.errors import UsageError
-from magnet_cli.loop import SHORTEST_LOOP, Loop, LoopLength, fit_period, loop_length
-from magnet_cli.loudness import trim
+from magnet_cli.loop import SHORTEST_LOOP, Loop, LoopLength, loop_length
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.options.edit import KEPT_SHARE, EditConfig, Length
 from magnet_cli.options.job import Job
 from magnet_cli.options.regions import Region, check_regions, parse_region
-from magnet_cli.splice import FADE, blend, conform, join, prepare, prepare_ending
 
 Waveform = NDArray[np.float32]
 Finish = Callable[[Waveform], tuple[Waveform, int]]

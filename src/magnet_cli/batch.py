@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.audio.formats import AUDIO_EXTENSIONS, check_format
 from magnet_cli.errors import OutputError
 from magnet_cli.manifest import Entry, Header, Item, Manifest, digest, item_key
-from magnet_cli.naming import AUDIO_EXTENSIONS, Target, check_format, check_name, plan_folder
 from magnet_cli.naming import Item as Name
+from magnet_cli.naming import Target, check_name, plan_folder
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, Planner
 from magnet_cli.options.output import OutputConfig

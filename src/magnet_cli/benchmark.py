@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from magnet_cli.audio import write_audio
+from magnet_cli.audio.files import write_audio
+from magnet_cli.audio.loudness import normalize
 from magnet_cli.decode import Network, Step, decode
 from magnet_cli.device import matmul_rate, memory_errors
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.flops import minimum_flops
-from magnet_cli.loudness import normalize
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig, DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer

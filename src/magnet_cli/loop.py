@@ -162,19 +162,6 @@ def loop_length(
     return LoopLength(bars, samples, frames, samples / (frames * hop))
 
 
-def fit_period(waveform: Waveform, samples: int) -> Waveform:
-    """One period of a sound, resampled to last `samples`. [C, L] -> [C, samples].
-
-    Through its Fourier series, so that the end still meets the beginning: a filter would not know of it.
-    """
-    length = waveform.shape[-1]
-    if samples == length:
-        return waveform
-    series = np.fft.rfft(waveform.astype(np.float64), axis=-1)
-    kept = (min(samples, length) - 1) // 2 + 1  # without the middle frequency, which has no phase
-    return np.asarray(np.fft.irfft(series[..., :kept], n=samples, axis=-1) * (samples / length), dtype=np.float32)
-
-
 # -- how well it closes -----------------------------------------------------------------------------------------------
 
 PLACE = 0.020  # seconds from one place that is measured to the next: a frame, as the codec has a rhythm of its own

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from magnet_cli.audio.riff_info import read_tags
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import sidecar
 from magnet_cli.options.edit import EditConfig
@@ -20,7 +21,6 @@ from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
-from magnet_cli.tags import read_tags
 
 FORMAT, VERSION = "magnet-clip", 1
 SUFFIX = ".json"

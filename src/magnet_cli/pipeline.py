@@ -19,14 +19,15 @@ from torch import Tensor
 
 from magnet_cli.arrange import Arranger
 from magnet_cli.assembly import ModelInfo, build_generator, check_helpers, check_job, codec_of, describe
-from magnet_cli.audio import write_audio
+from magnet_cli.audio.files import write_audio
+from magnet_cli.audio.loudness import Normalized, import_meters, normalize, remove_offset
+from magnet_cli.audio.splicing import prepare
 from magnet_cli.bundle import Model
 from magnet_cli.checkpoint import build_codec
 from magnet_cli.decode import Known
 from magnet_cli.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.generators import Generator, Progress
-from magnet_cli.loudness import Normalized, import_meters, normalize, remove_offset
 from magnet_cli.model.codec import Codec
 from magnet_cli.models import MusicGenModel, OnDownload, open_any
 from magnet_cli.options.edit import EditConfig
@@ -35,7 +36,6 @@ from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
-from magnet_cli.splice import prepare
 
 OnStep = Callable[[Progress, Sequence[Job]], None]
 OnFailure = Callable[[int, Exception], None]

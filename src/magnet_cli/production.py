@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from magnet_cli import __version__
-from magnet_cli.audio import encode_audio, write_together
+from magnet_cli.audio.atomic import write_together
+from magnet_cli.audio.files import encode_audio
 from magnet_cli.errors import MagnetError
 from magnet_cli.manifest import Entry, Item, Made, Manifest, digest, input_hash
 from magnet_cli.metadata import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash

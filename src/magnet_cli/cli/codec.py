@@ -43,7 +43,8 @@ def encode(
     """
     console = Console(quiet=quiet)
     with console.reporting():
-        from magnet_cli.audio import check_writable, read_audio, write_atomic
+        from magnet_cli.audio.atomic import check_writable, write_atomic
+        from magnet_cli.audio.files import read_audio
 
         if output.suffix.lower() != ".npz":
             raise UsageError(f"{output} is no .npz file", f"Name it {output.name}.npz")
@@ -55,7 +56,7 @@ def encode(
         import numpy as np
 
         from magnet_cli.assembly import vocabulary
-        from magnet_cli.splice import prepare
+        from magnet_cli.audio.splicing import prepare
 
         codec = build(opened, runtime)
         codebooks = vocabulary(opened.source).codebooks
@@ -85,8 +86,9 @@ def decode(
     """Decode the codes in an .npz file with a model's codec, at the level the codec gives."""
     console = Console(quiet=quiet)
     with console.reporting():
-        from magnet_cli.audio import check_writable, write_audio
-        from magnet_cli.naming import check_format
+        from magnet_cli.audio.atomic import check_writable
+        from magnet_cli.audio.files import write_audio
+        from magnet_cli.audio.formats import check_format
 
         kept: Subtype = chosen(OutputConfig, context).subtype
         check_format(output, kept)

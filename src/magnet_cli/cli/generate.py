@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.cli import options
 from magnet_cli.cli.making import (
     describe_sampling,
@@ -24,8 +25,8 @@ from magnet_cli.cli.making import (
 from magnet_cli.cli.options import chosen
 from magnet_cli.console import Console
 from magnet_cli.errors import HubError, UsageError
-from magnet_cli.naming import AUDIO_EXTENSIONS, Target, plan_paths
 from magnet_cli.naming import Item as Name
+from magnet_cli.naming import Target, plan_paths
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, check_prompt, plan
 from magnet_cli.options.output import OutputConfig

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.cli import options
 from magnet_cli.cli.making import decibels, load, make, open_parts
 from magnet_cli.cli.options import chosen, licence_note
 from magnet_cli.console import Console
 from magnet_cli.errors import ReplayError, UsageError
-from magnet_cli.naming import AUDIO_EXTENSIONS, Target, plan_paths
 from magnet_cli.naming import Item as Name
+from magnet_cli.naming import Target, plan_paths
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 
 File = Annotated[

@@ -18,7 +18,7 @@ from encodec.quantization.core_vq import EuclideanCodebook
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from magnet_cli.audio import write_audio
+from magnet_cli.audio.files import write_audio
 from magnet_cli.checkpoint import CodecCheckpoint
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig

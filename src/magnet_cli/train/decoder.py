@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from magnet_cli.audio import write_audio
+from magnet_cli.audio.files import write_audio
 from magnet_cli.bundle import Model, Origin, write_bundle
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_codec
 from magnet_cli.decode import decode

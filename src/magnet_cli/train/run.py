@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.audio import write_atomic
+from magnet_cli.audio.atomic import write_atomic
 from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError
 from magnet_cli.model.weights import read_package
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions

@@ -1,0 +1,262 @@
+"""Files that appear under their names only when they are complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from magnet_cli.errors import OutputError
+
+LONGEST_PART = 255  # bytes that file systems allow a name
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+OVERWRITE_HINT = "Pass --force to overwrite it, or choose another name"
+
+
+def check_writable(paths: Sequence[Path], *, overwrite: bool = False) -> None:
+    """Raise OutputError if writing to one of these is bound to fail; called before any work, and leaves nothing behind.
+
+    A path must not exist (unless `overwrite`, and then be a regular file), and its nearest existing parent must be a
+    folder that takes a new file. This is tried rather than asked: os.access knows nothing of Windows ACLs.
+    """
+    tried: set[Path] = set()
+    for path in paths:
+        for part in path.parts:
+            if len(os.fsencode(part)) > LONGEST_PART:
+                raise OutputError(f"cannot write {path}: a name in it is too long", "Choose a shorter name")
+        try:
+            _check_target(path, overwrite=overwrite)
+            parent = path.absolute().parent
+        except OSError as error:  # such as a working directory that is gone
+            raise _output_error(path, error) from error
+        while not _exists(parent) and parent != parent.parent:
+            parent = parent.parent
+        if parent not in tried:
+            _try_folder(parent, path)
+            tried.add(parent)
+
+
+def _try_folder(folder: Path, path: Path) -> None:
+    """Raise OutputError unless a file can be made in this folder; `path` is what it is wanted for."""
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: {folder} is not a folder", "Choose another folder")
+    probe = _temporary(folder, "")
+    try:
+        probe.touch(exist_ok=False)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, overwrite: bool = False) -> None:
+    """Create a file, with its folders, from what `write` puts into the binary file it is given: all of it, or nothing.
+
+    `write` fills a hidden file beside `path`, which is flushed to the disk and takes its name only then. On any
+    failure, Ctrl-C among them, the hidden file is removed and whatever was at `path` stays. Without `overwrite` an
+    existing file is never replaced, even if it appeared during the work. Raises OutputError; what `write` raises passes
+    through, except OSError, which becomes an OutputError. A symbolic link stays one: its target is replaced.
+    """
+    with _Unpublished(overwrite=overwrite) as files:
+        files.add(path, write)
+        files.publish()
+
+
+def write_together(
+    contents: Sequence[tuple[Path, bytes]],
+    *,
+    overwrite: bool = False,
+    before_publishing: Callable[[dict[Path, os.stat_result]], object] | None = None,
+) -> None:
+    """Create several files as `write_atomic` does one: all of them, or none.
+
+    They take their names in order, so the last is there only if all are. before_publishing: called once all are
+    complete on the disk and none has its name, with the size and time that each will have.
+    """
+    with _Unpublished(overwrite=overwrite) as files:
+        for path, content in contents:
+            files.add(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
+        if before_publishing is not None:
+            before_publishing(files.stats())
+        files.publish()
+
+
+class _Unpublished:
+    """Complete files that do not have their names yet; what is left of them at the end is removed."""
+
+    def __init__(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
+        self._files: list[tuple[Path, Path, Path]] = []  # as named, where it really is, its temporary file
+
+    def __enter__(self) -> _Unpublished:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with _signals_wait():
+            self._remove()
+
+    def _remove(self) -> None:
+        while self._files:
+            with suppress(OSError):  # gone already after a rename
+                self._files.pop()[2].unlink()
+
+    def add(self, name: Path, write: Callable[[BinaryIO], object]) -> None:
+        """Fill a hidden file beside the one it is to become, and flush it to the disk."""
+        path = Path(os.path.realpath(name)) if self._overwrite and name.is_symlink() else name
+        _check_target(path, overwrite=self._overwrite)
+        temporary = _temporary(path.parent, path.suffix)
+        self._files.append((name, path, temporary))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _output_error(path, error) from error
+
+    def stats(self) -> dict[Path, os.stat_result]:
+        """What the system says of each file."""
+        try:
+            return {name: temporary.stat() for name, _, temporary in self._files}
+        except OSError as error:
+            raise _output_error(self._files[-1][1], error) from error
+
+    def publish(self) -> None:
+        """Give every file its name, in order; if one cannot have it, none keeps one it did not have before.
+
+        Signals wait meanwhile: between two files is no place to stop.
+        """
+        folders = {path.parent for _, path, _ in self._files}
+        with _signals_wait():
+            self._name_all()
+            self._remove()
+        for folder in folders:
+            _sync_folder(folder)
+
+    def _name_all(self) -> None:
+        published: list[Path] = []
+        try:
+            for _, path, temporary in self._files:
+                existed = _exists(path)
+                try:
+                    _publish(temporary, path, overwrite=self._overwrite)
+                except OSError as error:
+                    raise _output_error(path, error) from error
+                if not existed:
+                    published.append(path)
+        except BaseException:
+            for path in published:
+                with suppress(OSError):
+                    path.unlink()
+            raise
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let whatever asks the program to stop wait until the end of this, which is to take milliseconds."""
+    if threading.current_thread() is not threading.main_thread():  # only that one is interrupted by signals
+        yield
+        return
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    try:
+        for number in STOPPING:
+            handler = signal.getsignal(number)
+            if handler is not None:  # None: not set by Python, which could not put it back
+                before[number] = handler
+                signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Give the finished file its name; OutputError if that is taken and must stay."""
+    if overwrite:
+        os.replace(temporary, path)
+        return
+    try:
+        if os.name == "nt":
+            os.rename(temporary, path)  # on Windows alone this refuses a name that is taken
+        else:
+            os.link(temporary, path)
+    except FileExistsError as error:
+        raise OutputError(f"{path} already exists", OVERWRITE_HINT) from error
+    except OSError:
+        if os.name == "nt":
+            raise
+        _claim(temporary, path)
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """As `_publish`, on a file system without hard links, such as FAT: take the name with an empty file first."""
+    try:
+        path.open("xb").close()
+    except FileExistsError as error:
+        raise OutputError(f"{path} already exists", OVERWRITE_HINT) from error
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _temporary(folder: Path, suffix: str) -> Path:
+    # Not made from the file's own name, which may have the greatest length already; nor by tempfile, whose files only
+    # their owner may read.
+    return folder / f".magnet-{secrets.token_hex(8)}{suffix}"
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    if not _exists(path):
+        return
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", "Give the name of a file")
+    if not overwrite:
+        raise OutputError(f"{path} already exists", OVERWRITE_HINT)
+    if not stat.S_ISREG(path.lstat().st_mode) and not path.is_symlink():  # replacing /dev/null would break the system
+        raise OutputError(f"{path} is not a regular file", "Choose another name")
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)  # a link that leads nowhere has taken the name too
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a loss of power, where the system lets a folder be opened; Windows does not."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    hints = {
+        "ENOSPC": "Free some space, or choose a folder on another disk",
+        "EDQUOT": "Free some space, or choose a folder on another disk",
+        "EROFS": "Choose a folder that is not read-only",
+        "ENAMETOOLONG": "Choose a shorter name",
+    }
+    hint = hints.get(
+        errno.errorcode.get(error.errno or 0, ""), "Check the folder and its permissions, or choose another"
+    )
+    return OutputError(f"cannot write {path}: {reason(error)}", hint)
+
+
+def reason(error: OSError) -> str:
+    return error.strerror or str(error)

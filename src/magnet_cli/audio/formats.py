@@ -1,0 +1,27 @@
+"""The audio formats that can be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from magnet_cli.errors import UsageError
+from magnet_cli.options.output import Subtype
+
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
+
+
+def check_format(path: Path, subtype: Subtype) -> None:
+    """Raise UsageError unless `audio.write_audio` can write this kind of file; needs no waveform: call it before work.
+
+    The format follows from the extension, one of AUDIO_EXTENSIONS in any case. Ogg Vorbis (.ogg) has no
+    sample format: `subtype` is ignored for it.
+    """
+    extension = path.suffix.lower()
+    if extension not in AUDIO_EXTENSIONS:
+        kind = f"files ending in {path.suffix!r}" if path.suffix else "files without an extension"
+        raise UsageError(f"cannot write {kind}: {path}", f"Use one of {', '.join(AUDIO_EXTENSIONS)}")
+    if subtype not in get_args(Subtype):
+        raise UsageError(f"unknown subtype {subtype!r}", f"Give one of {', '.join(get_args(Subtype))}")
+    if extension == ".flac" and subtype == "float32":
+        raise UsageError("FLAC holds whole numbers only, not float32", "Choose pcm24, or a .wav file")
