@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import GOLDEN, Magnet, one_line_error
-from magnet_cli import models, store
+from magnet_cli import models
+from magnet_cli.hub import library as store
 
 MUSIC = str(GOLDEN / "music")
 generate_command = sys.modules["magnet_cli.cli.generate"]  # the package has the function under that name

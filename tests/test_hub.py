@@ -8,11 +8,12 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from magnet_cli import cache as cache_module
-from magnet_cli import hub, transfer
 from magnet_cli.errors import HubError, MagnetError, ModelError, UsageError
+from magnet_cli.hub import cache as cache_module
+from magnet_cli.hub import download as transfer
+from magnet_cli.hub import locate as hub
+from magnet_cli.hub.registry import MODELS
 from magnet_cli.model.weights import WEIGHT_FILES
-from magnet_cli.registry import MODELS
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 OTHER_HASH = "f" * 40

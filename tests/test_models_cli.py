@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from conftest import GOLDEN, Magnet, one_line_error, seconds_when_idle
-from magnet_cli.registry import BUNDLED, MODELS, RESCORERS
-from magnet_cli.store import Store
+from magnet_cli.hub.library import Store
+from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS
 
 MUSIC = str(GOLDEN / "music")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.registry import MODELS
 from magnet_cli.options.job import LARGEST_SEED, MOST_CHARACTERS, Job, plan
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import PRESETS, SamplingConfig, default_sampling
-from magnet_cli.registry import MODELS
 
 
 def test_variation_k_takes_seed_plus_k_whatever_the_other_prompts() -> None:

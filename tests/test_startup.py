@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from conftest import CPU, GOLDEN
-from magnet_cli import store
 from magnet_cli.cli import making
+from magnet_cli.hub import library as store
+from magnet_cli.hub.library import read_ahead
 from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.options.runtime import PlacesConfig
-from magnet_cli.store import read_ahead
 
 WEIGHTS = {"decoder.safetensors", "codec.safetensors", "model.safetensors"}
 

@@ -17,6 +17,7 @@ from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError
 from magnet_cli.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
 from magnet_cli.graphs import EAGER, GraphTransformer, Stages
+from magnet_cli.hub.registry import MUSICGEN_SECONDS
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.models import MusicGenModel
@@ -24,7 +25,6 @@ from magnet_cli.musicgen import MusicGen
 from magnet_cli.options.job import Job
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, check_steps
-from magnet_cli.registry import MUSICGEN_SECONDS
 from magnet_cli.rescore import Vocabulary, check_compatible
 
 

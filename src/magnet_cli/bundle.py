@@ -22,12 +22,7 @@ from safetensors.torch import save_file
 
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
 from magnet_cli.errors import ModelError, OutputError, UsageError, one_line
-from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
-from magnet_cli.model.text_encoder import encoder_half
-from magnet_cli.model.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights
-from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
-from magnet_cli.options.strict_json import from_plain
-from magnet_cli.store import (
+from magnet_cli.hub.library import (
     CODEC_FILE,
     CONFIG_FILE,
     DECODER_FILE,
@@ -40,6 +35,11 @@ from magnet_cli.store import (
     new_folder,
     sha256,
 )
+from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
+from magnet_cli.model.text_encoder import encoder_half
+from magnet_cli.model.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights
+from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
+from magnet_cli.options.strict_json import from_plain
 
 Config = TypeVar("Config", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 

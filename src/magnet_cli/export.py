@@ -14,9 +14,9 @@ import yaml
 from magnet_cli.bundle import Model
 from magnet_cli.checkpoint import CODEC_FILE, DECODER_FILE
 from magnet_cli.errors import MagnetWarning, OutputError
+from magnet_cli.hub.library import TEXT_FOLDER, new_folder
 from magnet_cli.model.config import CodecConfig, DecoderConfig
 from magnet_cli.model.weights import Weights
-from magnet_cli.store import TEXT_FOLDER, new_folder
 
 # What the reference's text conditioner accepts (audiocraft `modules/conditioners.py`, T5Conditioner.MODELS), here
 # those that also name an encoder of the Hub.

@@ -13,16 +13,17 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from magnet_cli import cache, hub
 from magnet_cli.bundle import Model, Origin, read_bundle, write_bundle
-from magnet_cli.cache import RESCORER
 from magnet_cli.checkpoint import CodecPointer, read_codec, read_decoder, read_hugging_face_codec
+from magnet_cli.hub import cache
+from magnet_cli.hub import locate as hub
+from magnet_cli.hub.cache import RESCORER
+from magnet_cli.hub.download import Access, Plan
+from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo, Store, is_bundle, sha256
+from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
 from magnet_cli.musicgen import MusicGenCheckpoint, read_musicgen
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling import MusicGenSampling
-from magnet_cli.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
-from magnet_cli.store import BUNDLED_FOLDER, BundleInfo, Store, is_bundle, sha256
-from magnet_cli.transfer import Access, Plan
 
 OnDownload = Callable[[Plan, int], None]
 

@@ -28,6 +28,7 @@ from magnet_cli.decode import Known
 from magnet_cli.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.generators import Generator, Progress
+from magnet_cli.hub.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
 from magnet_cli.model.codec import Codec
 from magnet_cli.models import MusicGenModel, OnDownload, open_any
 from magnet_cli.options.edit import EditConfig
@@ -35,7 +36,6 @@ from magnet_cli.options.job import Job, plan
 from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
 
 OnStep = Callable[[Progress, Sequence[Job]], None]
 OnFailure = Callable[[int, Exception], None]

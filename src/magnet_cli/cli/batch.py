@@ -10,11 +10,11 @@ from magnet_cli.cli import options
 from magnet_cli.cli.making import helper_names, short_name
 from magnet_cli.cli.options import chosen, given
 from magnet_cli.console import Console
+from magnet_cli.hub.registry import DEFAULT_BEGINNER, DEFAULT_MODEL
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides
-from magnet_cli.registry import DEFAULT_BEGINNER, DEFAULT_MODEL
 
 
 def batch(

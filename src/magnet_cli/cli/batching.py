@@ -25,13 +25,13 @@ from magnet_cli.cli.making import (
 from magnet_cli.cli.options import human
 from magnet_cli.console import Console
 from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
+from magnet_cli.hub.library import Store, is_bundle
+from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, RESCORERS, musicgen_name
 from magnet_cli.manifest import MANIFEST_FILE, Header, Item, Manifest
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.promptfile import Problems, Row, read_rows
-from magnet_cli.registry import DEFAULT_MODEL, MODELS, RESCORERS, musicgen_name
-from magnet_cli.store import Store, is_bundle
 
 if TYPE_CHECKING:
     from magnet_cli.production import Production
@@ -133,8 +133,8 @@ def plan_all(rows: Sequence[Row], command: Command, opened: Opened | None, manif
 
 def are_here(command: Command) -> bool:
     """Whether all models can be opened without a download."""
-    from magnet_cli.cache import RESCORER, cached
-    from magnet_cli.hub import store_name
+    from magnet_cli.hub.cache import RESCORER, cached
+    from magnet_cli.hub.locate import store_name
 
     store = Store.at(command.places.model_dir)
     for model in (command.model, *command.request.helpers.values()):

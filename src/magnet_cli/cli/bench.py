@@ -12,10 +12,10 @@ from magnet_cli.cli.making import load, open_parts
 from magnet_cli.cli.options import chosen
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
 from magnet_cli.options.sampling_overrides import Overrides
-from magnet_cli.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from magnet_cli.benchmark import Parts

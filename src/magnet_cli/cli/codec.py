@@ -13,9 +13,9 @@ from magnet_cli.cli.making import Opened, open_parts
 from magnet_cli.cli.options import chosen
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
-from magnet_cli.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

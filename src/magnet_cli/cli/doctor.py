@@ -28,9 +28,9 @@ from magnet_cli import __version__
 from magnet_cli.cli.options import human
 from magnet_cli.console import Console
 from magnet_cli.errors import MagnetError, one_line
+from magnet_cli.hub.library import UNFINISHED, BundleInfo, Store
+from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES
 from magnet_cli.options.runtime import RuntimeConfig
-from magnet_cli.registry import MODELS, TEXT_ENCODER_BYTES
-from magnet_cli.store import UNFINISHED, BundleInfo, Store
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

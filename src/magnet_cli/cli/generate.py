@@ -25,6 +25,8 @@ from magnet_cli.cli.making import (
 from magnet_cli.cli.options import chosen
 from magnet_cli.console import Console
 from magnet_cli.errors import HubError, UsageError
+from magnet_cli.hub.library import BUNDLED_FOLDER, is_bundle
+from magnet_cli.hub.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL
 from magnet_cli.naming import Item as Name
 from magnet_cli.naming import Target, plan_paths
 from magnet_cli.options.edit import EditConfig
@@ -32,8 +34,6 @@ from magnet_cli.options.job import Job, check_prompt, plan
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
-from magnet_cli.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL
-from magnet_cli.store import BUNDLED_FOLDER, is_bundle
 
 
 def generate(

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.cli.options import download_first, human, licence_note
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.library import BUNDLED_FOLDER, Store, is_bundle, read_ahead
+from magnet_cli.hub.registry import BUNDLED, MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
 from magnet_cli.naming import Target
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, check_steps
-from magnet_cli.registry import BUNDLED, MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
-from magnet_cli.store import BUNDLED_FOLDER, Store, is_bundle, read_ahead
 
 if TYPE_CHECKING:
     from magnet_cli.assembly import ModelInfo
@@ -130,7 +130,7 @@ def open_parts(console: Console, model: str, helpers: Mapping[str, str], places:
 
 def read_model_ahead(model: str, places: PlacesConfig) -> None:
     """Have a bundle's weights read from the disk while PyTorch is imported."""
-    from magnet_cli.hub import store_name
+    from magnet_cli.hub.locate import store_name
 
     name, folder = store_name(model), Path(os.path.expanduser(model))
     if name is not None and (name in MODELS or not folder.is_dir()):

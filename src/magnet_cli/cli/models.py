@@ -14,10 +14,10 @@ from magnet_cli.cli import options
 from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
 from magnet_cli.console import Console
 from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.hub.library import BundleInfo, Store, is_bundle
+from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling_overrides import Overrides
-from magnet_cli.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
-from magnet_cli.store import BundleInfo, Store, is_bundle
 
 app = typer.Typer(
     name="models",
@@ -90,12 +90,12 @@ def download(
 
 def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals: bool) -> Path:
     """Bring one model here, telling what it costs; returns the folder of its bundle, of a MusicGen as it came."""
-    from magnet_cli.hub import obtain, store_name
+    from magnet_cli.hub.locate import obtain, store_name
 
     musicgen = musicgen_name(name)
     if musicgen is not None:
-        from magnet_cli.cache import RESCORER
-        from magnet_cli.transfer import Access
+        from magnet_cli.hub.cache import RESCORER
+        from magnet_cli.hub.download import Access
 
         with console.transfers(human) as transfers:
             access = Access(places.cache_dir, places.offline, transfers.report)
@@ -295,7 +295,7 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
 
 def from_musicgen(spec: RescorerSpec) -> dict[str, Any]:
     """What is known of a MusicGen, which stays in the Hub cache as it came."""
-    from magnet_cli.cache import RESCORER, cached
+    from magnet_cli.hub.cache import RESCORER, cached
 
     folder = cached(spec.repository, RESCORER)
     here = {"here": False} if folder is None else {"here": True, "folder": str(folder), "revision": folder.name}

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
+from magnet_cli.hub.library import Store, is_bundle
+from magnet_cli.hub.registry import DEFAULT_MODEL, NON_COMMERCIAL, RESCORERS, UNKNOWN_LICENCE, musicgen_name
 from magnet_cli.options.runtime import DTypeName, PlacesConfig
 from magnet_cli.options.sampling import PRESETS
-from magnet_cli.registry import DEFAULT_MODEL, NON_COMMERCIAL, RESCORERS, UNKNOWN_LICENCE, musicgen_name
-from magnet_cli.store import Store, is_bundle
 
 if TYPE_CHECKING:
-    from magnet_cli.transfer import Plan
+    from magnet_cli.hub.download import Plan
 
 T = TypeVar("T")
 
@@ -158,9 +158,9 @@ def licence_note(licence: str) -> str:
 
 def download_first(model: str, places: PlacesConfig, report: Callable[[Plan, int], None]) -> None:
     """Download a model of the Hub that is not here, before seconds go into importing PyTorch: failing must be quick."""
-    from magnet_cli.cache import RESCORER
-    from magnet_cli.hub import locate_model, obtain, store_name
-    from magnet_cli.transfer import Access
+    from magnet_cli.hub.cache import RESCORER
+    from magnet_cli.hub.download import Access
+    from magnet_cli.hub.locate import locate_model, obtain, store_name
 
     name, musicgen = store_name(model), musicgen_name(model)
     if musicgen is not None and (musicgen == model or not os.path.isdir(model)):

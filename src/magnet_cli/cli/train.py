@@ -30,9 +30,9 @@ from magnet_cli.cli.train_options import (
 )
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling import Task
-from magnet_cli.registry import UNKNOWN_LICENCE
 from magnet_cli.train.options import (
     CODEC_OPTIMIZATION,
     TEXT_DROPOUT,
@@ -311,11 +311,11 @@ def _new_parts(
     places: PlacesConfig,
 ) -> Parts:
     """The parts of a model that is trained from nothing."""
-    from magnet_cli.hub import locate_text_encoder
+    from magnet_cli.hub.download import Access
+    from magnet_cli.hub.locate import locate_text_encoder
     from magnet_cli.train.artefacts import read_codec_folder
     from magnet_cli.train.data import find_examples
     from magnet_cli.train.decoder import start_new
-    from magnet_cli.transfer import Access
 
     if codec_folder is None:
         raise UsageError("a new decoder needs a codec", "Give --codec")

@@ -12,10 +12,10 @@ from torch import Tensor
 from magnet_cli.bundle import read_bundle
 from magnet_cli.checkpoint import CodecCheckpoint
 from magnet_cli.errors import ModelError
+from magnet_cli.hub.library import CODEC_FILE, CONFIG_FILE, is_bundle, new_folder
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.model.weights import Weights, read_safetensors, without_weights
-from magnet_cli.store import CODEC_FILE, CONFIG_FILE, is_bundle, new_folder
 
 CODEC_FORMAT = "magnet-codec"
 

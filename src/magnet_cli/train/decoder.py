@@ -19,12 +19,12 @@ from magnet_cli.bundle import Model, Origin, write_bundle
 from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_codec
 from magnet_cli.decode import decode
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import DecoderConfig, TextConfig
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
-from magnet_cli.registry import UNKNOWN_LICENCE
 from magnet_cli.train.data import Example, batch_indices, find_examples, share
 from magnet_cli.train.masking import Plan, draw_plan, hide
 from magnet_cli.train.network import (

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from magnet_cli.errors import ModelError, OutputError, UsageError
-from magnet_cli.registry import BUNDLED
+from magnet_cli.hub.registry import BUNDLED
 
 FORMAT, VERSION = "magnet-bundle", 1
 CONFIG_FILE = "config.json"

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_cli.cache import CODEC, MODEL, TEXT_ENCODER, Wanted, cached
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.registry import MODELS, UNKNOWN_LICENCE, musicgen_name
-from magnet_cli.transfer import DEFAULT_ACCESS, Access, download, plan_download
+from magnet_cli.hub.cache import CODEC, MODEL, TEXT_ENCODER, Wanted, cached
+from magnet_cli.hub.download import DEFAULT_ACCESS, Access, download, plan_download
+from magnet_cli.hub.registry import MODELS, UNKNOWN_LICENCE, musicgen_name
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

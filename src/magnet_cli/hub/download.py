@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from huggingface_hub import constants
 
-from magnet_cli.cache import HASH, PICKLE, SAFETENSORS, SHARD, SHARDS, Wanted, is_intact, snapshot, storage_folder
 from magnet_cli.errors import HubError, MagnetError, OutputError, one_line
+from magnet_cli.hub.cache import HASH, PICKLE, SAFETENSORS, SHARD, SHARDS, Wanted, is_intact, snapshot, storage_folder
 
 FIRST_ANSWER = 8  # seconds; HF_HUB_ETAG_TIMEOUT goes before it
 # How often, and for how many seconds, to try without a new byte. A server that hangs in the middle is so asked twice,
