@@ -150,7 +150,8 @@ def now(device: str) -> float:
 # -- this side --------------------------------------------------------------------------------------------------------
 
 if "--serve" not in sys.argv:
-    from magnet_cli.checkpoint import build_decoder, read_decoder
+    from magnet_cli.checkpoints.parts import build_decoder
+    from magnet_cli.checkpoints.released import read_decoder
     from magnet_cli.decode import decode
     from magnet_cli.engine import FastTransformer
     from magnet_cli.graphs import GraphTransformer

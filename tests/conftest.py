@@ -26,12 +26,13 @@ import numpy as np
 import pytest
 import torch
 
-from magnet_cli.checkpoint import build_codec, build_decoder, read_codec, read_decoder
+from magnet_cli.checkpoints.open import convert
+from magnet_cli.checkpoints.parts import build_codec, build_decoder
+from magnet_cli.checkpoints.released import read_codec, read_decoder
 from magnet_cli.cli import main
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextEncoder
-from magnet_cli.models import convert
 from magnet_cli.options.sampling import SamplingConfig
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import GOLDEN, Magnet, one_line_error
-from magnet_cli import models
+from magnet_cli.checkpoints import open as models
 from magnet_cli.hub import library as store
 
 MUSIC = str(GOLDEN / "music")

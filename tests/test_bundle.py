@@ -18,10 +18,10 @@ from transformers import EncodecConfig, EncodecModel
 
 from conftest import GOLDEN
 from magnet_cli import Pipeline, PlacesConfig, RuntimeConfig, SamplingConfig
-from magnet_cli.bundle import read_bundle, write_bundle
+from magnet_cli.checkpoints.bundle import read_bundle, write_bundle
+from magnet_cli.checkpoints.open import convert, open_model
 from magnet_cli.errors import ModelError, OutputError, UsageError
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle
-from magnet_cli.models import convert, open_model
 
 QUICK = SamplingConfig(steps=(3, 2, 2, 2))
 CPU = RuntimeConfig(device="cpu")

@@ -25,17 +25,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from transformers import EncodecConfig, EncodecModel
 
 from conftest import CPU, GOLDEN
-from magnet_cli.checkpoint import (
-    CODEC_FILE,
-    DECODER_FILE,
-    CodecCheckpoint,
-    CodecPointer,
-    build_codec,
-    build_decoder,
-    read_codec,
-    read_decoder,
-    read_hugging_face_codec,
-)
+from magnet_cli.checkpoints.hugging_face_codec import read_hugging_face_codec
+from magnet_cli.checkpoints.parts import CodecCheckpoint, CodecPointer, build_codec, build_decoder
+from magnet_cli.checkpoints.released import CODEC_FILE, DECODER_FILE, read_codec, read_decoder
 from magnet_cli.decode import decode
 from magnet_cli.errors import ModelError
 from magnet_cli.hub.registry import MODELS, ModelSpec

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from conftest import Golden, Magnet, one_line_error
-from magnet_cli.bundle import Model
-from magnet_cli.checkpoint import CodecPointer, build_codec, build_decoder, read_codec, read_decoder
+from magnet_cli.checkpoints.bundle import Model
+from magnet_cli.checkpoints.export import released_codec
+from magnet_cli.checkpoints.open import open_model
+from magnet_cli.checkpoints.parts import CodecPointer, build_codec, build_decoder
+from magnet_cli.checkpoints.released import read_codec, read_decoder
+from magnet_cli.checkpoints.released_yaml import Settings
 from magnet_cli.decode import decode
 from magnet_cli.errors import MagnetWarning
-from magnet_cli.export import released_codec
 from magnet_cli.model.weights import read_package
-from magnet_cli.models import open_model
-from magnet_cli.settings import Settings
 
 CPU = torch.device("cpu")
 
@@ -81,7 +82,7 @@ def test_a_weight_of_nothing_stays_nothing() -> None:
 def test_a_text_encoder_that_the_reference_does_not_know(golden: Golden, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from magnet_cli.export import export
+    from magnet_cli.checkpoints.export import export
     from magnet_cli.model.config import TextConfig
 
     model = opened(golden.folder)

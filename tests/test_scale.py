@@ -14,7 +14,8 @@ import pytest
 import torch
 import yaml
 
-from magnet_cli.checkpoint import DECODER_FILE, build_decoder, read_decoder
+from magnet_cli.checkpoints.parts import build_decoder
+from magnet_cli.checkpoints.released import DECODER_FILE, read_decoder
 from magnet_cli.decode import decode
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer

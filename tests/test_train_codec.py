@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from conftest import Magnet, one_line_error
-from magnet_cli.checkpoint import build_codec
+from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.errors import UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.train.artefacts import codec_weights, read_codec_folder

@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from conftest import GOLDEN
-from magnet_cli.checkpoint import CodecCheckpoint, read_codec
+from magnet_cli.checkpoints.parts import CodecCheckpoint
+from magnet_cli.checkpoints.released import read_codec
 
 CODES = 64  # as many as the golden models have
 PAD = CODES

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from magnet_cli.bundle import Model
-from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_decoder
+from magnet_cli.checkpoints.bundle import Model
+from magnet_cli.checkpoints.musicgen import MusicGenModel
+from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint, build_decoder
 from magnet_cli.decode import Network
 from magnet_cli.device import processor_name
 from magnet_cli.engine import FastTransformer
@@ -20,7 +21,6 @@ from magnet_cli.graphs import EAGER, GraphTransformer, Stages
 from magnet_cli.hub.registry import MUSICGEN_SECONDS
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
-from magnet_cli.models import MusicGenModel
 from magnet_cli.musicgen import MusicGen
 from magnet_cli.options.job import Job
 from magnet_cli.options.runtime import RuntimeConfig

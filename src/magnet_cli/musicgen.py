@@ -10,20 +10,18 @@ Letters: B batch, K codebooks, T frames, V codes, N text tokens, D width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.checkpoint import CodecCheckpoint, hugging_face_codec, hugging_face_codec_config
 from magnet_cli.decode import Known
 from magnet_cli.errors import ModelError, NumericsError, UsageError, one_line
 from magnet_cli.model.text_encoder import TextEncoder
-from magnet_cli.model.weights import Weights, assign, read_weights, without_weights
+from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.noise import uniforms
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.sampling import guide, propose
@@ -31,13 +29,7 @@ from magnet_cli.sampling import guide, propose
 if TYPE_CHECKING:
     from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
     from transformers.cache_utils import Cache
-
-# The released models were trained on clips of this length, whatever their configuration allows.
-TRAINED_SECONDS = 30
-PARTS = ("text_encoder", "audio_encoder", "decoder", "enc_to_dec_proj")
-# A table of sines that old versions of transformers stored with the weights; new ones compute it.
-COMPUTED = "model.decoder.embed_positions.weights"
-OTHER_MODEL = "Choose musicgen-small, musicgen-medium or musicgen-large"
+from magnet_cli.checkpoints.musicgen import MusicGenCheckpoint, read_musicgen
 
 # Stands in a delayed grid for a code that is yet to be predicted.
 OPEN = -1
@@ -63,100 +55,6 @@ def undelay(grid: Tensor) -> Tensor:
     codebooks = grid.shape[1]
     frames = grid.shape[2] - codebooks
     return torch.stack([grid[:, k, 1 + k : 1 + k + frames] for k in range(codebooks)], dim=1)
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class MusicGenCheckpoint:
-    """A MusicGen as read from disk, checked but not built: weights are memory-mapped, by part of the model."""
-
-    path: Path
-    decoder: MusicgenDecoderConfig
-    text: dict[str, Any]
-    codec: CodecCheckpoint
-    weights: dict[str, Weights]
-
-    @property
-    def most_frames(self) -> int:
-        """Frames in the longest clip it can make or score."""
-        # The last column is never an input.
-        columns = self.decoder.max_position_embeddings + 1
-        return min(TRAINED_SECONDS * self.codec.config.frame_rate, columns - self.decoder.num_codebooks)
-
-
-def read_musicgen(folder: Path) -> MusicGenCheckpoint:
-    """Read a folder in Hugging Face format: config.json, tokenizer.json, and weights of the whole model.
-
-    Raises ModelError when a file is missing or damaged, or it is a MusicGen for stereo or melodies.
-    """
-    settings = _read_settings(folder)
-    decoder = _decoder_config(settings, folder)
-    codec = _codec_config(settings, folder)
-    if codec.codebooks < decoder.num_codebooks or codec.codes != decoder.vocab_size:
-        raise ModelError(
-            f"{folder / 'config.json'} has a decoder of {decoder.num_codebooks} codebooks of {decoder.vocab_size} "
-            f"codes, but a codec of {codec.codebooks} of {codec.codes}",
-            "Its configuration is damaged; fetch it again",
-        )
-    path, state = read_weights(folder)
-    weights: dict[str, Weights] = {part: {} for part in PARTS}
-    for name, weight in state.items():
-        part, _, rest = name.partition(".")
-        if part not in weights:
-            raise ModelError(f"{name} in {path} is no part of a MusicGen", OTHER_MODEL)
-        weights[part][rest] = weight
-    weights["decoder"].pop(COMPUTED, None)
-    return MusicGenCheckpoint(
-        path=path,
-        decoder=decoder,
-        text=settings["text_encoder"],
-        codec=hugging_face_codec(codec, weights["audio_encoder"], path),
-        weights=weights,
-    )
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        kind = settings["model_type"]
-        parts = [settings[part] for part in ("text_encoder", "audio_encoder", "decoder")] if kind == "musicgen" else []
-        if not all(isinstance(part, dict) for part in parts):
-            raise ValueError("a part of it is no mapping")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelError(f"{path} describes no MusicGen: {one_line(error)}", "Fetch it again") from error
-    if kind == "musicgen_melody":
-        raise ModelError(f"{folder} is a MusicGen that follows melodies, which is not supported", OTHER_MODEL)
-    if kind != "musicgen":
-        raise ModelError(f"{path} describes a model of type {kind!r}, not 'musicgen'", OTHER_MODEL)
-    return settings
-
-
-def _decoder_config(settings: dict[str, Any], folder: Path) -> MusicgenDecoderConfig:
-    from transformers import MusicgenDecoderConfig  # seconds to import
-
-    path = folder / "config.json"
-    try:
-        config = MusicgenDecoderConfig.from_dict(settings["decoder"])
-    except Exception as error:  # the library checks little of what it is given, and fails in as many ways
-        raise ModelError(f"{path} describes no MusicGen: {one_line(error)}", "Fetch it again") from error
-    if config.audio_channels != 1:
-        raise ModelError(f"{folder} is a stereo MusicGen, which is not supported: MAGNeT is mono", OTHER_MODEL)
-    if config.pad_token_id != config.vocab_size:
-        raise ModelError(
-            f"the padding token in {path} is {config.pad_token_id}, not the one behind the {config.vocab_size} codes",
-            OTHER_MODEL,
-        )
-    return config
-
-
-def _codec_config(settings: dict[str, Any], folder: Path) -> Any:
-    from transformers import EncodecConfig
-
-    # transformers leaves out what equals its defaults in some versions.
-    return hugging_face_codec_config({**EncodecConfig().to_dict(), **settings["audio_encoder"]}, folder)
 
 
 # -- the model --------------------------------------------------------------------------------------------------------

@@ -22,15 +22,16 @@ from magnet_cli.assembly import ModelInfo, build_generator, check_helpers, check
 from magnet_cli.audio.files import write_audio
 from magnet_cli.audio.loudness import Normalized, import_meters, normalize, remove_offset
 from magnet_cli.audio.splicing import prepare
-from magnet_cli.bundle import Model
-from magnet_cli.checkpoint import build_codec
+from magnet_cli.checkpoints.bundle import Model
+from magnet_cli.checkpoints.musicgen import MusicGenModel
+from magnet_cli.checkpoints.open import OnDownload, open_any
+from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.decode import Known
 from magnet_cli.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.generators import Generator, Progress
 from magnet_cli.hub.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
 from magnet_cli.model.codec import Codec
-from magnet_cli.models import MusicGenModel, OnDownload, open_any
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
 from magnet_cli.options.output import OutputConfig, Subtype

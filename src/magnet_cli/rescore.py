@@ -19,11 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
+from magnet_cli.checkpoints.musicgen import MusicGenCheckpoint
+from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint
 from magnet_cli.decode import Network
 from magnet_cli.errors import MagnetWarning, UsageError
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
-from magnet_cli.musicgen import MusicGen, MusicGenCheckpoint, TextCondition, delay, not_finite
+from magnet_cli.musicgen import MusicGen, TextCondition, delay, not_finite
 from magnet_cli.options.sampling import Task
 
 # Two copies of one codec differ by no more than rounding to float16; two codecs by about the size of their values.

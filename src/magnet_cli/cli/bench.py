@@ -107,8 +107,8 @@ def model_parts(
     import torch
 
     from magnet_cli.benchmark import Parts
-    from magnet_cli.bundle import Model
-    from magnet_cli.checkpoint import build_decoder
+    from magnet_cli.checkpoints.bundle import Model
+    from magnet_cli.checkpoints.parts import build_decoder
     from magnet_cli.generators import MaskedGenerator
 
     pipeline = load(console, model, opened, runtime)

@@ -23,10 +23,10 @@ from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, check_
 
 if TYPE_CHECKING:
     from magnet_cli.assembly import ModelInfo
-    from magnet_cli.bundle import Model
+    from magnet_cli.checkpoints.bundle import Model
+    from magnet_cli.checkpoints.musicgen import MusicGenModel
     from magnet_cli.generators import Progress
     from magnet_cli.manifest import Item
-    from magnet_cli.models import MusicGenModel
     from magnet_cli.pipeline import Clip, Pipeline
     from magnet_cli.production import Product, Production
 
@@ -117,7 +117,7 @@ def open_parts(console: Console, model: str, helpers: Mapping[str, str], places:
             download_first(name, places, transfers.report)
             read_model_ahead(name, places)
     with console.busy(f"opening {model}"):
-        from magnet_cli.models import open_any
+        from magnet_cli.checkpoints.open import open_any
     with console.transfers(human) as transfers:
         source = open_any(model, places, on_download=transfers.report)
         opened = {role: open_any(name, places, on_download=transfers.report) for role, name in helpers.items()}

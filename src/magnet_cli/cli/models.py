@@ -107,7 +107,7 @@ def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals
     with console.transfers(human) as transfers:
         download_first(name, places, transfers.report)
         with console.busy(f"checking {name}"):
-            from magnet_cli.models import mend, open_model
+            from magnet_cli.checkpoints.open import mend, open_model
 
             for problem in mend(name, places):
                 console.warning(f"{name}: {problem}; it is made again")
@@ -182,7 +182,7 @@ def convert(
         with console.busy(f"converting {source}"):
             import torch
 
-            from magnet_cli.models import convert as convert_model
+            from magnet_cli.checkpoints.open import convert as convert_model
 
             wanted = getattr(torch, dtype) if dtype else None
             convert_model(source, target, PlacesConfig(model_dir, cache_dir, offline), dtype=wanted, overwrite=force)
@@ -205,8 +205,8 @@ def export(
     console = Console(quiet=quiet)
     with console.reporting():
         with console.busy(f"exporting {source}"):
-            from magnet_cli.export import export as export_model
-            from magnet_cli.models import open_model
+            from magnet_cli.checkpoints.export import export as export_model
+            from magnet_cli.checkpoints.open import open_model
 
             model = open_model(source, PlacesConfig(model_dir, cache_dir, offline))
             export_model(model, target, overwrite=force)
@@ -239,7 +239,7 @@ def defaults(
         if reset and changed:
             raise UsageError("--reset takes no other options", "Reset first, then set")
         folder = Path(name) if is_bundle(Path(name)) else require(name, Store.at(model_dir)).folder
-        from magnet_cli.bundle import read_bundle, set_sampling
+        from magnet_cli.checkpoints.bundle import read_bundle, set_sampling
 
         if reset or changed:
             set_sampling(folder, None if reset else overrides.apply(read_bundle(folder).sampling))

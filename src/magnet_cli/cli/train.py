@@ -259,7 +259,7 @@ def decoder(
             with console.busy("loading"):
                 import torch
 
-                from magnet_cli.models import open_model
+                from magnet_cli.checkpoints.open import open_model
                 from magnet_cli.train.decoder import Publication, start_from, train_decoder
 
                 model = open_model(start, places, on_download=transfers.report) if start is not None else None

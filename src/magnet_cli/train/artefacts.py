@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from magnet_cli.bundle import read_bundle
-from magnet_cli.checkpoint import CodecCheckpoint
+from magnet_cli.checkpoints.bundle import read_bundle
+from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.errors import ModelError
 from magnet_cli.hub.library import CODEC_FILE, CONFIG_FILE, is_bundle, new_folder
 from magnet_cli.model.codec import Codec

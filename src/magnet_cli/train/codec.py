@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from magnet_cli.audio.files import write_audio
-from magnet_cli.checkpoint import CodecCheckpoint
+from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig
 from magnet_cli.train.artefacts import codec_weights, write_codec

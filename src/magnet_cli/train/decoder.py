@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from magnet_cli.audio.files import write_audio
-from magnet_cli.bundle import Model, Origin, write_bundle
-from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint, build_codec
+from magnet_cli.checkpoints.bundle import Model, Origin, write_bundle
+from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint, build_codec
 from magnet_cli.decode import decode
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import UNKNOWN_LICENCE

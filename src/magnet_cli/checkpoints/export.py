@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import yaml
 
-from magnet_cli.bundle import Model
-from magnet_cli.checkpoint import CODEC_FILE, DECODER_FILE
+from magnet_cli.checkpoints.bundle import Model
+from magnet_cli.checkpoints.released import CODEC_FILE, DECODER_FILE
 from magnet_cli.errors import MagnetWarning, OutputError
 from magnet_cli.hub.library import TEXT_FOLDER, new_folder
 from magnet_cli.model.config import CodecConfig, DecoderConfig

@@ -1,31 +1,25 @@
-"""Reading checkpoints: files -> configurations and weights, strictly.
+"""Reading the released format: two files written by torch.save.
 
-The released format is two files written by torch.save, `state_dict.bin` (the decoder) and
-`compression_state_dict.bin` (the codec), each a dictionary with the weights in `best_state` and the training
-configuration in `xp.cfg`, a YAML string. The second file may instead point to a codec in Hugging Face format.
-A tensor that is missing, unexpected or of the wrong shape is an error.
+`state_dict.bin` (the decoder) and `compression_state_dict.bin` (the codec) each hold a dictionary with the weights in
+`best_state` and the training configuration in `xp.cfg`, a YAML string. The second file may instead point to a codec in
+Hugging Face format. A tensor that is missing, unexpected or of the wrong shape is an error.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from magnet_cli.errors import ModelError, one_line
-from magnet_cli.model.codec import Codec
+from magnet_cli.checkpoints.parts import CodecCheckpoint, CodecPointer, DecoderCheckpoint
+from magnet_cli.checkpoints.released_yaml import Settings
+from magnet_cli.errors import ModelError
 from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
-from magnet_cli.model.decoder import MaskedTransformer
-from magnet_cli.model.weights import Weights, as_weights, assign, read_package, read_weights, without_weights
+from magnet_cli.model.weights import Weights, as_weights, read_package
 from magnet_cli.options.sampling import Task
-from magnet_cli.settings import Settings
 
 DECODER_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
@@ -64,61 +58,6 @@ SUPPORTED_CODEC: dict[str, Any] = {
     "seanet.norm": "weight_norm",
     "seanet.disable_norm_outer_blocks": 0,
 }
-
-
-@dataclass(frozen=True)
-class DecoderCheckpoint:
-    """A decoder as read from disk: weights are memory-mapped, under the names of MaskedTransformer."""
-
-    path: Path
-    config: DecoderConfig
-    text: TextConfig
-    task: Task
-    weights: Weights
-
-
-@dataclass(frozen=True)
-class CodecCheckpoint:
-    """A codec as read from disk: weights under the names of Codec, weight normalization folded."""
-
-    path: Path
-    config: CodecConfig
-    weights: Weights
-
-
-@dataclass(frozen=True)
-class CodecPointer:
-    """A checkpoint without a codec of its own: `name` says which one it was trained with."""
-
-    path: Path
-    name: str
-
-
-# -- building networks ------------------------------------------------------------------------------------------------
-
-
-def build_decoder(checkpoint: DecoderCheckpoint, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
-    """The network with the checkpoint's weights. In the stored dtype on the CPU, the weights stay memory-mapped."""
-    with without_weights():
-        model = MaskedTransformer(checkpoint.config)
-    return assign(model, checkpoint.weights, checkpoint.path, device=device, dtype=dtype)
-
-
-def build_codec(checkpoint: CodecCheckpoint, device: torch.device) -> Codec:
-    """The codec with the checkpoint's weights, in float32."""
-    try:
-        with without_weights():
-            codec = Codec(checkpoint.config)
-    except (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, LookupError) as error:
-        raise ModelError(
-            f"the configuration of {checkpoint.path} describes no codec that can be built: {one_line(error)}",
-            "Its configuration is damaged; fetch it again",
-        ) from error
-    codec = assign(codec, checkpoint.weights, checkpoint.path, device=device, dtype=torch.float32)
-    for module in codec.modules():
-        if isinstance(module, nn.LSTM):
-            module.flatten_parameters()  # one block of memory, as cuDNN wants it
-    return codec
 
 
 # -- reading the released format --------------------------------------------------------------------------------------
@@ -192,7 +131,7 @@ def read_codec(folder: Path) -> CodecCheckpoint | CodecPointer:
         final_activation=settings.value("seanet.decoder.final_activation"),
     )
     return CodecCheckpoint(
-        path, config, _fold_weight_norm(as_weights(package.get("best_state"), path, "best_state"), path)
+        path, config, fold_weight_norm(as_weights(package.get("best_state"), path, "best_state"), path)
     )
 
 
@@ -235,7 +174,7 @@ def _rename_decoder(state: Weights, path: Path) -> Weights:
     return renamed
 
 
-def _fold_weight_norm(state: Weights, path: Path) -> Weights:
+def fold_weight_norm(state: Weights, path: Path) -> Weights:
     """Replace each pair of direction `weight_v` and length `weight_g` by the weight they stand for."""
     folded: Weights = {}
     for name, weight in state.items():
@@ -252,85 +191,3 @@ def _fold_weight_norm(state: Weights, path: Path) -> Weights:
                 )
             folded[block] = torch._weight_norm(weight.float(), length.float(), 0)
     return folded
-
-
-# -- reading a codec in Hugging Face format ---------------------------------------------------------------------------
-
-
-def read_hugging_face_codec(folder: Path) -> CodecCheckpoint:
-    """Read an EnCodec in the format of `transformers`: config.json and model.safetensors or pytorch_model.bin."""
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _no_codec(folder, error) from error
-    config = hugging_face_codec_config(settings, folder)
-    path, state = read_weights(folder)
-    return hugging_face_codec(config, state, path)
-
-
-def hugging_face_codec(config: CodecConfig, state: Weights, path: Path) -> CodecCheckpoint:
-    """The codec of these tensors of transformers' EncodecModel, which come from the file `path`."""
-    return CodecCheckpoint(path, config, _fold_weight_norm(_rename_hugging_face_codec(state), path))
-
-
-def hugging_face_codec_config(settings: Any, folder: Path) -> CodecConfig:
-    """What the settings of transformers' EncodecConfig in a folder's config.json describe; ModelError if no codec."""
-    try:
-        return _hugging_face_config(settings)
-    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-        raise _no_codec(folder, error) from error
-
-
-def _no_codec(folder: Path, error: Exception) -> ModelError:
-    return ModelError(f"{folder} has no usable config.json: {one_line(error)}", "Fetch the codec again")
-
-
-def _hugging_face_config(settings: dict[str, Any]) -> CodecConfig:
-    if settings["model_type"] != "encodec" or settings["normalize"] or settings["norm_type"] != "weight_norm":
-        raise ValueError("it is not an EnCodec with weight normalization and without loudness normalization")
-    hop = math.prod(settings["upsampling_ratios"])
-    codes = settings["codebook_size"]
-    bits_per_frame = (codes - 1).bit_length()
-    frame_rate = -(-settings["sampling_rate"] // hop)
-    # As transformers' EncodecConfig.num_quantizers: what the highest bandwidth (kbit/s) pays for.
-    codebooks = int(1000 * settings["target_bandwidths"][-1] // (frame_rate * bits_per_frame))
-    return CodecConfig(
-        sample_rate=settings["sampling_rate"],
-        channels=settings["audio_channels"],
-        codebooks=codebooks,
-        codes=codes,
-        dimension=settings["hidden_size"],
-        n_filters=settings["num_filters"],
-        n_residual_layers=settings["num_residual_layers"],
-        ratios=tuple(settings["upsampling_ratios"]),
-        kernel_size=settings["kernel_size"],
-        residual_kernel_size=settings["residual_kernel_size"],
-        last_kernel_size=settings["last_kernel_size"],
-        dilation_base=settings["dilation_growth_rate"],
-        compress=settings["compress"],
-        lstm=settings["num_lstm_layers"],
-        causal=settings["use_causal_conv"],
-        pad_mode=settings["pad_mode"],
-        true_skip=not settings["use_conv_shortcut"],
-        activation="ELU",
-        activation_params={"alpha": 1.0},
-        trim_right_ratio=settings["trim_right_ratio"],
-        final_activation=None,
-    )
-
-
-def _rename_hugging_face_codec(state: Weights) -> Weights:
-    """The tensors of transformers' EncodecModel under our names."""
-    # Convolutions straight in the decoder: the first and the last are plain, those between are transposed.
-    direct = {int(found[1]) for name in state if (found := re.match(r"decoder\.layers\.(\d+)\.conv\.", name))}
-    transposed = sorted(direct)[1:-1]
-    renamed: Weights = {}
-    for name, weight in state.items():
-        name = re.sub(r"\.parametrizations\.weight\.original0$", ".weight_g", name)
-        name = re.sub(r"\.parametrizations\.weight\.original1$", ".weight_v", name)
-        name = re.sub(r"^(encoder|decoder)\.layers\.", r"\1.model.", name)
-        name = re.sub(r"^quantizer\.layers\.(\d+)\.codebook\.", r"quantizer.vq.layers.\1._codebook.", name)
-        layer = re.match(r"decoder\.model\.(\d+)\.conv\.", name)
-        module = "convtr" if layer and int(layer[1]) in transposed else "conv"
-        renamed[name.replace(".conv.", f".{module}.{module}.")] = weight
-    return renamed

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from magnet_cli.checkpoint import CodecCheckpoint, DecoderCheckpoint
+from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint
 from magnet_cli.errors import ModelError, OutputError, UsageError, one_line
 from magnet_cli.hub.library import (
     CODEC_FILE,

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 
-from magnet_cli.bundle import Model, Origin, read_bundle, write_bundle
-from magnet_cli.checkpoint import CodecPointer, read_codec, read_decoder, read_hugging_face_codec
+from magnet_cli.checkpoints.bundle import Model, Origin, read_bundle, write_bundle
+from magnet_cli.checkpoints.hugging_face_codec import read_hugging_face_codec
+from magnet_cli.checkpoints.musicgen import MusicGenModel, is_musicgen, read_musicgen
+from magnet_cli.checkpoints.parts import CodecPointer
+from magnet_cli.checkpoints.released import read_codec, read_decoder
 from magnet_cli.hub import cache
 from magnet_cli.hub import locate as hub
 from magnet_cli.hub.cache import RESCORER
 from magnet_cli.hub.download import Access, Plan
-from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo, Store, is_bundle, sha256
+from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo, Store, is_bundle
 from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
-from magnet_cli.musicgen import MusicGenCheckpoint, read_musicgen
 from magnet_cli.options.runtime import PlacesConfig
-from magnet_cli.options.sampling import MusicGenSampling
 
 OnDownload = Callable[[Plan, int], None]
-
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def open_model(name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None) -> Model:
@@ -63,25 +58,6 @@ def read_released(source: hub.ModelSource, access: Access) -> Model:
     return Model(origin, decoder, codec, text_folder)
 
 
-@dataclass(frozen=True)
-class MusicGenModel:
-    """A MusicGen, read but not built."""
-
-    origin: Origin
-    checkpoint: MusicGenCheckpoint
-
-    @property
-    def sampling(self) -> MusicGenSampling:
-        """The sampling options that suit it."""
-        return MusicGenSampling()
-
-    @cached_property
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of the file its weights are in; the Hub cache names large files by it."""
-        path = self.checkpoint.path.resolve()
-        return {self.checkpoint.path.name: path.name if SHA256.fullmatch(path.name) else sha256(path)}
-
-
 def open_any(
     name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None
 ) -> Model | MusicGenModel:
@@ -98,15 +74,6 @@ def open_any(
     spec = RESCORERS[known]
     folder = hub.obtain(spec.repository, RESCORER, _access(places, on_download), model=known)
     return MusicGenModel(Origin(known, spec.repository, folder.name, spec.licence), read_musicgen(folder))
-
-
-def is_musicgen(folder: Path) -> bool:
-    """Whether a folder holds a model of MusicGen's kind in the format of transformers."""
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and str(settings.get("model_type")).startswith("musicgen")
 
 
 def convert(

@@ -1,0 +1,1 @@
+"""Files to networks and back: the released format, bundles, Hugging Face formats."""
