@@ -152,7 +152,7 @@ def now(device: str) -> float:
 if "--serve" not in sys.argv:
     from magnet_cli.checkpoints.parts import build_decoder
     from magnet_cli.checkpoints.released import read_decoder
-    from magnet_cli.decode import decode
+    from magnet_cli.decoding.masked import decode
     from magnet_cli.engine import FastTransformer
     from magnet_cli.graphs import GraphTransformer
     from magnet_cli.options.sampling import SamplingConfig

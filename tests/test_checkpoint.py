@@ -28,7 +28,7 @@ from conftest import CPU, GOLDEN
 from magnet_cli.checkpoints.hugging_face_codec import read_hugging_face_codec
 from magnet_cli.checkpoints.parts import CodecCheckpoint, CodecPointer, build_codec, build_decoder
 from magnet_cli.checkpoints.released import CODEC_FILE, DECODER_FILE, read_codec, read_decoder
-from magnet_cli.decode import decode
+from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import ModelError
 from magnet_cli.hub.registry import MODELS, ModelSpec
 from magnet_cli.model.codec import Codec

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from conftest import Golden
 from magnet_cli.audio.splicing import blend, conform, cross_fade, join, prepare, prepare_ending
-from magnet_cli.decode import Known, Step, decode
-from magnet_cli.edit import decode_windows, plan_windows, region_mask, vary_mask
+from magnet_cli.decoding.masked import Known, Step, decode
+from magnet_cli.decoding.masks import region_mask, vary_mask
+from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.windows import decode_windows, plan_windows
 from magnet_cli.errors import MagnetWarning, UsageError
-from magnet_cli.noise import uniforms
 from magnet_cli.options.regions import Region, check_regions, parse_region
 from magnet_cli.options.sampling import SamplingConfig, Spans
 

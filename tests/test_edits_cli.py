@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from conftest import GOLDEN, Golden, Magnet, Result, one_line_error
 from magnet_cli.audio.splicing import prepare
-from magnet_cli.loop import closure
+from magnet_cli.decoding.circle import closure
 from magnet_cli.model.codec import Codec
 from tiny_musicgen import Oracle, write_musicgen
 

@@ -14,7 +14,7 @@ from magnet_cli.checkpoints.open import open_model
 from magnet_cli.checkpoints.parts import CodecPointer, build_codec, build_decoder
 from magnet_cli.checkpoints.released import read_codec, read_decoder
 from magnet_cli.checkpoints.released_yaml import Settings
-from magnet_cli.decode import decode
+from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import MagnetWarning
 from magnet_cli.model.weights import read_package
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from magnet_cli.decode import Network, decode
+from magnet_cli.decoding.masked import Network, decode
 from magnet_cli.engine import FastTransformer
 from magnet_cli.flops import attended_pairs, minimum_flops, step_flops
 from magnet_cli.graphs import Dense, GraphTransformer, Shape

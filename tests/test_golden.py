@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import Golden
-from magnet_cli.decode import Known, Step, decode
+from magnet_cli.decoding.masked import Known, Step, decode
 from magnet_cli.model.decoder import TextMemory
 
 # Logits pass through a few hundred float32 additions whose order differs between machines and math libraries.

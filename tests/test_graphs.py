@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 from magnet_cli import graphs
-from magnet_cli.decode import Plain, decode
+from magnet_cli.decoding.masked import Plain, decode
 from magnet_cli.device import computes_float8
 from magnet_cli.errors import MagnetWarning
 from magnet_cli.graphs import GraphTransformer, Stages

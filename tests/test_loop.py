@@ -11,12 +11,12 @@ from torch import Tensor
 
 from conftest import CPU, Golden
 from magnet_cli.audio.looping import fit_period
-from magnet_cli.decode import Known, Plain, decode
+from magnet_cli.decoding.circle import Loop, closure, loop_length, turn
+from magnet_cli.decoding.masked import Known, Plain, decode
+from magnet_cli.decoding.steps import Grid, overlapping_spans
 from magnet_cli.errors import UsageError
-from magnet_cli.loop import Loop, closure, loop_length, turn
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.options.sampling import SamplingConfig, Spans
-from magnet_cli.sampling import Grid, overlapping_spans
 
 SIXTEEN_BITS = 2.0**-16  # half a step
 

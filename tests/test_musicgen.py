@@ -13,8 +13,8 @@ from torch import Tensor
 
 from magnet_cli.checkpoints.musicgen import read_musicgen
 from magnet_cli.checkpoints.parts import build_codec
+from magnet_cli.decoding.musicgen import MusicGen, delay, undelay
 from magnet_cli.errors import ModelError, NumericsError, UsageError
-from magnet_cli.musicgen import MusicGen, delay, undelay
 from magnet_cli.options.sampling import MusicGenSampling
 from tiny_musicgen import CODES, PAD, Oracle, change_settings, store_as_released, write_musicgen
 

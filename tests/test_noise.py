@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magnet_cli.noise import philox, uniforms
+from magnet_cli.decoding.philox import philox, uniforms
 from magnet_cli.options.job import LARGEST_SEED
 
 # Known answers of Random123, the authors' library (tests/kat_vectors, philox4x32 with 10 rounds).

@@ -12,7 +12,7 @@ import torch
 from conftest import GOLDEN, Golden
 from magnet_cli import Job, Known, MagnetWarning, OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
 from magnet_cli.audio.loudness import measure
-from magnet_cli.decode import decode
+from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import DeviceError, NumericsError, UsageError
 from magnet_cli.options.edit import EditConfig
 

@@ -11,7 +11,7 @@ import torch
 
 from conftest import CPU
 from magnet_cli.benchmark import random_decoder, shapes
-from magnet_cli.decode import Network, Plain
+from magnet_cli.decoding.masked import Network, Plain
 from magnet_cli.engine import FastTransformer
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextStates

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from conftest import CPU
 from magnet_cli import device
-from magnet_cli.decode import Plain
+from magnet_cli.decoding.masked import Plain
 from magnet_cli.device import resolve_dtype
 from magnet_cli.errors import DeviceError
 from magnet_cli.graphs import GraphTransformer

@@ -15,12 +15,13 @@ from conftest import GOLDEN, Golden
 from magnet_cli.checkpoints.musicgen import read_musicgen
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.checkpoints.released import read_codec, read_decoder
-from magnet_cli.decode import Known, Rescorer, Step, decode
+from magnet_cli.decoding.masked import Known, Rescorer, Step, decode
+from magnet_cli.decoding.musicgen import MusicGen
+from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
 from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import MagnetWarning, NumericsError, UsageError
-from magnet_cli.musicgen import MusicGen
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.rescore import MagnetRescorer, MusicGenRescorer, Vocabulary, check_compatible
+from magnet_cli.rescore import Vocabulary, check_compatible
 from tiny_musicgen import CODES, PAD, change_settings, write_musicgen
 
 CPU = torch.device("cpu")

@@ -9,9 +9,8 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from magnet_cli.noise import uniforms
-from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.sampling import (
+from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.steps import (
     COLDEST,
     guidance_weight,
     guide,
@@ -25,6 +24,7 @@ from magnet_cli.sampling import (
     span_scores,
     step_temperature,
 )
+from magnet_cli.options.sampling import SamplingConfig
 
 # -- schedule ---------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import yaml
 
 from magnet_cli.checkpoints.parts import build_decoder
 from magnet_cli.checkpoints.released import DECODER_FILE, read_decoder
-from magnet_cli.decode import decode
+from magnet_cli.decoding.masked import decode
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.sampling import SamplingConfig

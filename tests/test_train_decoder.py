@@ -19,7 +19,7 @@ import torch
 
 from conftest import Golden, Magnet, one_line_error
 from magnet_cli.checkpoints.bundle import Model
-from magnet_cli.decode import decode
+from magnet_cli.decoding.masked import decode
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline import Pipeline

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magnet_cli.decode import Known
+    from magnet_cli.decoding.masked import Known
     from magnet_cli.errors import MagnetError, MagnetWarning
     from magnet_cli.options.edit import EditConfig
     from magnet_cli.options.job import Job

@@ -18,10 +18,10 @@ from magnet_cli.audio.files import read_audio
 from magnet_cli.audio.looping import fit_period
 from magnet_cli.audio.loudness import trim
 from magnet_cli.audio.splicing import FADE, blend, conform, join, prepare, prepare_ending
-from magnet_cli.decode import Known
-from magnet_cli.edit import region_mask, vary_mask
+from magnet_cli.decoding.circle import SHORTEST_LOOP, Loop, LoopLength, loop_length
+from magnet_cli.decoding.masked import Known
+from magnet_cli.decoding.masks import region_mask, vary_mask
 from magnet_cli.errors import UsageError
-from magnet_cli.loop import SHORTEST_LOOP, Loop, LoopLength, loop_length
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.options.edit import KEPT_SHARE, EditConfig, Length

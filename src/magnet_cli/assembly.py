@@ -12,7 +12,8 @@ import torch
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.musicgen import MusicGenModel
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint, build_decoder
-from magnet_cli.decode import Network
+from magnet_cli.decoding.masked import Network
+from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.device import processor_name
 from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError
@@ -21,7 +22,6 @@ from magnet_cli.graphs import EAGER, GraphTransformer, Stages
 from magnet_cli.hub.registry import MUSICGEN_SECONDS
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
-from magnet_cli.musicgen import MusicGen
 from magnet_cli.options.job import Job
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, check_steps

@@ -6,10 +6,10 @@ weight. It is the minimum for a decoder that computes each step afresh: `engine.
 
 from __future__ import annotations
 
+from magnet_cli.decoding.steps import guidance_weight, mask_rates, masked_units
 from magnet_cli.engine import UNGUIDED
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.sampling import guidance_weight, mask_rates, masked_units
 
 
 def minimum_flops(

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from magnet_cli.arrange import Arrangement, hybrid_frames
-from magnet_cli.decode import Known, Network, Rescorer, Step, decode
-from magnet_cli.edit import decode_windows, plan_windows
+from magnet_cli.decoding.masked import Known, Network, Rescorer, Step, decode
+from magnet_cli.decoding.musicgen import MusicGen
+from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
+from magnet_cli.decoding.windows import decode_windows, plan_windows
 from magnet_cli.engine import FastTransformer
 from magnet_cli.errors import UsageError
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextEncoder
-from magnet_cli.musicgen import MusicGen
 from magnet_cli.options.edit import Length
 from magnet_cli.options.job import Job
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.rescore import MagnetRescorer, MusicGenRescorer
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magnet_cli.decode import Network, Plain
+from magnet_cli.decoding.masked import Network, Plain
+from magnet_cli.decoding.steps import guidance_weight
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextStates
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.sampling import guidance_weight
 
 MOST_FRAMES = 100  # 2 s: enough to count, and little work for a CPU
 CODEBOOKS = 2  # attention in the first reaches the whole clip, in all above it a neighbourhood

@@ -17,73 +17,14 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from magnet_cli.checkpoints.musicgen import MusicGenCheckpoint
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint
-from magnet_cli.decode import Network
 from magnet_cli.errors import MagnetWarning, UsageError
-from magnet_cli.model.decoder import MaskedTransformer, TextMemory
-from magnet_cli.musicgen import MusicGen, TextCondition, delay, not_finite
 from magnet_cli.options.sampling import Task
 
 # Two copies of one codec differ by no more than rounding to float16; two codecs by about the size of their values.
 ROUNDING = 1e-2
-
-
-class MusicGenRescorer:
-    """MusicGen's probability for the codes of one codebook, given the text and what it would have generated before.
-
-    In its delay pattern, what comes before frame t of codebook k are the frames up to t-1 of codebook k, a few more of
-    those below, and a few less of those above. MAGNeT has not decoded the codebooks above yet. They hold its mask
-    token, V, which is MusicGen's padding token: what it learned to see where a codebook has no code yet. It has seen
-    that only at the start of clips, but there is nothing truer to show: any code in its place would be made up.
-    """
-
-    def __init__(self, model: MusicGen, text: TextCondition) -> None:
-        self.model = model
-        self.text = text
-
-    @torch.inference_mode()
-    def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
-        """Probabilities, float32 [B, T]; see `decode.Rescorer`."""
-        frames = codes.shape[-1]
-        self.model.check_frames(frames)
-        seen = codes.clone()
-        seen[:, codebook] = proposed
-        # The output at a column predicts the next one, where frame 0 of this codebook stands in column 1 + codebook.
-        grid = delay(seen.to(self.model.device), self.model.codes)[..., : codebook + frames]
-        states, _ = self.model.states(grid, self.text)
-        return probability(self.model.decoder.lm_heads[codebook](states[:, codebook:]), proposed)
-
-
-class MagnetRescorer:
-    """Another MAGNeT's probability for the codes of one codebook.
-
-    It sees what the proposing model saw, the masks and not the proposals: a masked model learned to predict codes that
-    it does not see, and its output at one that it sees means nothing. (So do these probabilities where nothing was
-    masked, and nobody reads them.)
-    """
-
-    def __init__(self, model: MaskedTransformer | Network, memory: TextMemory | None) -> None:
-        self.model = model
-        self.memory = memory
-
-    @torch.inference_mode()
-    def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
-        """Probabilities, float32 [B, T]; see `decode.Rescorer`."""
-        codes = codes.to(self.model.device)
-        if isinstance(self.model, MaskedTransformer):
-            return probability(self.model(codes, codebook, self.memory), proposed)
-        return probability(self.model.guided(codes, codebook, self.memory, 1.0), proposed)
-
-
-def probability(logits: Tensor, codes: Tensor) -> Tensor:
-    """Probability of these codes [B, T] under logits [B, T, V]: float32 [B, T], on the device of the codes."""
-    if not torch.isfinite(logits).all():
-        raise not_finite(logits.dtype)
-    probs = logits.float().softmax(dim=-1)
-    return probs.gather(-1, codes.to(probs.device).unsqueeze(-1)).squeeze(-1).to(codes.device)
 
 
 # -- which models go together -----------------------------------------------------------------------------------------

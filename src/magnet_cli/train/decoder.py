@@ -17,7 +17,7 @@ import torch
 from magnet_cli.audio.files import write_audio
 from magnet_cli.checkpoints.bundle import Model, Origin, write_bundle
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint, build_codec
-from magnet_cli.decode import decode
+from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.model.codec import Codec

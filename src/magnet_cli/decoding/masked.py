@@ -13,13 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnet_cli.errors import NumericsError, UsageError
-from magnet_cli.loop import Loop, turn
-from magnet_cli.model.config import DecoderConfig
-from magnet_cli.model.decoder import MaskedTransformer, TextMemory
-from magnet_cli.noise import uniforms
-from magnet_cli.options.sampling import SamplingConfig, check_steps
-from magnet_cli.sampling import (
+from magnet_cli.decoding.circle import Loop, turn
+from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.steps import (
     DECIDED,
     Grid,
     combine,
@@ -32,6 +28,10 @@ from magnet_cli.sampling import (
     propose,
     step_temperature,
 )
+from magnet_cli.errors import NumericsError, UsageError
+from magnet_cli.model.config import DecoderConfig
+from magnet_cli.model.decoder import MaskedTransformer, TextMemory
+from magnet_cli.options.sampling import SamplingConfig, check_steps
 
 
 @dataclass(frozen=True)

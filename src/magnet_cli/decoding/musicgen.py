@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.decode import Known
+from magnet_cli.decoding.masked import Known
+from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.steps import guide, propose
 from magnet_cli.errors import ModelError, NumericsError, UsageError, one_line
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.weights import assign, without_weights
-from magnet_cli.noise import uniforms
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.sampling import guide, propose
 
 if TYPE_CHECKING:
     from transformers import MusicgenDecoderConfig, MusicgenForCausalLM

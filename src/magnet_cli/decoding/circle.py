@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from magnet_cli.decoding.philox import uniforms
 from magnet_cli.errors import UsageError
-from magnet_cli.noise import uniforms
 
 Waveform = NDArray[np.float32]
 
