@@ -153,8 +153,8 @@ if "--serve" not in sys.argv:
     from magnet_cli.checkpoints.parts import build_decoder
     from magnet_cli.checkpoints.released import read_decoder
     from magnet_cli.decoding.masked import decode
-    from magnet_cli.engine import FastTransformer
-    from magnet_cli.graphs import GraphTransformer
+    from magnet_cli.engines.cpu import FastTransformer
+    from magnet_cli.engines.cuda import GraphTransformer
     from magnet_cli.options.sampling import SamplingConfig
 
 

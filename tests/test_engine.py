@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_cli import engine
-from magnet_cli.banded import Band
 from magnet_cli.decoding.masked import Known, Plain, decode
 from magnet_cli.decoding.steps import guidance_weight, mask_rates
-from magnet_cli.engine import FastTransformer, Reach, widen
+from magnet_cli.engines import cpu as engine
+from magnet_cli.engines.cpu import FastTransformer, Reach, widen
+from magnet_cli.engines.linear import Int8Linear, activation_levels
+from magnet_cli.engines.local_attention import Band
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory, neighbourhood_mask, split_heads
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.quantize import Int8Linear, activation_levels
 from test_transformer import CONFIG, CPU, build, noise, random_codes
 
 FRAMES = 48

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
-from magnet_cli import graphs
 from magnet_cli.decoding.masked import Plain, decode
-from magnet_cli.device import computes_float8
+from magnet_cli.engines import cuda as graphs
+from magnet_cli.engines.cuda import GraphTransformer, Stages
+from magnet_cli.engines.device import computes_float8
 from magnet_cli.errors import MagnetWarning
-from magnet_cli.graphs import GraphTransformer, Stages
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from conftest import CPU
-from magnet_cli import device
 from magnet_cli.decoding.masked import Plain
-from magnet_cli.device import resolve_dtype
+from magnet_cli.engines import device
+from magnet_cli.engines.cuda import GraphTransformer
+from magnet_cli.engines.device import resolve_dtype
+from magnet_cli.engines.linear import Float8Linear, PlainLinear, float8_or_plain
 from magnet_cli.errors import DeviceError
-from magnet_cli.graphs import GraphTransformer
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.runtime import DTypeName, RuntimeConfig
-from magnet_cli.quantize import Float8Linear, PlainLinear, float8_or_plain
 from test_engine import FRAMES, text
 from test_transformer import CONFIG, build, noise, random_codes
 

@@ -18,7 +18,7 @@ from magnet_cli.checkpoints.released import read_codec, read_decoder
 from magnet_cli.decoding.masked import Known, Rescorer, Step, decode
 from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
-from magnet_cli.engine import FastTransformer
+from magnet_cli.engines.cpu import FastTransformer
 from magnet_cli.errors import MagnetWarning, NumericsError, UsageError
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.rescore import Vocabulary, check_compatible

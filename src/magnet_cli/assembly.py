@@ -12,15 +12,12 @@ import torch
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.musicgen import MusicGenModel
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint, build_decoder
-from magnet_cli.decoding.masked import Network
 from magnet_cli.decoding.musicgen import MusicGen
-from magnet_cli.device import processor_name
-from magnet_cli.engine import FastTransformer
+from magnet_cli.engines.choose import fastest
+from magnet_cli.engines.device import processor_name
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError
 from magnet_cli.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
-from magnet_cli.graphs import EAGER, GraphTransformer, Stages
 from magnet_cli.hub.registry import MUSICGEN_SECONDS
-from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.job import Job
 from magnet_cli.options.runtime import RuntimeConfig
@@ -140,24 +137,6 @@ def build_reader(
     _check_text(source.decoder, text_encoder.width, source.text_folder)
     decoder = build_decoder(source.decoder, device, dtype)
     return Reader(text_encoder, decoder, fastest(decoder, runtime or RuntimeConfig()))
-
-
-def fastest(decoder: MaskedTransformer, runtime: RuntimeConfig) -> MaskedTransformer | Network:
-    """What computes a decoder's logits fastest where it is.
-
-    The codes are the same, except in 8 bits, and where compiled code rounds otherwise. Warns with MagnetWarning where
-    nothing can be compiled.
-    """
-    if decoder.device.type == "cuda":
-        stages = Stages.compiled() if runtime.compile else EAGER
-        return GraphTransformer(decoder, float8=runtime.dtype == "float8", stages=stages)
-    if runtime.compile:
-        warnings.warn(
-            f"only decoders on GPUs are compiled: --compile changes nothing on {decoder.device}",
-            MagnetWarning,
-            stacklevel=3,
-        )
-    return FastTransformer(decoder, int8=runtime.dtype == "int8") if decoder.device.type == "cpu" else decoder
 
 
 def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGen | Reader:

@@ -22,7 +22,7 @@ from torch import Tensor
 from magnet_cli.audio.files import write_audio
 from magnet_cli.audio.loudness import normalize
 from magnet_cli.decoding.masked import Network, Step, decode
-from magnet_cli.device import matmul_rate, memory_errors
+from magnet_cli.engines.device import matmul_rate, memory_errors
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.flops import minimum_flops
 from magnet_cli.model.codec import Codec

@@ -7,7 +7,7 @@ weight. It is the minimum for a decoder that computes each step afresh: `engine.
 from __future__ import annotations
 
 from magnet_cli.decoding.steps import guidance_weight, mask_rates, masked_units
-from magnet_cli.engine import UNGUIDED
+from magnet_cli.engines.cpu import UNGUIDED
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.options.sampling import SamplingConfig
 

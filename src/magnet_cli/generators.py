@@ -14,7 +14,7 @@ from magnet_cli.decoding.masked import Known, Network, Rescorer, Step, decode
 from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
 from magnet_cli.decoding.windows import decode_windows, plan_windows
-from magnet_cli.engine import FastTransformer
+from magnet_cli.engines.cpu import FastTransformer
 from magnet_cli.errors import UsageError
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextEncoder

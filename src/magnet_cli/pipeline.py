@@ -27,7 +27,7 @@ from magnet_cli.checkpoints.musicgen import MusicGenModel
 from magnet_cli.checkpoints.open import OnDownload, open_any
 from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.decoding.masked import Known
-from magnet_cli.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
+from magnet_cli.engines.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.generators import Generator, Progress
 from magnet_cli.hub.registry import DEFAULT_MODEL, MUSICGEN_SECONDS

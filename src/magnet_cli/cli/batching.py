@@ -224,7 +224,7 @@ def estimate(plan: Plan, command: Command, opened: Opened | None) -> tuple[float
     if plan.done:
         each = sum(entry.seconds for _, entry in plan.done) / len(plan.done)
         return each * len(plan.todo), "as long as those that are there took"
-    from magnet_cli.device import matmul_rate, resolve_device, resolve_dtype
+    from magnet_cli.engines.device import matmul_rate, resolve_device, resolve_dtype
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MagnetWarning)

@@ -65,7 +65,7 @@ def bench(
             parts = shape_parts(random_weights, runtime, plain=plain)
 
         from magnet_cli.benchmark import benchmark
-        from magnet_cli.graphs import GraphTransformer
+        from magnet_cli.engines.cuda import GraphTransformer
 
         config = parts.model.config
         sampling = overrides.apply(defaults or default_sampling("music", config.clip_seconds, config.codebooks))
@@ -85,9 +85,9 @@ def bench(
 
 def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> Parts:
     """A released shape with random weights."""
-    from magnet_cli.assembly import fastest
     from magnet_cli.benchmark import random_parts
-    from magnet_cli.device import resolve_device, resolve_dtype
+    from magnet_cli.engines.choose import fastest
+    from magnet_cli.engines.device import resolve_device, resolve_dtype
 
     device = resolve_device(runtime)
     return random_parts(

@@ -110,7 +110,7 @@ def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
     """A model's codec alone, on the device that is asked for."""
     from magnet_cli.assembly import codec_of
     from magnet_cli.checkpoints.parts import build_codec
-    from magnet_cli.device import resolve_device
+    from magnet_cli.engines.device import resolve_device
 
     return build_codec(codec_of(opened.source), resolve_device(runtime))
 

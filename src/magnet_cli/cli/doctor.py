@@ -243,7 +243,7 @@ def check_cuda_device(index: int) -> Iterator[Check]:
     """A CUDA device, really used."""
     import torch
 
-    from magnet_cli.device import computes_float8
+    from magnet_cli.engines.device import computes_float8
 
     device = torch.cuda.get_device_properties(index)
     # A PyTorch without code for this device says so only when something runs there.
@@ -265,7 +265,7 @@ def check_auto() -> Iterator[Check]:
 
     if sys.platform == "darwin":
         yield Check("MPS", "ok", "usable" if torch.backends.mps.is_available() else "not on this computer")
-    from magnet_cli.device import resolve_device, resolve_dtype
+    from magnet_cli.engines.device import resolve_device, resolve_dtype
 
     device = resolve_device(RuntimeConfig())
     dtype = resolve_dtype(RuntimeConfig(), device)

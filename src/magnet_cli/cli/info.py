@@ -167,7 +167,7 @@ def runtime_as_then(record: dict[str, Any], device: str | None, dtype: str | Non
     except UsageError:
         wanted = RuntimeConfig()
     if device is None:
-        from magnet_cli.device import is_available
+        from magnet_cli.engines.device import is_available
 
         device = wanted.device if is_available(wanted.device) else "auto"
     precision = wanted.dtype if dtype is None else dtype

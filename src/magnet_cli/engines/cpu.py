@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.banded import Band
 from magnet_cli.decoding.steps import guide
+from magnet_cli.engines.linear import Int8Linear, Projections
+from magnet_cli.engines.local_attention import Band
 from magnet_cli.model.decoder import (
     Layer,
     MaskedTransformer,
@@ -28,7 +29,6 @@ from magnet_cli.model.decoder import (
     sinusoidal_positions,
     split_heads,
 )
-from magnet_cli.quantize import Int8Linear, Projections
 
 # Guidance weights this near to 1 are 1: the last step's is 1 but for the cosine of pi/2 in float32, -4e-8, times the
 # guidance. The logits that are not computed would change the result by a millionth of their size, which is what

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.banded import Band, addend
-from magnet_cli.engine import UNGUIDED
+from magnet_cli.engines.cpu import UNGUIDED
+from magnet_cli.engines.linear import Matrix, PlainLinear, Projections, float8_or_plain
+from magnet_cli.engines.local_attention import Band, addend
 from magnet_cli.errors import MagnetWarning, one_line
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import (
@@ -31,7 +32,6 @@ from magnet_cli.model.decoder import (
     sinusoidal_positions,
     split_heads,
 )
-from magnet_cli.quantize import Matrix, PlainLinear, Projections, float8_or_plain
 
 # Frames that attend together to their neighbourhood; with the margins, keys come in tiles of 64.
 BLOCK = 48

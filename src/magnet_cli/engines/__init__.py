@@ -1,0 +1,1 @@
+"""What computes logits fast: on a CPU, on a GPU; which device, which precision. Codes are those of `decoding`."""
