@@ -13,13 +13,13 @@ import soundfile
 
 from conftest import GOLDEN
 from magnet_cli import EditConfig, Job, MusicGenSampling, OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
-from magnet_cli import arrange as arrange_module
 from magnet_cli.cli.making import make
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
-from magnet_cli.generators import Progress
 from magnet_cli.manifest import Item
 from magnet_cli.naming import Target
+from magnet_cli.pipeline import edits as arrange_module
+from magnet_cli.pipeline.generators import Progress
 from magnet_cli.production import Production
 from tiny_musicgen import write_musicgen
 

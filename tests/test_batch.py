@@ -25,7 +25,7 @@ from magnet_cli.errors import MagnetWarning, MemoryShortageError, NumericsError
 from magnet_cli.manifest import MANIFEST_FILE, Header, Manifest, digest
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling_overrides import Overrides
-from magnet_cli.pipeline import Clip
+from magnet_cli.pipeline.pipeline import Clip
 from magnet_cli.promptfile import Problems, read_rows
 
 # So little guidance and so much randomness that every clip has other codes.

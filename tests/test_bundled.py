@@ -13,7 +13,7 @@ from conftest import Magnet
 from magnet_cli.evaluate import percussive_share, same_tempo, tempo
 from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo
 from magnet_cli.options.runtime import RuntimeConfig
-from magnet_cli.pipeline import Pipeline
+from magnet_cli.pipeline.pipeline import Pipeline
 
 RATE = 16_000
 pytestmark = pytest.mark.filterwarnings("ignore:no GPU found")

@@ -35,7 +35,7 @@ from magnet_cli.model.codec import Codec
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.pipeline import Pipeline
+from magnet_cli.pipeline.pipeline import Pipeline
 
 # Two float32 convolution stacks whose weights differ by rounding (folded before or inside the forward pass).
 CODEC_TOLERANCE = 1e-5

@@ -622,7 +622,7 @@ def test_a_wrong_row_is_named(magnet: Magnet) -> None:
 def test_ten_thousand_rows_read_an_input_once(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> None:
     write("in.wav", sound(1.5, RATE), RATE)
     Path("p.csv").write_text("prompt,seed\n" + "".join(f"x,{seed}\n" for seed in range(10_000)))
-    from magnet_cli import arrange
+    from magnet_cli.pipeline import edits as arrange
 
     read: list[Path] = []
     plain = arrange.read_audio

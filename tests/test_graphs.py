@@ -20,7 +20,7 @@ from magnet_cli.errors import MagnetWarning
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.pipeline import Pipeline
+from magnet_cli.pipeline.pipeline import Pipeline
 from test_engine import FRAMES, text
 from test_quantize import NARROW as EIGHTS
 from test_transformer import CONFIG, build, noise, random_codes

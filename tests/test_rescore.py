@@ -21,7 +21,7 @@ from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
 from magnet_cli.engines.cpu import FastTransformer
 from magnet_cli.errors import MagnetWarning, NumericsError, UsageError
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.rescore import Vocabulary, check_compatible
+from magnet_cli.pipeline.compatibility import Vocabulary, check_compatible
 from tiny_musicgen import CODES, PAD, change_settings, write_musicgen
 
 CPU = torch.device("cpu")

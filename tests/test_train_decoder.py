@@ -22,7 +22,7 @@ from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.decoding.masked import decode
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.pipeline import Pipeline
+from magnet_cli.pipeline.pipeline import Pipeline
 from magnet_cli.train.network import Batch, TrainableDecoder
 from magnet_cli.train.options import Optimization
 from magnet_cli.train.run import rate_at

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.output import OutputConfig
     from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
     from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-    from magnet_cli.pipeline import Clip, Pipeline
+    from magnet_cli.pipeline.pipeline import Clip, Pipeline
 
 __version__ = "0.1.0"
 

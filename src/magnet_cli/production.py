@@ -24,7 +24,7 @@ from magnet_cli.manifest import Entry, Item, Made, Manifest, digest, input_hash
 from magnet_cli.metadata import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
-from magnet_cli.pipeline import Clip, OnStep, Pipeline
+from magnet_cli.pipeline.pipeline import Clip, OnStep, Pipeline
 
 # What can change the codes or the audio, beside this package.
 LIBRARIES = ("torch", "torchaudio", "transformers", "encodec")

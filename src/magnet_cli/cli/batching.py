@@ -249,7 +249,7 @@ def model_facts(model: str, opened: Opened | None) -> tuple[int, float, int, int
             return RESCORERS[musicgen].parameters, RESCORERS[musicgen].seconds, RELEASED_RATE, 32_000
         spec = MODELS.get(model, MODELS[DEFAULT_MODEL])
         return spec.parameters, spec.seconds, RELEASED_RATE, spec.sample_rate
-    from magnet_cli.assembly import codec_of, decoder_size, vocabulary
+    from magnet_cli.pipeline.build import codec_of, decoder_size, vocabulary
 
     config = codec_of(opened.source).config
     return decoder_size(opened.source), vocabulary(opened.source).seconds, config.frame_rate, config.sample_rate

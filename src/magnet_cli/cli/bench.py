@@ -109,7 +109,7 @@ def model_parts(
     from magnet_cli.benchmark import Parts
     from magnet_cli.checkpoints.bundle import Model
     from magnet_cli.checkpoints.parts import build_decoder
-    from magnet_cli.generators import MaskedGenerator
+    from magnet_cli.pipeline.generators import MaskedGenerator
 
     pipeline = load(console, model, opened, runtime)
     sampling, source = pipeline.info.sampling, opened.source

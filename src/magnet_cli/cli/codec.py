@@ -55,8 +55,8 @@ def encode(
 
         import numpy as np
 
-        from magnet_cli.assembly import vocabulary
         from magnet_cli.audio.splicing import prepare
+        from magnet_cli.pipeline.build import vocabulary
 
         codec = build(opened, runtime)
         codebooks = vocabulary(opened.source).codebooks
@@ -108,9 +108,9 @@ def decode(
 
 def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
     """A model's codec alone, on the device that is asked for."""
-    from magnet_cli.assembly import codec_of
     from magnet_cli.checkpoints.parts import build_codec
     from magnet_cli.engines.device import resolve_device
+    from magnet_cli.pipeline.build import codec_of
 
     return build_codec(codec_of(opened.source), resolve_device(runtime))
 

@@ -22,12 +22,12 @@ from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, check_steps
 
 if TYPE_CHECKING:
-    from magnet_cli.assembly import ModelInfo
     from magnet_cli.checkpoints.bundle import Model
     from magnet_cli.checkpoints.musicgen import MusicGenModel
-    from magnet_cli.generators import Progress
     from magnet_cli.manifest import Item
-    from magnet_cli.pipeline import Clip, Pipeline
+    from magnet_cli.pipeline.build import ModelInfo
+    from magnet_cli.pipeline.generators import Progress
+    from magnet_cli.pipeline.pipeline import Clip, Pipeline
     from magnet_cli.production import Product, Production
 
 LONGEST_LABEL = 40
@@ -98,8 +98,8 @@ class Opened:
 
     def check(self) -> Callable[[Job], None]:
         """What raises UsageError for a job that the models cannot do, or whose input cannot be used."""
-        from magnet_cli.arrange import check_input, measure_input
-        from magnet_cli.assembly import check_job
+        from magnet_cli.pipeline.build import check_job
+        from magnet_cli.pipeline.edits import check_input, measure_input
 
         measured = cache(measure_input)
 
@@ -122,7 +122,7 @@ def open_parts(console: Console, model: str, helpers: Mapping[str, str], places:
         source = open_any(model, places, on_download=transfers.report)
         opened = {role: open_any(name, places, on_download=transfers.report) for role, name in helpers.items()}
     if opened:
-        from magnet_cli.assembly import check_helpers
+        from magnet_cli.pipeline.build import check_helpers
 
         check_helpers(source, opened)
     return Opened(source, opened)
@@ -145,7 +145,7 @@ def load(console: Console, model: str, opened: Opened, runtime: RuntimeConfig) -
     """The model, ready; says what it is and where it runs."""
     started = time.perf_counter()
     with console.busy(f"loading {model}"):
-        from magnet_cli.pipeline import Pipeline
+        from magnet_cli.pipeline.pipeline import Pipeline
 
         pipeline = Pipeline.build(opened.source, runtime, helpers=opened.helpers)
     console.message(describe(pipeline.info))

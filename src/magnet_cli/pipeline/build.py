@@ -16,13 +16,13 @@ from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.engines.choose import fastest
 from magnet_cli.engines.device import processor_name
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError
-from magnet_cli.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
 from magnet_cli.hub.registry import MUSICGEN_SECONDS
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.job import Job
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, check_steps
-from magnet_cli.rescore import Vocabulary, check_compatible
+from magnet_cli.pipeline.compatibility import Vocabulary, check_compatible
+from magnet_cli.pipeline.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
 
 
 @dataclass(frozen=True)

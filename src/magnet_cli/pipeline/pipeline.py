@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from magnet_cli.arrange import Arranger
-from magnet_cli.assembly import ModelInfo, build_generator, check_helpers, check_job, codec_of, describe
 from magnet_cli.audio.files import write_audio
 from magnet_cli.audio.loudness import Normalized, import_meters, normalize, remove_offset
 from magnet_cli.audio.splicing import prepare
@@ -29,7 +27,6 @@ from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.decoding.masked import Known
 from magnet_cli.engines.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
-from magnet_cli.generators import Generator, Progress
 from magnet_cli.hub.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
 from magnet_cli.model.codec import Codec
 from magnet_cli.options.edit import EditConfig
@@ -37,6 +34,9 @@ from magnet_cli.options.job import Job, plan
 from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
+from magnet_cli.pipeline.build import ModelInfo, build_generator, check_helpers, check_job, codec_of, describe
+from magnet_cli.pipeline.edits import Arranger
+from magnet_cli.pipeline.generators import Generator, Progress
 
 OnStep = Callable[[Progress, Sequence[Job]], None]
 OnFailure = Callable[[int, Exception], None]

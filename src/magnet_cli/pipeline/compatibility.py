@@ -1,15 +1,4 @@
-"""Rescoring: another model's probability for the codes that MAGNeT proposes.
-
-Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive Transformer" (ICLR 2024), section on rescoring:
-which of the proposed codes are kept is decided by a convex combination of both models' probabilities. The other model
-looks at each step's proposals in one pass; it generates nothing. `decode` calls a `Rescorer`, defined there.
-
-Its probability is the plain one, conditional on the text: neither guided nor at MAGNeT's temperature. Guidance and
-annealing steer what is drawn; a rescorer draws nothing, it judges, and only its plain probability is calibrated. It
-also costs half of a guided one.
-
-Letters: B batch, K codebooks, T frames, V codes.
-"""
+"""Which models go together: rescorers and the first model of a hybrid must write the same codes."""
 
 from __future__ import annotations
 

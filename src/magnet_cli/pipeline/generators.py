@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnet_cli.arrange import Arrangement, hybrid_frames
 from magnet_cli.decoding.masked import Known, Network, Rescorer, Step, decode
 from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
@@ -21,6 +20,7 @@ from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.edit import Length
 from magnet_cli.options.job import Job
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
+from magnet_cli.pipeline.edits import Arrangement, hybrid_frames
 
 
 @dataclass(frozen=True)

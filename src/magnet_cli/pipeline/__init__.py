@@ -1,0 +1,1 @@
+"""The whole chain in memory: jobs in, finished waveforms out."""
