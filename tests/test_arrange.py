@@ -16,11 +16,11 @@ from magnet_cli import EditConfig, Job, MusicGenSampling, OutputConfig, Pipeline
 from magnet_cli.cli.making import make
 from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
-from magnet_cli.manifest import Item
-from magnet_cli.naming import Target
+from magnet_cli.jobs.manifest import Item
+from magnet_cli.jobs.targets import Target
+from magnet_cli.jobs.writer import Production
 from magnet_cli.pipeline import edits as arrange_module
 from magnet_cli.pipeline.generators import Progress
-from magnet_cli.production import Production
 from tiny_musicgen import write_musicgen
 
 QUICK = SamplingConfig(steps=(3, 2, 1, 1))

@@ -20,13 +20,13 @@ import torch
 
 from conftest import Magnet, Result, one_line_error
 from magnet_cli import Job, Pipeline, RuntimeConfig, SamplingConfig
-from magnet_cli.batch import Plan, Request, plan_batch, plan_rows
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, NumericsError
-from magnet_cli.manifest import MANIFEST_FILE, Header, Manifest, digest
+from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Manifest, digest
+from magnet_cli.jobs.plan import Plan, Request, plan_batch, plan_rows
+from magnet_cli.jobs.prompt_file import Problems, read_rows
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.pipeline.pipeline import Clip
-from magnet_cli.promptfile import Problems, read_rows
 
 # So little guidance and so much randomness that every clip has other codes.
 QUICK = ("--steps", "2,1,1,1", "--temperature", "10", "--guidance", "1", "--device", "cpu")

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.manifest import MANIFEST_FILE, TEMPORARY
-from magnet_cli.metadata import codes_hash
+from magnet_cli.jobs.manifest import MANIFEST_FILE, TEMPORARY
+from magnet_cli.jobs.record import codes_hash
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.errors import OutputError
-from magnet_cli.manifest import MANIFEST_FILE, Entry, Header, Made, Manifest, digest, item_key
+from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Made, Manifest, digest, item_key
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magnet_cli.errors import UsageError
-from magnet_cli.naming import LONGEST_SLUG, Item, plan_paths, slug
+from magnet_cli.jobs.naming import LONGEST_SLUG, Item, plan_paths, slug
 
 EXTENSIONS = (".wav", ".flac", ".ogg")
 

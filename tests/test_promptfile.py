@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.errors import UsageError
+from magnet_cli.jobs.prompt_file import LONGEST_FIELD, Problems, Row, read_rows
 from magnet_cli.options.sampling_overrides import Overrides
-from magnet_cli.promptfile import LONGEST_FIELD, Problems, Row, read_rows
 
 
 def read(folder: Path, name: str, content: str | bytes, kind: str | None = None) -> list[Row]:

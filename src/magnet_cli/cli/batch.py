@@ -105,8 +105,8 @@ def batch(
     """
     console = Console(quiet=quiet, verbose=verbose)
     with console.reporting():
-        from magnet_cli.batch import Request
         from magnet_cli.cli.batching import Command, run, show
+        from magnet_cli.jobs.plan import Request
 
         request = Request(
             file=file,

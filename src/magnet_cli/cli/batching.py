@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from magnet_cli.batch import Plan, Request, check_same, clear_way, counted, plan_batch, plan_rows
 from magnet_cli.cli.making import (
     RELEASED_RATE,
     Opened,
@@ -27,14 +26,15 @@ from magnet_cli.console import Console
 from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
 from magnet_cli.hub.library import Store, is_bundle
 from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, RESCORERS, musicgen_name
-from magnet_cli.manifest import MANIFEST_FILE, Header, Item, Manifest
+from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Item, Manifest
+from magnet_cli.jobs.plan import Plan, Request, check_same, clear_way, counted, plan_batch, plan_rows
+from magnet_cli.jobs.prompt_file import Problems, Row, read_rows
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.promptfile import Problems, Row, read_rows
 
 if TYPE_CHECKING:
-    from magnet_cli.production import Production
+    from magnet_cli.jobs.writer import Production
 
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
 RECORD_BYTES = 2500  # of a clip's record, which is in the audio file and beside it
@@ -73,7 +73,7 @@ def run(console: Console, command: Command) -> None:
             return
         if request.seed is None and console.quiet and not command.as_json:
             console.essential(f"seed {plan.header.seed}")
-        from magnet_cli.production import Production
+        from magnet_cli.jobs.writer import Production
 
         pipeline = load(console, command.model, opened, command.runtime)
         manifest.start(plan.header)
@@ -149,7 +149,7 @@ def are_here(command: Command) -> bool:
 
 def check_room(console: Console, plan: Plan, command: Command, opened: Opened) -> None:
     """Raise for files that are in the way, and warn if the disk is too small."""
-    from magnet_cli.audio import check_targets
+    from magnet_cli.jobs.targets import check_targets
 
     request = command.request
     check_targets([item.target for item in plan.todo], request.finish.subtype, overwrite=request.force)

@@ -27,8 +27,9 @@ from magnet_cli.console import Console
 from magnet_cli.errors import HubError, UsageError
 from magnet_cli.hub.library import BUNDLED_FOLDER, is_bundle
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL
-from magnet_cli.naming import Item as Name
-from magnet_cli.naming import Target, plan_paths
+from magnet_cli.jobs.naming import Item as Name
+from magnet_cli.jobs.naming import plan_paths
+from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, check_prompt, plan
 from magnet_cli.options.output import OutputConfig
@@ -122,7 +123,7 @@ def generate(
         if rescore_weight is not None and rescorer is None:
             console.warning("--rescore-weight counts for nothing without --rescorer")
         targets = plan_targets(output, drafts, wanted, codes=save_codes, metadata=not no_metadata)
-        from magnet_cli.audio import check_targets
+        from magnet_cli.jobs.targets import check_targets
 
         check_targets(targets, finish.subtype, overwrite=force)
         if seed is None and quiet and not json:
@@ -146,8 +147,8 @@ def generate(
         pipeline = load(console, wanted, opened, runtime)
         console.detail(f"sampling: {describe_sampling(sampling)}")
 
-        from magnet_cli.manifest import Item
-        from magnet_cli.production import Production
+        from magnet_cli.jobs.manifest import Item
+        from magnet_cli.jobs.writer import Production
 
         metadata = not no_metadata
         production = Production(

@@ -14,8 +14,9 @@ from magnet_cli.cli.making import decibels, load, make, open_parts
 from magnet_cli.cli.options import chosen, licence_note
 from magnet_cli.console import Console
 from magnet_cli.errors import ReplayError, UsageError
-from magnet_cli.naming import Item as Name
-from magnet_cli.naming import Target, plan_paths
+from magnet_cli.jobs.naming import Item as Name
+from magnet_cli.jobs.naming import plan_paths
+from magnet_cli.jobs.targets import Target
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 
 File = Annotated[
@@ -27,7 +28,7 @@ def info(file: File, json: options.AsJson = False) -> None:
     """Show how a clip was made: prompt, seed, options, model, licence, machine."""
     console = Console()
     with console.reporting():
-        from magnet_cli.metadata import read_record
+        from magnet_cli.jobs.record import read_record
 
         record = read_record(file)
         if json:
@@ -113,13 +114,13 @@ def replay(
     """
     console = Console(quiet=quiet, verbose=verbose)
     with console.reporting():
-        from magnet_cli.metadata import read_record, recipe
+        from magnet_cli.jobs.record import read_record, recipe
 
         record = read_record(file)
         wanted = recipe(record)
         target = plan_replay(file, output, wanted.job.prompt, wanted.job.seed)
         if not check:
-            from magnet_cli.audio import check_targets
+            from magnet_cli.jobs.targets import check_targets
 
             check_targets([target], wanted.output.subtype, overwrite=force)
         runtime = runtime_as_then(record, device, dtype)
@@ -128,9 +129,9 @@ def replay(
         opened.check()(wanted.job)
         pipeline = load(console, named, opened, runtime)
 
-        from magnet_cli.manifest import Item
-        from magnet_cli.metadata import codes_hash, differences
-        from magnet_cli.production import Production
+        from magnet_cli.jobs.manifest import Item
+        from magnet_cli.jobs.record import codes_hash, differences
+        from magnet_cli.jobs.writer import Production
 
         production = Production(pipeline, named, wanted.output, overwrite=force, helpers=wanted.helpers)
         (product,) = make(console, production, [Item(wanted.job, target)], write=not check)

@@ -15,7 +15,7 @@ from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.library import BUNDLED_FOLDER, Store, is_bundle, read_ahead
 from magnet_cli.hub.registry import BUNDLED, MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
-from magnet_cli.naming import Target
+from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
@@ -24,11 +24,11 @@ from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, check_
 if TYPE_CHECKING:
     from magnet_cli.checkpoints.bundle import Model
     from magnet_cli.checkpoints.musicgen import MusicGenModel
-    from magnet_cli.manifest import Item
+    from magnet_cli.jobs.manifest import Item
+    from magnet_cli.jobs.writer import Product, Production
     from magnet_cli.pipeline.build import ModelInfo
     from magnet_cli.pipeline.generators import Progress
     from magnet_cli.pipeline.pipeline import Clip, Pipeline
-    from magnet_cli.production import Product, Production
 
 LONGEST_LABEL = 40
 LONGEST_IN_BAR = 24  # so that the bar fits into 80 columns

@@ -10,15 +10,16 @@ from typing import Any
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS, check_format
 from magnet_cli.errors import OutputError
-from magnet_cli.manifest import Entry, Header, Item, Manifest, digest, item_key
-from magnet_cli.naming import Item as Name
-from magnet_cli.naming import Target, check_name, plan_folder
+from magnet_cli.jobs.manifest import Entry, Header, Item, Manifest, digest, item_key
+from magnet_cli.jobs.naming import Item as Name
+from magnet_cli.jobs.naming import check_name, plan_folder
+from magnet_cli.jobs.prompt_file import Problems, Row
+from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, Planner
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
-from magnet_cli.promptfile import Problems, Row
 
 NO_EDIT = EditConfig()
 

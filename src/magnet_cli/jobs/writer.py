@@ -20,8 +20,8 @@ from magnet_cli import __version__
 from magnet_cli.audio.atomic import write_together
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.errors import MagnetError
-from magnet_cli.manifest import Entry, Item, Made, Manifest, digest, input_hash
-from magnet_cli.metadata import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
+from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest, input_hash
+from magnet_cli.jobs.record import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline.pipeline import Clip, OnStep, Pipeline

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from magnet_cli.audio.riff_info import read_tags
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.naming import sidecar
+from magnet_cli.jobs.targets import sidecar
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig

@@ -35,31 +35,6 @@ class Item:
     output: str | None = None
 
 
-@dataclass(frozen=True)
-class Target:
-    """The files of one clip; None: that one is not wanted."""
-
-    audio: Path
-    metadata: Path | None = None
-    codes: Path | None = None
-
-    @classmethod
-    def beside(cls, audio: Path, *, metadata: bool, codes: bool) -> Target:
-        """An audio file, and what is wanted beside it."""
-        archive = audio.with_name(f"{audio.stem}.codes.npz")
-        return cls(audio, sidecar(audio) if metadata else None, archive if codes else None)
-
-    @property
-    def files(self) -> list[Path]:
-        """All of them, audio last: it is there only if the others are."""
-        return [path for path in (self.codes, self.metadata, self.audio) if path is not None]
-
-
-def sidecar(audio: Path) -> Path:
-    """The JSON file that says how an audio file was made."""
-    return audio.with_name(f"{audio.stem}.json")
-
-
 def slug(text: str) -> str:
     """A short, safe file name from any text: lower-case ASCII letters, digits and hyphens; never empty.
 

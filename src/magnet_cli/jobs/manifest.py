@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from magnet_cli.errors import OutputError, UsageError
-from magnet_cli.naming import Target
+from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig

@@ -1,0 +1,46 @@
+"""The files of one clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from magnet_cli.audio.atomic import check_writable
+from magnet_cli.audio.formats import check_format
+from magnet_cli.options.output import Subtype
+
+
+@dataclass(frozen=True)
+class Target:
+    """The files of one clip; None: that one is not wanted."""
+
+    audio: Path
+    metadata: Path | None = None
+    codes: Path | None = None
+
+    @classmethod
+    def beside(cls, audio: Path, *, metadata: bool, codes: bool) -> Target:
+        """An audio file, and what is wanted beside it."""
+        archive = audio.with_name(f"{audio.stem}.codes.npz")
+        return cls(audio, sidecar(audio) if metadata else None, archive if codes else None)
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them, audio last: it is there only if the others are."""
+        return [path for path in (self.codes, self.metadata, self.audio) if path is not None]
+
+
+def sidecar(audio: Path) -> Path:
+    """The JSON file that says how an audio file was made."""
+    return audio.with_name(f"{audio.stem}.json")
+
+
+# -- any file ---------------------------------------------------------------------------------------------------------
+
+
+def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: bool) -> None:
+    """Raise UsageError for a format that cannot be, OutputError for a file that exists or cannot be written."""
+    for target in targets:
+        check_format(target.audio, subtype)
+    check_writable([path for target in targets for path in target.files], overwrite=overwrite)
