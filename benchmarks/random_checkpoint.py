@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
-from magnet_cli.benchmark import shapes
+from magnet_cli.bench.speed import shapes
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
 

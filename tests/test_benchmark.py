@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from conftest import CPU
-from magnet_cli.benchmark import Parts, benchmark, parts_of, random_parts, shapes
+from magnet_cli.bench.flops import minimum_flops
+from magnet_cli.bench.speed import Parts, benchmark, parts_of, random_parts, shapes
 from magnet_cli.engines.cpu import FastTransformer
 from magnet_cli.engines.device import matmul_rate
 from magnet_cli.errors import UsageError
-from magnet_cli.flops import minimum_flops
 from magnet_cli.model.config import RELEASED_CODEC
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.sampling import SamplingConfig

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from magnet_cli.bench.flops import attended_pairs, minimum_flops, step_flops
 from magnet_cli.decoding.masked import Network, decode
 from magnet_cli.engines.cpu import FastTransformer
 from magnet_cli.engines.cuda import Dense, GraphTransformer, Shape
-from magnet_cli.flops import attended_pairs, minimum_flops, step_flops
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer, neighbourhood_mask
 from magnet_cli.options.sampling import SamplingConfig

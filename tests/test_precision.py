@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from conftest import CPU
-from magnet_cli.benchmark import random_decoder, shapes
+from magnet_cli.bench.precision import Deviation, deviation
+from magnet_cli.bench.speed import random_decoder, shapes
 from magnet_cli.decoding.masked import Network, Plain
 from magnet_cli.engines.cpu import FastTransformer
 from magnet_cli.engines.linear import activation_levels
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextStates
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.precision import Deviation, deviation
 
 LAYERS, WIDTH, FRAMES = 4, 256, 60
 CONFIG = replace(

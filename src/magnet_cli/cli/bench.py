@@ -18,7 +18,7 @@ from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sam
 from magnet_cli.options.sampling_overrides import Overrides
 
 if TYPE_CHECKING:
-    from magnet_cli.benchmark import Parts
+    from magnet_cli.bench.speed import Parts
 
 
 def bench(
@@ -64,7 +64,7 @@ def bench(
         else:
             parts = shape_parts(random_weights, runtime, plain=plain)
 
-        from magnet_cli.benchmark import benchmark
+        from magnet_cli.bench.speed import benchmark
         from magnet_cli.engines.cuda import GraphTransformer
 
         config = parts.model.config
@@ -85,7 +85,7 @@ def bench(
 
 def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> Parts:
     """A released shape with random weights."""
-    from magnet_cli.benchmark import random_parts
+    from magnet_cli.bench.speed import random_parts
     from magnet_cli.engines.choose import fastest
     from magnet_cli.engines.device import resolve_device, resolve_dtype
 
@@ -106,7 +106,7 @@ def model_parts(
 
     import torch
 
-    from magnet_cli.benchmark import Parts
+    from magnet_cli.bench.speed import Parts
     from magnet_cli.checkpoints.bundle import Model
     from magnet_cli.checkpoints.parts import build_decoder
     from magnet_cli.pipeline.generators import MaskedGenerator

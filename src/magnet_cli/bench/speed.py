@@ -21,10 +21,11 @@ from torch import Tensor
 
 from magnet_cli.audio.files import write_audio
 from magnet_cli.audio.loudness import normalize
+from magnet_cli.bench.flops import minimum_flops
+from magnet_cli.bench.precision import Deviation, deviation
 from magnet_cli.decoding.masked import Network, Step, decode
 from magnet_cli.engines.device import matmul_rate, memory_errors
 from magnet_cli.errors import MemoryShortageError, UsageError
-from magnet_cli.flops import minimum_flops
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig, DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer
@@ -33,7 +34,6 @@ from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.weights import without_weights
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.precision import Deviation, deviation
 
 PROMPT = "80s electronic track with melodic synthesizers, catchy beat and groovy bass"
 RANDOM_SCALE = 0.02  # small enough for float16, whatever the depth
