@@ -16,10 +16,10 @@ from conftest import Magnet, one_line_error
 from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.errors import UsageError
 from magnet_cli.model.codec import Codec
-from magnet_cli.train.artefacts import codec_weights, read_codec_folder
 from magnet_cli.train.codec import TrainableCodec, codec_config
-from magnet_cli.train.lapped import begin_as_transform, check_room, fit, mdct
+from magnet_cli.train.codec_folder import codec_weights, read_codec_folder
 from magnet_cli.train.losses import Balancer, MelLoss, discriminator, discriminator_loss, generator_losses, mel_bank
+from magnet_cli.train.mdct_init import begin_as_transform, check_room, fit, mdct
 from magnet_cli.train.options import CodecShape
 
 CPU = torch.device("cpu")

@@ -23,9 +23,9 @@ from magnet_cli.decoding.masked import decode
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline.pipeline import Pipeline
-from magnet_cli.train.network import Batch, TrainableDecoder
 from magnet_cli.train.options import Optimization
 from magnet_cli.train.run import rate_at
+from magnet_cli.train.trainable import Batch, TrainableDecoder
 
 ROOT = Path(__file__).parents[1]
 RATE, SECONDS = 8000, 2.4

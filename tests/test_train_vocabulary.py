@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from magnet_cli.train.options import TextShape
-from magnet_cli.train.vocabulary import learn_tokenizer, new_text_encoder
+from magnet_cli.train.own_text_encoder import learn_tokenizer, new_text_encoder
 
 TEXTS = ["Disco beat, 125 bpm", "solo piano, tempo 75", "at 100 BPM, techno", "150 beats per minute"]
 

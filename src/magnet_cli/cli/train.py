@@ -143,8 +143,8 @@ def codec(
         )
         optimization = replace(CODEC_OPTIMIZATION, learning_rate=learning_rate, warmup=warmup, last_rate=last_rate)
         with console.busy("loading"):
-            from magnet_cli.train.artefacts import read_codec_folder
             from magnet_cli.train.codec import train_codec
+            from magnet_cli.train.codec_folder import read_codec_folder
 
             before = read_codec_folder(start) if start else None
         with _watching(console, run, output) as on_progress:
@@ -313,7 +313,7 @@ def _new_parts(
     """The parts of a model that is trained from nothing."""
     from magnet_cli.hub.download import Access
     from magnet_cli.hub.locate import locate_text_encoder
-    from magnet_cli.train.artefacts import read_codec_folder
+    from magnet_cli.train.codec_folder import read_codec_folder
     from magnet_cli.train.data import find_examples
     from magnet_cli.train.decoder import start_new
 

@@ -22,10 +22,10 @@ from magnet_cli.audio.files import write_audio
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig
-from magnet_cli.train.artefacts import codec_weights, write_codec
+from magnet_cli.train.codec_folder import codec_weights, write_codec
 from magnet_cli.train.data import Example, batch_indices, duration, find_examples, read_segment, share
-from magnet_cli.train.lapped import begin_as_transform
 from magnet_cli.train.losses import Balancer, MelLoss, discriminator, discriminator_loss, generator_losses
+from magnet_cli.train.mdct_init import begin_as_transform
 from magnet_cli.train.options import CODEC_OPTIMIZATION, CodecShape, CodecTraining, Optimization, Places, RunOptions
 from magnet_cli.train.run import Average, OnProgress, open_accelerator, rate_at, set_rate, train
 

@@ -25,9 +25,13 @@ from magnet_cli.model.config import DecoderConfig, TextConfig
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
+from magnet_cli.train.code_cache import OnTokens, Tokens, tokenize
 from magnet_cli.train.data import Example, batch_indices, find_examples, share
 from magnet_cli.train.masking import Plan, draw_plan, hide
-from magnet_cli.train.network import (
+from magnet_cli.train.options import DecoderShape, DecoderTraining, Optimization, Places, RunOptions, TextShape
+from magnet_cli.train.own_text_encoder import learn_tokenizer, new_text_encoder, write_text_encoder
+from magnet_cli.train.run import Average, OnProgress, open_accelerator, rate_at, set_rate, train
+from magnet_cli.train.trainable import (
     Batch,
     TrainableDecoder,
     add_adapters,
@@ -36,10 +40,6 @@ from magnet_cli.train.network import (
     initialize,
     pad_tokens,
 )
-from magnet_cli.train.options import DecoderShape, DecoderTraining, Optimization, Places, RunOptions, TextShape
-from magnet_cli.train.run import Average, OnProgress, open_accelerator, rate_at, set_rate, train
-from magnet_cli.train.tokens import OnTokens, Tokens, tokenize
-from magnet_cli.train.vocabulary import learn_tokenizer, new_text_encoder, write_text_encoder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
