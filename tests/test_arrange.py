@@ -13,8 +13,8 @@ import soundfile
 
 from conftest import GOLDEN
 from magnet_cli import EditConfig, Job, MusicGenSampling, OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
-from magnet_cli.cli.making import make
-from magnet_cli.console import Console
+from magnet_cli.cli.console import Console
+from magnet_cli.cli.run_jobs import make
 from magnet_cli.errors import UsageError
 from magnet_cli.jobs.manifest import Item
 from magnet_cli.jobs.targets import Target

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.defaults import config_path, read_defaults
+from magnet_cli.cli.config_file import config_path, read_defaults
 from magnet_cli.errors import UsageError
 
 OPTIONS = {"generate": {"true-peak": "true_peak", "model": "model", "json": "as_json"}, "doctor": {}}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from conftest import CPU, GOLDEN
-from magnet_cli.cli import making
+from magnet_cli.cli import run_jobs as making
 from magnet_cli.hub import library as store
 from magnet_cli.hub.library import read_ahead
 from magnet_cli.model.weights import assign, without_weights

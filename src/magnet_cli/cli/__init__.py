@@ -10,13 +10,13 @@ from magnet_cli import __version__
 from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
+from magnet_cli.cli.config_file import config_path, read_defaults
+from magnet_cli.cli.console import Console
 from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
 from magnet_cli.cli.train import app as train
-from magnet_cli.console import Console
-from magnet_cli.defaults import config_path, read_defaults
 from magnet_cli.errors import MagnetError
 
 app = typer.Typer(

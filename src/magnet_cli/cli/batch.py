@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from magnet_cli.cli import options
-from magnet_cli.cli.making import helper_names, short_name
+from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import chosen, given
-from magnet_cli.console import Console
+from magnet_cli.cli.run_jobs import helper_names, short_name
 from magnet_cli.hub.registry import DEFAULT_BEGINNER, DEFAULT_MODEL
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
@@ -105,7 +105,7 @@ def batch(
     """
     console = Console(quiet=quiet, verbose=verbose)
     with console.reporting():
-        from magnet_cli.cli.batching import Command, run, show
+        from magnet_cli.cli.batch_run import Command, run, show
         from magnet_cli.jobs.plan import Request
 
         request = Request(

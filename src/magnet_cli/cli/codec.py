@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.cli import options
-from magnet_cli.cli.making import Opened, open_parts
+from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import chosen
-from magnet_cli.console import Console
+from magnet_cli.cli.run_jobs import Opened, open_parts
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.output import OutputConfig, Subtype

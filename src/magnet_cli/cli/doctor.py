@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from magnet_cli import __version__
+from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import human
-from magnet_cli.console import Console
 from magnet_cli.errors import MagnetError, one_line
 from magnet_cli.hub.library import UNFINISHED, BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES

@@ -11,7 +11,9 @@ import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.cli import options
-from magnet_cli.cli.making import (
+from magnet_cli.cli.console import Console
+from magnet_cli.cli.options import chosen
+from magnet_cli.cli.run_jobs import (
     describe_sampling,
     draft_sampling,
     early_check,
@@ -22,8 +24,6 @@ from magnet_cli.cli.making import (
     result,
     short_name,
 )
-from magnet_cli.cli.options import chosen
-from magnet_cli.console import Console
 from magnet_cli.errors import HubError, UsageError
 from magnet_cli.hub.library import BUNDLED_FOLDER, is_bundle
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL

@@ -10,9 +10,9 @@ import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.cli import options
-from magnet_cli.cli.making import decibels, load, make, open_parts
+from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import chosen, licence_note
-from magnet_cli.console import Console
+from magnet_cli.cli.run_jobs import decibels, load, make, open_parts
 from magnet_cli.errors import ReplayError, UsageError
 from magnet_cli.jobs.naming import Item as Name
 from magnet_cli.jobs.naming import plan_paths

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from magnet_cli.cli import options
+from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
-from magnet_cli.console import Console
 from magnet_cli.errors import ModelError, UsageError
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle
 from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import CacheDir, ModelDir, Offline, Quiet, chosen, download_first, given, human
 from magnet_cli.cli.train_options import (
     BatchSize,
@@ -28,7 +29,6 @@ from magnet_cli.cli.train_options import (
     Tensorboard,
     Warmup,
 )
-from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.options.runtime import PlacesConfig

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from magnet_cli.cli.making import (
+from magnet_cli.cli.console import Console
+from magnet_cli.cli.options import human
+from magnet_cli.cli.run_jobs import (
     RELEASED_RATE,
     Opened,
     draft_sampling,
@@ -21,8 +23,6 @@ from magnet_cli.cli.making import (
     result,
     shortened,
 )
-from magnet_cli.cli.options import human
-from magnet_cli.console import Console
 from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
 from magnet_cli.hub.library import Store, is_bundle
 from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, RESCORERS, musicgen_name

@@ -10,8 +10,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import download_first, human, licence_note
-from magnet_cli.console import Console
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.library import BUNDLED_FOLDER, Store, is_bundle, read_ahead
 from magnet_cli.hub.registry import BUNDLED, MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
