@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import Magnet
-from magnet_cli.evaluate import percussive_share, same_tempo, tempo
 from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.pipeline.pipeline import Pipeline
+from measures import percussive_share, same_tempo, tempo
+from support.command import Magnet
 
 RATE = 16_000
 pytestmark = pytest.mark.filterwarnings("ignore:no GPU found")

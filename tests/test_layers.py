@@ -1,4 +1,4 @@
-"""A module imports only from layers below its own, and the lowest layer, like `magnet --help`, loads nothing heavy."""
+"""A folder imports only from folders before it, and what must start at once loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,18 +17,28 @@ import magnet_cli
 
 ROOT = Path(magnet_cli.__file__).parent
 
-# Every module or subpackage of magnet_cli, by layer. Within a line, `<` lets what is on its right import what is on its
-# left; apart from that, modules of one layer do not import each other. Files of one subpackage may.
-# `__init__` also offers names of higher layers, loaded when asked for: it may import those under `if TYPE_CHECKING:`.
-LAYERS = (
-    "errors < config composition < registry < prompts naming store defaults overrides plain "
-    "< promptfile manifest < __init__",
-    "weights settings tags t5 < transformer text codec sampling noise loudness audio metadata < loop edit < splice",
-    "device batch checkpoint cache decode banded quantize < precision engine < graphs < flops < musicgen < rescore "
-    "< transfer < hub < bundle < models export arrange < generators < assembly",
-    "pipeline train evaluate benchmark < production",
-    "console < cli < __main__",
+# The house, from the ground up: what stands in a folder imports only from its own folder and from those before it.
+HOUSE = (
+    "_version",
+    "errors",
+    "options",
+    "model",
+    "audio",
+    "hub",
+    "checkpoints",
+    "decoding",
+    "engines",
+    "pipeline",
+    "jobs",
+    "bench",
+    "train",
+    "cli",
+    "__main__",
 )
+# Places that import nothing heavy: listing models and showing help are immediate.
+LIGHT = frozenset({"__init__", "_version", "errors", "options", "hub"})
+# But for the module of huggingface_hub that names its cache folder.
+LIGHT_EXCEPTIONS = frozenset({("hub", "huggingface_hub")})
 
 # Slow to import, by at least tens of milliseconds, or importing something that is.
 HEAVY = frozenset(
@@ -46,23 +57,11 @@ HEAVY = frozenset(
     }
 )
 
-Rank = tuple[int, int]
-
 
 class Import(NamedTuple):
     line: int
     name: str  # dotted, absolute
     typing_only: bool  # under `if TYPE_CHECKING:`
-
-
-def ranks() -> dict[str, Rank]:
-    """Where each name of LAYERS stands: its layer, and its place within that layer. What is below has a lower rank."""
-    return {
-        name: (layer, place)
-        for layer, line in enumerate(LAYERS)
-        for place, names in enumerate(line.split("<"))
-        for name in names.split()
-    }
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -71,8 +70,8 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(("magnet_cli", *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
-def layer_name(module: str) -> str:
-    """The name in LAYERS that a module belongs to: `magnet_cli.cli.generate` -> `cli`."""
+def place_of(module: str) -> str:
+    """The folder, or the file beside the folders, that a module is in: `magnet_cli.cli.generate` -> `cli`."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
@@ -106,61 +105,79 @@ def imports(path: Path, root: Path) -> Iterator[Import]:
 
 def violations(root: Path) -> list[str]:
     """What breaks the rules in the package at `root`, one line each."""
-    rank = ranks()
     found = []
+    arrows: dict[str, set[str]] = {}
     for path in sorted(root.rglob("*.py")):
-        here = layer_name(module_name(path, root))
+        module = module_name(path, root)
+        here = place_of(module)
         where = path.relative_to(root).as_posix()
-        if here not in rank:
-            found.append(f"{where}: '{here}' is in no layer; add it to LAYERS in tests/test_layers.py")
+        if here not in (*HOUSE, "__init__"):
+            found.append(f"{where}: '{here}' has no place; add it to HOUSE in tests/test_layers.py")
             continue
         for line, name, typing_only in imports(path, root):
             top = name.split(".")[0]
             if top == "magnet_cli":
-                there = layer_name(name)
-                below = there in rank and rank[there] < rank[here]
-                offered = here == "__init__" and typing_only
-                if there != here and not below and not offered:
-                    found.append(f"{where}:{line}: '{here}' must not import '{there}', which is not below it")
-            elif top in HEAVY and rank[here][0] == 0 and not typing_only:
-                found.append(f"{where}:{line}: '{here}' is in the lowest layer and must not import '{top}'")
+                there = place_of(name)
+                if there == here and name != module:
+                    arrows.setdefault(module, set()).add(name)
+                # The package itself offers names of every folder, imported when they are asked for.
+                offered = here == "__init__" and (typing_only or there == "_version")
+                before = there in HOUSE and here in HOUSE and HOUSE.index(there) <= HOUSE.index(here)
+                if not before and not offered:
+                    found.append(f"{where}:{line}: '{here}' must not import '{there}', which is not before it")
+            elif top in HEAVY and here in LIGHT and not typing_only and (here, top) not in LIGHT_EXCEPTIONS:
+                found.append(f"{where}:{line}: '{here}' must not import '{top}', which is slow to load")
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        found.append(f"files import each other in a circle: {' -> '.join(error.args[1])}")
     return found
 
 
-def test_imports_follow_the_layers() -> None:
+def test_imports_go_one_way_through_the_house() -> None:
     found = violations(ROOT)
     assert not found, "\n" + "\n".join(found)
+
+
+def test_every_folder_says_what_it_is_for() -> None:
+    for name in HOUSE:
+        if (ROOT / name).is_dir() and name != "cli":  # whose __init__ is the command itself
+            tree = ast.parse((ROOT / name / "__init__.py").read_text(encoding="utf-8"))
+            assert ast.get_docstring(tree), name
+            assert len(tree.body) == 1, f"{name}/__init__.py holds more than a docstring"
 
 
 @pytest.mark.parametrize(
     ("file", "text", "expected"),
     [
-        ("codec.py", "from magnet_cli.errors import UsageError", None),
-        ("codec.py", "from magnet_cli.text import TextEncoder", "must not import 'text'"),
-        ("codec.py", "from magnet_cli import pipeline", "must not import 'pipeline'"),
-        ("codec.py", "import magnet_cli.hub", "must not import 'hub'"),
-        ("codec.py", "def f():\n    from . import hub", "must not import 'hub'"),
-        ("codec.py", "import torch", None),
-        ("config.py", "from magnet_cli.errors import UsageError", None),
-        ("config.py", "from magnet_cli.registry import MODELS", "must not import 'registry'"),
-        ("config.py", "def f():\n    import torch.nn", "must not import 'torch'"),
-        ("config.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch", None),
-        ("config.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import torch", "must not import 'torch'"),
-        ("codec.py", "if TYPE_CHECKING:\n    from magnet_cli import pipeline", "must not import 'pipeline'"),
-        ("__init__.py", "if TYPE_CHECKING:\n    from magnet_cli.pipeline import Pipeline", None),
-        ("__init__.py", "from magnet_cli.pipeline import Pipeline", "must not import 'pipeline'"),
-        ("cli/generate.py", "from magnet_cli import __version__", None),
+        ("model/codec.py", "from magnet_cli.errors import UsageError", None),
+        ("model/codec.py", "from magnet_cli.model.t5 import T5Encoder", None),
+        ("model/codec.py", "from magnet_cli.decoding.masked import decode", "must not import 'decoding'"),
+        ("model/codec.py", "from magnet_cli import pipeline", "must not import 'pipeline'"),
+        ("model/codec.py", "import magnet_cli.hub", "must not import 'hub'"),
+        ("model/codec.py", "def f():\n    from .. import hub", "must not import 'hub'"),
+        ("model/codec.py", "import torch", None),
+        ("model/codec.py", "if TYPE_CHECKING:\n    from magnet_cli import pipeline", "must not import 'pipeline'"),
+        ("options/job.py", "from magnet_cli.errors import UsageError", None),
+        ("options/job.py", "from magnet_cli.hub.registry import MODELS", "must not import 'hub'"),
+        ("options/job.py", "def f():\n    import torch.nn", "must not import 'torch'"),
+        ("options/job.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch", None),
+        ("options/job.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import torch", "must not import 'torch'"),
+        ("hub/cache.py", "from huggingface_hub import constants", None),
+        ("hub/cache.py", "import torch", "must not import 'torch'"),
+        ("__init__.py", "if TYPE_CHECKING:\n    from magnet_cli.pipeline.pipeline import Pipeline", None),
+        ("__init__.py", "from magnet_cli.pipeline.pipeline import Pipeline", "must not import 'pipeline'"),
+        ("cli/generate.py", "from magnet_cli._version import __version__", None),
         ("cli/generate.py", "from magnet_cli.cli.options import seed", None),
-        ("cli/generate.py", "from .options import seed\nfrom ..console import Console", None),
+        ("cli/generate.py", "from .options import seed\nfrom ..errors import UsageError", None),
         ("cli/__init__.py", "from .generate import generate", None),
-        ("console.py", "from magnet_cli.cli.generate import generate", "must not import 'cli'"),
         ("train/loop.py", "from magnet_cli.train.data import clips", None),
-        ("train/loop.py", "from magnet_cli.pipeline import Pipeline", "must not import 'pipeline'"),
-        ("helpers.py", "", "'helpers' is in no layer; add it to LAYERS"),
+        ("train/loop.py", "from magnet_cli.cli.console import Console", "must not import 'cli'"),
+        ("helpers.py", "", "'helpers' has no place; add it to HOUSE"),
     ],
 )
 def test_the_rules_themselves(tmp_path: Path, file: str, text: str, expected: str | None) -> None:
-    for name in ("errors.py", "hub.py", "pipeline.py", "cli/options.py", file):
+    for name in ("errors.py", "hub/__init__.py", "pipeline/__init__.py", "cli/options.py", file):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text if name == file else "", encoding="utf-8")
     found = violations(tmp_path)
@@ -169,6 +186,13 @@ def test_the_rules_themselves(tmp_path: Path, file: str, text: str, expected: st
     else:
         assert len(found) == 1
         assert expected in found[0]
+
+
+def test_a_circle_of_files_is_found(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.py").write_text("from magnet_cli.model.b import x", encoding="utf-8")
+    (tmp_path / "model" / "b.py").write_text("def f():\n    from magnet_cli.model.a import y", encoding="utf-8")
+    assert "circle" in violations(tmp_path)[0]
 
 
 @pytest.mark.parametrize("args", [["--help"], ["generate", "--help"]])

@@ -17,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import captions
 import fluidsynth
-import music
 import numpy as np
 import soundfile
 from scipy.signal import resample_poly
+
+import captions
+import music
 
 RATE = 16_000
 PLAYED = 48_000  # FluidSynth repeats no filter when it transposes a sample; what folds over stays above 8 kHz here

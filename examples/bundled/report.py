@@ -3,7 +3,7 @@
     python examples/bundled/report.py BUNDLE data --out report
     python examples/bundled/report.py BUNDLE data --out report --try fast best "temperature=2 guidance=5"
 
-For each held-out prompt the model makes a clip; the measures know only audio (`magnet_cli.evaluate`). Beside them stand
+For each held-out prompt the model makes a clip; the measures know only audio (`measures.py`). Beside them stand
 the same measures for what FluidSynth plays for these prompts, as it is and through the model's codec, and for chance.
 Writes `report.json` and `report.md`, the clips, and spectrograms of the first prompts of six styles. With `--try` it
 compares ways to sample instead: each is a preset, or options with their values, among them a rescorer.
@@ -27,7 +27,9 @@ import soundfile
 import torch
 
 from magnet_cli import OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
-from magnet_cli.evaluate import (
+from magnet_cli.options.sampling import PRESETS
+from magnet_cli.options.sampling_overrides import Overrides
+from measures import (
     Classifier,
     features,
     frechet_distance,
@@ -38,8 +40,6 @@ from magnet_cli.evaluate import (
     si_sdr,
     tempo,
 )
-from magnet_cli.options.sampling import PRESETS
-from magnet_cli.options.sampling_overrides import Overrides
 
 SHOWN = ("piano", "drums", "disco", "rock", "strings", "flute")
 LEARNED = 300  # rendered clips that the classifier learns from, as they are and through the codec

@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from magnet_cli._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from magnet_cli.decoding.masked import Known
     from magnet_cli.errors import MagnetError, MagnetWarning
@@ -22,22 +24,20 @@ if TYPE_CHECKING:
     from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
     from magnet_cli.pipeline.pipeline import Clip, Pipeline
 
-__version__ = "0.1.0"
-
 # Imported when they are asked for: some need torch, which takes seconds, and the command wants none of them at once.
 _LAZY = {
-    "Clip": "pipeline",
-    "EditConfig": "composition",
-    "Job": "prompts",
-    "Known": "decode",
+    "Clip": "pipeline.pipeline",
+    "EditConfig": "options.edit",
+    "Job": "options.job",
+    "Known": "decoding.masked",
     "MagnetError": "errors",
     "MagnetWarning": "errors",
-    "MusicGenSampling": "config",
-    "OutputConfig": "config",
-    "Pipeline": "pipeline",
-    "PlacesConfig": "config",
-    "RuntimeConfig": "config",
-    "SamplingConfig": "config",
+    "MusicGenSampling": "options.sampling",
+    "OutputConfig": "options.output",
+    "Pipeline": "pipeline.pipeline",
+    "PlacesConfig": "options.runtime",
+    "RuntimeConfig": "options.runtime",
+    "SamplingConfig": "options.sampling",
 }
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""Waveforms and files. In: float arrays [C, L]. Out: levelled, joined and looped waveforms, files written atomically."""
+"""Waveforms and files. In: float arrays [C, L]. Out: waveforms levelled, joined, looped; files written atomically."""

@@ -17,10 +17,9 @@ from magnet_cli.audio.riff_info import add_riff_tags
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.options.output import Subtype
 
+Waveform = NDArray[np.float32]  # [C, L], full scale at 1
+
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
-
-
-# -- audio ------------------------------------------------------------------------------------------------------------
 
 
 def encode_audio(
@@ -35,7 +34,7 @@ def encode_audio(
 
     What exceeds full scale is clipped, except in float32 files, which keep it. Nothing is random, so the same waveform
     gives the same bytes, except for .ogg, whose stream number libsndfile draws.
-    tags: what to embed, by soundfile's names, see `tags.TAGS`.
+    tags: what to embed, by soundfile's names, see `riff_info.TAGS`.
     Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite.
     """
     check_format(path, subtype)

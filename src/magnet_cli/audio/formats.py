@@ -12,7 +12,7 @@ AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
 
 
 def check_format(path: Path, subtype: Subtype) -> None:
-    """Raise UsageError unless `audio.write_audio` can write this kind of file; needs no waveform: call it before work.
+    """Raise UsageError unless `files.write_audio` can write this kind of file; needs no waveform: call it before work.
 
     The format follows from the extension, one of AUDIO_EXTENSIONS in any case. Ogg Vorbis (.ogg) has no
     sample format: `subtype` is ignored for it.

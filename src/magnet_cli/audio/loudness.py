@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from magnet_cli.audio.files import Waveform
 from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.options.output import OutputConfig
-
-Waveform = NDArray[np.float32]
 
 REACHED_LU = 0.5  # a clip this close to the target counts as there; EBU R 128 allows live programmes as much as 1 LU
 TOLERANCE_LU = 0.1  # where the search for a gain stops: well below the 1 LU or so that listeners notice

@@ -16,11 +16,10 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
+from magnet_cli.audio.files import Waveform
 from magnet_cli.errors import MagnetWarning, UsageError
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.options.regions import Region
-
-Waveform = NDArray[np.float32]
 
 MOST_CHANNELS = 64  # more, and the array is likely [L, C]
 FASTEST_RATE = 768_000  # Hz, the highest that converters have

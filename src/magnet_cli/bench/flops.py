@@ -1,7 +1,7 @@
 """What decoding a clip costs at least, in floating-point operations: to measure waste by, and speed against a device.
 
 Counts the operations of matrix products, two for each multiplication with its addition; everything else is of no
-weight. It is the minimum for a decoder that computes each step afresh: `engine.FastTransformer` may need fewer.
+weight. It is the minimum for a decoder that computes each step afresh: `cpu.FastTransformer` may need fewer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing models in the released format, which audiocraft loads: the reverse of `checkpoint`."""
+"""Writing models in the released format, which audiocraft loads: the reverse of `released`."""
 
 from __future__ import annotations
 

@@ -14,8 +14,6 @@ from magnet_cli.errors import ModelError, one_line
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.model.weights import Weights, read_weights
 
-# -- reading a codec in Hugging Face format ---------------------------------------------------------------------------
-
 
 def read_hugging_face_codec(folder: Path) -> CodecCheckpoint:
     """Read an EnCodec in the format of `transformers`: config.json and model.safetensors or pytorch_model.bin."""

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magnet_cli.checkpoints.bundle import Origin
 from magnet_cli.checkpoints.hugging_face_codec import hugging_face_codec, hugging_face_codec_config
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.errors import ModelError, one_line
+from magnet_cli.hub.library import sha256
 from magnet_cli.model.weights import Weights, read_weights
 from magnet_cli.options.sampling import MusicGenSampling
 
 if TYPE_CHECKING:
     from transformers import MusicgenDecoderConfig
-import json
-import re
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-
-from magnet_cli.checkpoints.bundle import Origin
-from magnet_cli.hub.library import sha256
-from magnet_cli.options.sampling import MusicGenSampling
-
 # The released models were trained on clips of this length, whatever their configuration allows.
 TRAINED_SECONDS = 30
 PARTS = ("text_encoder", "audio_encoder", "decoder", "enc_to_dec_proj")
 # A table of sines that old versions of transformers stored with the weights; new ones compute it.
 COMPUTED = "model.decoder.embed_positions.weights"
 OTHER_MODEL = "Choose musicgen-small, musicgen-medium or musicgen-large"
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,6 @@ class CodecPointer:
     name: str
 
 
-# -- building networks ------------------------------------------------------------------------------------------------
-
-
 def build_decoder(checkpoint: DecoderCheckpoint, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
     """The network with the checkpoint's weights. In the stored dtype on the CPU, the weights stay memory-mapped."""
     with without_weights():

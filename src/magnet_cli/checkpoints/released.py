@@ -60,9 +60,6 @@ SUPPORTED_CODEC: dict[str, Any] = {
 }
 
 
-# -- reading the released format --------------------------------------------------------------------------------------
-
-
 def read_decoder(folder: Path) -> DecoderCheckpoint:
     """Read `state_dict.bin` of a checkpoint folder."""
     path, package = _read_part(folder, DECODER_FILE)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from magnet_cli import __version__
+from magnet_cli._version import __version__
 from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode

@@ -246,7 +246,7 @@ class Transfers:
 
 
 class DownloadPlan(Protocol):
-    """What a download will fetch; see `transfer.Plan`."""
+    """What a download will fetch; see `hub.download.Plan`."""
 
     @property
     def repository(self) -> str: ...

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from magnet_cli import __version__
+from magnet_cli._version import __version__
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import human
 from magnet_cli.errors import MagnetError, one_line

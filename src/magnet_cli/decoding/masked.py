@@ -102,7 +102,7 @@ class Check:
 
 
 class Network(Protocol):
-    """What the loop asks at each step. `Plain` defines the answer; `engine` gives the same one faster."""
+    """What the loop asks at each step. `Plain` defines the answer; an engine gives the same one faster."""
 
     @property
     def config(self) -> DecoderConfig:

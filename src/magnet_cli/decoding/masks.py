@@ -12,8 +12,8 @@ from magnet_cli.decoding.philox import uniforms
 from magnet_cli.errors import UsageError
 from magnet_cli.options.regions import Region
 
-# Codebook and step under which a variation's choice is drawn: beyond those of any decoding step (config.MOST_STEPS), so
-# it has nothing to do with the codes that the same seed draws.
+# Codebook and step under which a variation's choice is drawn: beyond those of any decoding step
+# (`sampling.MOST_STEPS`), so it has nothing to do with the codes that the same seed draws.
 VARY_STREAM = 0xFFFF
 
 

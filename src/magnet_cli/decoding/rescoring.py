@@ -1,4 +1,15 @@
-"""TODO decoding.rescoring"""
+"""Rescoring: another model's probability for the codes that MAGNeT proposes.
+
+Ziv et al., "Masked Audio Generation using a Single Non-Autoregressive Transformer" (ICLR 2024), section on rescoring:
+which of the proposed codes are kept is decided by a convex combination of both models' probabilities. The other model
+looks at each step's proposals in one pass; it generates nothing. `masked.decode` calls a `Rescorer`, defined there.
+
+Its probability is the plain one, conditional on the text: neither guided nor at MAGNeT's temperature. Guidance and
+annealing steer what is drawn; a rescorer draws nothing, it judges, and only its plain probability is calibrated. It
+also costs half of a guided one.
+
+Letters: B batch, K codebooks, T frames, V codes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +36,7 @@ class MusicGenRescorer:
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
-        """Probabilities, float32 [B, T]; see `decode.Rescorer`."""
+        """Probabilities, float32 [B, T]; see `masked.Rescorer`."""
         frames = codes.shape[-1]
         self.model.check_frames(frames)
         seen = codes.clone()
@@ -50,7 +61,7 @@ class MagnetRescorer:
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
-        """Probabilities, float32 [B, T]; see `decode.Rescorer`."""
+        """Probabilities, float32 [B, T]; see `masked.Rescorer`."""
         codes = codes.to(self.model.device)
         if isinstance(self.model, MaskedTransformer):
             return probability(self.model(codes, codebook, self.memory), proposed)

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from magnet_cli.errors import UsageError
 
-# -- longer than a clip -----------------------------------------------------------------------------------------------
-
 
 def plan_windows(needed: Sequence[bool], window: int, overlap: int) -> list[int]:
     """First frames of windows of `window` frames, in which all `needed` frames of something longer are decoded in turn.

@@ -1,4 +1,4 @@
-"""The network of `decode`, fast: the same logits, without work that cannot change them.
+"""The network of `decoding.masked`, fast: the same logits, without work that cannot change them.
 
 What is left out, exactly (a term that is zero, or a number that was computed before):
 - cross-attention of unconditional rows, and the whole unconditional half where guidance is the conditional half;
@@ -121,7 +121,7 @@ class States:
 class FastTransformer:
     """A MaskedTransformer's logits for `decode`, on the CPU. It shares the model's weights.
 
-    int8: multiply by matrices of 8 bits; approximate, see `quantize`.
+    int8: multiply by matrices of 8 bits; approximate, see `linear`.
     """
 
     def __init__(self, model: MaskedTransformer, *, int8: bool = False) -> None:

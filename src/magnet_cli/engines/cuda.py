@@ -1,4 +1,4 @@
-"""The network of `decode` for GPUs: every shape static, recorded once as a CUDA graph and replayed.
+"""The network of `decoding.masked` for GPUs: every shape static, recorded once as a CUDA graph and replayed.
 
 One forward pass of the small model is some 400 kernels of a few microseconds each, less than Python takes to start
 them. A graph starts them all at once. Graphs are recorded when their shape is first met, for each codebook, with and
@@ -198,7 +198,7 @@ Key = tuple[Shape, int, bool]  # what a graph is recorded for: shape, codebook, 
 class GraphTransformer:
     """A MaskedTransformer's logits for `decode`, on a GPU, by replaying graphs. It shares the model's weights.
 
-    float8: multiply by matrices in 8-bit floats; approximate, see `quantize`. stages: the functions of a layer,
+    float8: multiply by matrices in 8-bit floats; approximate, see `linear`. stages: the functions of a layer,
     compiled or not. Anywhere else than on CUDA it runs the same operations one by one.
     """
 
@@ -229,7 +229,7 @@ class GraphTransformer:
     def guided(
         self, codes: Tensor, codebook: int, memory: TextMemory | None, weight: float, wanted: Tensor | None = None
     ) -> Tensor:
-        """Guided logits of one codebook, float32 [B, T, V], wanted or not: see `decode.Network`.
+        """Guided logits of one codebook, float32 [B, T, V], wanted or not: see `masked.Network`.
 
         To pick the wanted ones, the host would have to wait and count them.
         """

@@ -26,7 +26,7 @@ CONFIG_FILE = "config.json"
 DECODER_FILE = "decoder.safetensors"
 CODEC_FILE = "codec.safetensors"
 TEXT_FOLDER = "text_encoder"
-BUNDLED_FOLDER = Path(__file__).parent / "bundled"  # of the small model inside this package
+BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model inside this package
 UNFINISHED = ".unfinished-"
 BLOCK = 1 << 20
 

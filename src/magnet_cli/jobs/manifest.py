@@ -28,7 +28,7 @@ from magnet_cli.options.output import OutputConfig
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
-TEMPORARY = re.compile(r"\.magnet-[0-9a-f]{16}(\.\w+)?")  # see audio._temporary
+TEMPORARY = re.compile(r"\.magnet-[0-9a-f]{16}(\.\w+)?")  # see `audio.atomic`
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,6 @@ def sidecar(audio: Path) -> Path:
     return audio.with_name(f"{audio.stem}.json")
 
 
-# -- any file ---------------------------------------------------------------------------------------------------------
-
-
 def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: bool) -> None:
     """Raise UsageError for a format that cannot be, OutputError for a file that exists or cannot be written."""
     for target in targets:

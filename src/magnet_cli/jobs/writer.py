@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from magnet_cli import __version__
+from magnet_cli._version import __version__
 from magnet_cli.audio.atomic import write_together
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.errors import MagnetError

@@ -1,7 +1,7 @@
 """EnCodec: waveform <-> codes.
 
 The network's modules come from the `encodec` package; Défossez et al., "High Fidelity Neural Audio Compression" (2022).
-Built without weight normalization: `checkpoint` folds it into the weights when it reads them.
+Built without weight normalization: `checkpoints` folds it into the weights when it reads them.
 """
 
 from __future__ import annotations

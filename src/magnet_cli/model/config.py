@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-# -- from a checkpoint ------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class DecoderConfig:

@@ -50,7 +50,7 @@ class EditConfig:
     vary            share of the rest that is decoded anew, in spans drawn by the seed
     blend           keep the file's own samples outside what is decoded anew
     loop            the clip's end meets its beginning
-    bpm, bars       length of a loop; see `loop.loop_length`
+    bpm, bars       length of a loop; see `decoding.circle.loop_length`
     hybrid          seconds at the beginning that another, autoregressive model makes
     negative        text to steer away from, in place of no text
     unconditional   without any text; the prompt only names the clip

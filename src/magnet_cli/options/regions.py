@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from magnet_cli.errors import UsageError
 
-# -- regions ----------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, order=True)
 class Region:

@@ -18,9 +18,6 @@ MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
 
 
-# -- from the user ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class SamplingConfig:
     """How codes are drawn; the defaults are those of the reference for 10-second music models.

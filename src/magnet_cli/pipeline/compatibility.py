@@ -16,9 +16,6 @@ from magnet_cli.options.sampling import Task
 ROUNDING = 1e-2
 
 
-# -- which models go together -----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Vocabulary:
     """What the codes of a model are: its codebooks, its codec, and the seconds of its longest clip."""

@@ -1,6 +1,6 @@
 """From what a job asks for beside its prompt to what the decoder gets, and from its sound to the finished one.
 
-Everything is a length, codes that are given, and a mask of those that are kept; see `decode.Known`.
+Everything is a length, codes that are given, and a mask of those that are kept; see `masked.Known`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from magnet_cli.audio.files import read_audio
+from magnet_cli.audio.files import Waveform, read_audio
 from magnet_cli.audio.looping import fit_period
 from magnet_cli.audio.loudness import trim
 from magnet_cli.audio.splicing import FADE, blend, conform, join, prepare, prepare_ending
@@ -28,7 +27,6 @@ from magnet_cli.options.edit import KEPT_SHARE, EditConfig, Length
 from magnet_cli.options.job import Job
 from magnet_cli.options.regions import Region, check_regions, parse_region
 
-Waveform = NDArray[np.float32]
 Finish = Callable[[Waveform], tuple[Waveform, int]]
 
 # Inputs that are remembered: a batch may have thousands. A minute of stereo takes 20 MB, its codes 100 kB.

@@ -97,7 +97,7 @@ class CodecShape:
 class CodecTraining:
     """EnCodec's training; defaults as published (audiocraft `config/solver/compression/default.yaml`).
 
-    begin                 of a new codec: "random" weights, or a "transform" that codes the data at once (see `lapped`)
+    begin                 of a new codec: "random" weights, or a "transform" that codes the data at once: `mdct_init`
     decoder_only          leave encoder and codebooks, and so the codes, as they are: for a codec whose codes are in use
     seconds               length of the crops
     weights               of the balanced losses: waveform L1, multi-scale mel, adversarial, feature matching

@@ -1,0 +1,308 @@
+"""Batches in real processes: killed at random moments, interrupted, two at once, on a disk that is full or read-only.
+
+MAGNET_KILLS=50 kills that often; without it a handful.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from magnet_cli.jobs.manifest import MANIFEST_FILE, TEMPORARY
+from magnet_cli.jobs.record import codes_hash
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+KILLS = int(os.environ.get("MAGNET_KILLS", "6"))
+ITEMS, FEW = 40, 12
+QUICK = ("--steps", "2,1,1,1", "--temperature", "10", "--guidance", "1", "--device", "cpu", "--seed", "5")
+
+# Importing PyTorch and transformers takes seconds; this does it once. Every command runs in a process of its own,
+# forked from it.
+SERVER = """
+import json, os, subprocess, sys
+import magnet_cli.cli
+import magnet_cli.production
+from transformers import T5Config, T5EncoderModel  # which this package imports as late as it can
+from magnet_cli.__main__ import main
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "run" in asked:
+        pid = os.fork()
+        if pid == 0:
+            for descriptor, path in ((1, asked["out"]), (2, asked["err"])):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.chdir(asked["folder"])
+            sys.argv = ["magnet", *asked["run"]]
+            code = 1
+            try:
+                main()
+            except SystemExit as stopped:
+                code = stopped.code or 0
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        answer = pid
+    elif "wait" in asked:
+        answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
+    else:
+        answer = subprocess.run(asked["shell"], shell=True, capture_output=True, text=True).stdout
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Server:
+    """Starts commands without the seconds that importing takes. prefix: what the server itself runs in."""
+
+    def __init__(self, folder: Path, *prefix: str) -> None:
+        self._folder = folder
+        self._runs = 0
+        self._process = subprocess.Popen(
+            [*prefix, sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, **asked: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, folder: Path, *arguments: str) -> Run:
+        self._runs += 1
+        out, err = (self._folder / f"{self._runs}.{name}" for name in ("out", "err"))
+        out.touch()
+        err.touch()
+        pid = self.ask(run=arguments, folder=str(folder), out=str(out), err=str(err))
+        return Run(self, pid, out, err)
+
+    def stop(self) -> None:
+        self._process.communicate()
+
+
+class Run:
+    """A command that runs in a process of its own."""
+
+    def __init__(self, server: Server, pid: int, out: Path, err: Path) -> None:
+        self._server, self._pid, self._out, self._err = server, pid, out, err
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    def send(self, number: int) -> None:
+        """Harmless after its end: the server has not yet been asked for the exit code, so the pid is still its own."""
+        os.kill(self._pid, number)
+
+    def wait(self) -> int:
+        return int(self._server.ask(wait=self._pid))
+
+    def wait_for(self, clips: int) -> None:
+        """Until so many clips are reported."""
+        until = time.monotonic() + 60
+        while self.out.count("\n") < clips:
+            assert time.monotonic() < until, self.err
+            time.sleep(0.002)
+
+
+MOUNT = "mount -t tmpfs -o size=100k tmpfs"
+
+
+@pytest.fixture(scope="module")
+def may_mount(tmp_path_factory: pytest.TempPathFactory) -> bool:
+    """Whether a process of ours may mount what it likes, out of sight of all others."""
+    try:
+        place = tmp_path_factory.mktemp("mount")
+        done = subprocess.run(["unshare", "-rm", *MOUNT.split(), str(place)], capture_output=True, check=False)
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def server(may_mount: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"), *(("unshare", "-rm") if may_mount else ()))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("prompts") / "p.csv"
+    path.write_text("prompt,seed\n" + "".join(f"prompt {k},{k}\n" for k in range(ITEMS)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("prompts") / "few.txt"
+    path.write_text("\n".join(f"prompt {k}" for k in range(FEW)))
+    return str(path)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """What codes each clip has, by name; fails for a clip that is not whole."""
+    found = {}
+    for path in folder.glob("[!.]*.wav"):
+        assert soundfile.read(path)[0].shape == (15 * 640,)
+        record = json.loads(path.with_suffix(".json").read_text())
+        archive = path.with_suffix(".codes.npz")
+        if archive.exists():
+            assert codes_hash(np.load(archive)["codes"]) == record["codes"]["sha256"]
+        found[path.name] = record["codes"]["sha256"]
+    return found
+
+
+def temporaries(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]
+
+
+def noted(folder: Path) -> Counter[str]:
+    """How often each item was made, by the manifest: every line of it is whole."""
+    lines = map(json.loads, (folder / MANIFEST_FILE).read_text().splitlines())
+    return Counter(line["item"] for line in lines if "item" in line)
+
+
+# -- kills ------------------------------------------------------------------------------------------------------------
+
+
+def test_killed_at_any_moment_a_batch_ends_as_if_undisturbed(
+    server: Server, tiny: str, prompts: str, tmp_path: Path
+) -> None:
+    """Runs batch after batch, killing each again and again, until there were enough kills."""
+    arguments = ("batch", prompts, "--model", tiny, "--save-codes", *QUICK, "-o")
+    undisturbed = server.start(tmp_path, *arguments, "whole")
+    started = time.monotonic()
+    assert undisturbed.wait() == 0, undisturbed.err
+    lasting = time.monotonic() - started
+    wanted = hashes(tmp_path / "whole")
+    assert len(wanted) == len(set(wanted.values())) == ITEMS
+
+    chance = random.Random(int(os.environ.get("MAGNET_KILLS_SEED", "1")))
+    kills = rounds = redone = 0
+    while kills < KILLS:
+        rounds += 1
+        folder, kills_here = tmp_path / f"clips-{rounds}", 0
+        while True:
+            run = server.start(tmp_path, *arguments, folder.name)
+            if kills < KILLS:
+                time.sleep(chance.uniform(0, lasting / 2))
+                run.send(signal.SIGKILL)
+            code = run.wait()
+            assert code in (0, -signal.SIGKILL), run.err
+            if code == 0:
+                break
+            kills += 1
+            kills_here += 1
+            if folder.exists():
+                hashes(folder)  # whatever has its name is whole
+        assert hashes(folder) == wanted
+        assert temporaries(folder) == []
+        assert len(list(folder.glob("*.wav"))) == len(list(folder.glob("*.json"))) == ITEMS
+        made = noted(folder)
+        assert len(made) == ITEMS
+        assert made.total() - ITEMS <= kills_here
+        redone += made.total() - ITEMS
+        assert server.start(tmp_path, *arguments, folder.name).wait() == 0
+        assert noted(folder) == made
+    print(f"{kills} kills in {rounds} batches of {ITEMS}; {redone} clips were made twice")
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"), [((signal.SIGINT,), 130), ((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM,), 143)]
+)
+def test_a_signal_ends_a_batch_cleanly(
+    server: Server, tiny: str, few: str, tmp_path: Path, signals: tuple[int, ...], code: int
+) -> None:
+    arguments = ("batch", few, "--model", tiny, *QUICK, "-o", "clips")
+    run = server.start(tmp_path, *arguments)
+    run.wait_for(2)
+    for number in signals:
+        run.send(number)
+        time.sleep(0.02)
+    assert run.wait() == code
+    assert "Traceback" not in run.err
+    if code == 130:
+        assert "interrupted; finished clips are kept" in run.err.splitlines()[-1]
+        assert "stopping after this step; Ctrl-C again stops at once" in run.err
+    folder = tmp_path / "clips"
+    clips = hashes(folder)
+    assert 2 <= len(clips) < FEW
+    assert sorted(path.stem for path in folder.glob("*.json")) == sorted(Path(name).stem for name in clips)
+    assert temporaries(folder) == []
+    again = server.start(tmp_path, *arguments)
+    assert again.wait() == 0
+    assert len(hashes(folder)) == FEW
+    assert noted(folder).total() <= FEW + 1  # one may have been noted and dropped
+
+
+def test_two_batches_at_once_never_share_a_folder(server: Server, tiny: str, few: str, tmp_path: Path) -> None:
+    arguments = ("batch", few, "--model", tiny, *QUICK, "-o", "clips")
+    first = server.start(tmp_path, *arguments)
+    first.wait_for(1)
+    second = server.start(tmp_path, *arguments)
+    assert second.wait() == 7
+    assert "another batch is writing into clips" in second.err
+    assert first.wait() == 0
+    assert first.out.count("\n") == len(noted(tmp_path / "clips")) == FEW
+
+
+# -- disks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_or_read_only_disk_stops_a_batch_that_goes_on_when_there_is_room(
+    may_mount: bool, server: Server, tiny: str, few: str, tmp_path: Path
+) -> None:
+    if not may_mount:
+        pytest.skip("mounting needs user namespaces")
+    arguments = ("batch", few, "--model", tiny, *QUICK, "-o", "disk/clips")
+    place = tmp_path / "disk"
+    place.mkdir()
+    server.ask(shell=f"{MOUNT} {place}")
+
+    def listed() -> list[str]:
+        return str(server.ask(shell=f"ls -A {place}/clips")).split()
+
+    full = server.start(tmp_path, *arguments)
+    assert full.wait() == 7
+    assert "warning: the clips need about " in full.err
+    assert re.search(r"error: cannot write disk/clips/\S+: No space left on device", full.err.splitlines()[-1])
+    clips = [name for name in listed() if name.endswith(".wav")]
+    assert full.out.split() == [f"disk/clips/{name}" for name in clips]
+    assert 0 < len(clips) < FEW
+    assert len([name for name in listed() if name.endswith(".json")]) == len(clips)
+    assert not any(map(TEMPORARY.fullmatch, listed()))
+
+    server.ask(shell=f"mount -o remount,ro {place}")
+    locked = server.start(tmp_path, *arguments)
+    assert locked.wait() == 7
+    assert "Read-only file system" in locked.err.splitlines()[-1]
+
+    server.ask(shell=f"mount -o remount,rw,size=10m {place}")
+    done = server.start(tmp_path, *arguments)
+    assert done.wait() == 0, done.err
+    assert len([name for name in listed() if name.endswith(".wav")]) == FEW
+    assert done.out.count("\n") == FEW - len(clips)

@@ -1,0 +1,91 @@
+"""`magnet bench`, and the model inside the package that stands in where the Hub cannot be reached."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from magnet_cli.checkpoints import open as models
+from magnet_cli.hub.locate import library as store
+from support.command import Magnet, one_line_error
+from support.golden import GOLDEN
+
+MUSIC = str(GOLDEN / "music")
+generate_command = sys.modules["magnet_cli.cli.generate"]  # the package has the function under that name
+QUICK = ("--steps", "2,1,1,1", "--device", "cpu")
+
+
+@pytest.mark.parametrize("options", [("--compile",), ("--plain",), ("--dtype", "int8", "--batch", "2")])
+def test_bench_tells_every_stage(magnet: Magnet, options: tuple[str, ...]) -> None:
+    result = magnet("bench", "--model", MUSIC, "--runs", "1", "--json", *QUICK, *options)
+    (report,) = result.records
+    assert ("--compile changes nothing on cpu" in result.err) == ("--compile" in options)
+    assert report["dtype"] == ("int8" if "int8" in options else "float32")
+    stages = ["text", *(f"codebook {k}" for k in (1, 2, 3, 4)), "codec", "loudness", "write"]
+    assert list(report["stages"]) == stages
+    assert report["latency"] == pytest.approx(sum(report["stages"].values()))
+    assert report["network"] == ("MaskedTransformer" if "--plain" in options else "FastTransformer")
+    assert report["batch"] == (2 if "--batch" in options else 1)
+    assert report["flops"] > 0
+    assert report["peak"] > report["flops_per_second"] > 0
+
+
+def test_bench_prints_a_table(magnet: Magnet) -> None:
+    result = magnet("bench", "--model", MUSIC, "--runs", "1", *QUICK)
+    assert result.code == 0
+    names = [line[:12].strip() for line in result.out.splitlines()]
+    assert names[:3] == ["model", "device", "clips"]
+    assert names[-5:] == ["latency", "throughput", "arithmetic", "peak memory", "logits"]
+    assert re.search(
+        r"^logits +\S+ of their RMS from float32, the same code first in 100% of frames$", result.out, re.M
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--random-weights", "huge"), "unknown shape 'huge'"),
+        (("--model", MUSIC, "--runs", "0"), "0 runs"),
+        (("--model", MUSIC, "--steps", "1,1"), "4 codebooks"),
+    ],
+)
+def test_bench_refuses_what_cannot_be_measured(magnet: Magnet, options: tuple[str, ...], part: str) -> None:
+    one_line_error(magnet("bench", "--device", "cpu", *options), 2, part)
+
+
+@pytest.fixture
+def bundled(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model in the place of the one inside the package."""
+    for module in (models, store, generate_command):
+        monkeypatch.setattr(module, "BUNDLED_FOLDER", Path(tiny))
+
+
+@pytest.mark.usefixtures("bundled")
+def test_without_the_hub_the_model_inside_the_package_stands_in(magnet: Magnet) -> None:
+    result = magnet("generate", "x", "-o", "{model}.wav", "--json", "--offline", *QUICK)
+    assert result.code == 0, result.err
+    assert "This is the small bundled model" in result.err
+    (record,) = result.records
+    assert record["path"] == "bundled.wav"
+    assert record["model"]["given"] == "bundled"
+    assert "offline" in record["model"]["fallback"]
+    assert magnet("replay", "bundled.wav", "--check").out == "same\n"
+    assert "bundled" in magnet("models", "list").out
+
+
+@pytest.mark.usefixtures("bundled")
+def test_a_model_that_is_asked_for_is_never_replaced(magnet: Magnet) -> None:
+    for arguments in (("generate", "x", "-o", "a.wav"), ("batch", "p.txt", "-o", "out/")):
+        Path("p.txt").write_text("x\n")
+        named = ("--model", "magnet-small-10secs") if arguments[0] == "generate" else ()
+        one_line_error(magnet(*arguments, *named, "--offline", *QUICK), 4, "magnet models download")
+    one_line_error(magnet("models", "remove", "bundled", "--yes"), 2, "part of this package")
+
+
+def test_without_one_the_hub_s_error_stays(magnet: Magnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (models, store, generate_command):
+        monkeypatch.setattr(module, "BUNDLED_FOLDER", tmp_path / "none")
+    one_line_error(magnet("generate", "x", "-o", "a.wav", "--offline", *QUICK), 4, "magnet models download")
