@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,16 +147,24 @@ class MusicGen:
         states = self.projection(text.states.to(self.device, self.dtype))
         return TextCondition(states * (attn_mask & given).unsqueeze(-1), attn_mask)
 
-    def states(self, grid: Tensor, text: TextCondition, cache: Cache | None = None) -> tuple[Tensor, Cache | None]:
-        """The decoder's states [B, S, D] for columns [B, K, S] of a delayed grid, those of the cache before them."""
+    def states(self, grid: Tensor, text: TextCondition, cache: Cache | None = None) -> Tensor:
+        """The decoder's states [B, S, D] for columns [B, K, S] of a delayed grid.
+
+        cache: holds the columns before these, and afterwards these too.
+        """
         output = self.decoder.model(
             input_ids=grid.flatten(0, 1),
             encoder_hidden_states=text.states,
             encoder_attention_mask=text.attn_mask,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{self._cache_argument: cache},
         )
-        return output.last_hidden_state, output.past_key_values
+        return output.last_hidden_state
+
+    @cached_property
+    def _cache_argument(self) -> str:
+        """What transformers calls the cache: `cache` since 5.24, `past_key_values` before."""
+        return "cache" if "cache" in signature(self.decoder.model.forward).parameters else "past_key_values"
 
     def check_frames(self, frames: int) -> None:
         """Raise UsageError for a clip of more frames than the model can handle."""
@@ -191,10 +201,10 @@ class MusicGen:
         guidance = sampling.guidance if any(prompt is not None for prompt in prompts) else 1.0
         if guidance != 1:
             text = text.with_unconditional()
-        cache: Cache | None = _empty_cache(self.source.decoder)
+        cache = _empty_cache(self.source.decoder)
         seen, last = 0, grid.shape[-1] - 1
         for column in range(first, last + 1):
-            logits, cache = self._predict(grid[..., seen:column], text, guidance, cache)
+            logits = self._predict(grid[..., seen:column], text, guidance, cache)
             drawn = self._draw(logits, seeds, column, sampling)
             grid[..., column] = torch.where(is_open[..., column], drawn, grid[..., column])
             seen = column
@@ -202,18 +212,16 @@ class MusicGen:
                 on_step(column - first + 1, last - first + 1)
         return undelay(grid)
 
-    def _predict(
-        self, columns: Tensor, text: TextCondition, guidance: float, cache: Cache | None
-    ) -> tuple[Tensor, Cache | None]:
-        """Guided logits [B, K, V] of the column after these [B, K, S], and the cache that now holds them, too."""
+    def _predict(self, columns: Tensor, text: TextCondition, guidance: float, cache: Cache) -> Tensor:
+        """Guided logits [B, K, V] of the column after these [B, K, S], which the cache holds afterwards."""
         guided = guidance != 1
-        states, cache = self.states(torch.cat([columns, columns]) if guided else columns, text, cache)
+        states = self.states(torch.cat([columns, columns]) if guided else columns, text, cache)
         logits = torch.stack([head(states[:, -1]) for head in self.decoder.lm_heads], dim=1).float()
         if guided:
             logits = guide(logits, guidance)
         if not torch.isfinite(logits).all():
             raise not_finite(self.dtype)
-        return logits, cache
+        return logits
 
     def _start(self, batch: int, frames: int, prefix: Tensor | None) -> tuple[Tensor, int]:
         """The delayed grid [B, K, T + K], OPEN where a code is to be predicted, and the first column that has one."""

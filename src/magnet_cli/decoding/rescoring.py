@@ -43,7 +43,7 @@ class MusicGenRescorer:
         seen[:, codebook] = proposed
         # The output at a column predicts the next one, where frame 0 of this codebook stands in column 1 + codebook.
         grid = delay(seen.to(self.model.device), self.model.codes)[..., : codebook + frames]
-        states, _ = self.model.states(grid, self.text)
+        states = self.model.states(grid, self.text)
         return probability(self.model.decoder.lm_heads[codebook](states[:, codebook:]), proposed)
 
 
