@@ -32,6 +32,7 @@ from magnet_cli.hub import cache as cache_module
 from magnet_cli.hub import locate as hub
 from magnet_cli.hub import download as transfer
 from magnet_cli.errors import MagnetError
+from magnet_cli.options.runtime import PlacesConfig
 
 what, name, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 steps = []
@@ -51,7 +52,8 @@ try:
         result = transfer.download(plan, progress=lambda done: steps.append((done, 0)))
         print(json.dumps({"folder": str(result.folder), "files": result.files, "steps": steps}))
     elif what == "model":
-        print(json.dumps({"folder": str(hub.locate_model(name, access).folder), "steps": steps}))
+        model = hub.resolve(name, PlacesConfig(cache_dir=access.cache_dir))
+        print(json.dumps({"folder": str(hub.locate_model(model, access).folder), "steps": steps}))
     elif what == "text":
         folder = hub.locate_text_encoder(Path("nowhere"), name, access, model=options.get("model"))
         print(json.dumps({"folder": str(folder), "steps": steps}))

@@ -9,7 +9,7 @@ import typer
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import chosen, given
-from magnet_cli.cli.run_jobs import helper_names, short_name
+from magnet_cli.cli.run_jobs import helper_names
 from magnet_cli.hub.registry import DEFAULT_BEGINNER, DEFAULT_MODEL
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
@@ -106,12 +106,14 @@ def batch(
     console = Console(quiet=quiet, verbose=verbose)
     with console.reporting():
         from magnet_cli.cli.batch_run import Command, run, show
+        from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.plan import Request
 
+        wanted = resolve(model, chosen(PlacesConfig, context))
         request = Request(
             file=file,
             output=output,
-            model=short_name(model),
+            model=wanted.file_name,
             seed=seed,
             variations=variations,
             overrides=chosen(Overrides, context),
@@ -124,9 +126,7 @@ def batch(
             mix=mix,
             force=force,
         )
-        command = Command(
-            request, model, format, chosen(RuntimeConfig, context), chosen(PlacesConfig, context), fail_fast, json
-        )
+        command = Command(request, wanted, format, chosen(RuntimeConfig, context), fail_fast, json)
         if dry_run:
             show(console, command)
         else:

@@ -102,7 +102,9 @@ def model_parts(
     console: Console, model: str, runtime: RuntimeConfig, places: PlacesConfig, *, plain: bool
 ) -> tuple[SamplingConfig, Parts]:
     """A model's sampling options and its parts; UsageError for one that is no MAGNeT."""
-    opened = open_parts(console, model, {}, places)
+    from magnet_cli.hub.locate import resolve
+
+    opened = open_parts(console, resolve(model, places), {})
 
     import torch
 
@@ -111,7 +113,7 @@ def model_parts(
     from magnet_cli.checkpoints.parts import build_decoder
     from magnet_cli.pipeline.generators import MaskedGenerator
 
-    pipeline = load(console, model, opened, runtime)
+    pipeline = load(console, opened, runtime)
     sampling, source = pipeline.info.sampling, opened.source
     if (
         not isinstance(source, Model)

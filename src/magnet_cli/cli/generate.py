@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,17 +15,15 @@ from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import chosen
 from magnet_cli.cli.run_jobs import (
     describe_sampling,
-    draft_sampling,
     early_check,
     helper_names,
     load,
     make,
     open_parts,
+    resolve_helpers,
     result,
-    short_name,
 )
 from magnet_cli.errors import HubError, UsageError
-from magnet_cli.hub.library import BUNDLED_FOLDER, is_bundle
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL
 from magnet_cli.jobs.naming import Item as Name
 from magnet_cli.jobs.naming import plan_paths
@@ -35,6 +33,10 @@ from magnet_cli.options.job import Job, check_prompt, plan
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
+from magnet_cli.pipeline.rules import usual_sampling
+
+if TYPE_CHECKING:
+    from magnet_cli.hub.locate import ResolvedModel
 
 
 def generate(
@@ -112,13 +114,15 @@ def generate(
     """
     console = Console(quiet=quiet, verbose=verbose)
     with console.reporting():
+        from magnet_cli.hub.locate import bundled_model, resolve
+
         overrides, finish = chosen(Overrides, context), chosen(OutputConfig, context)
         edit, places = chosen(EditConfig, context), chosen(PlacesConfig, context)
         runtime = chosen(RuntimeConfig, context)
-        helpers = helper_names(rescorer, None if hybrid is None else hybrid_model)
-        wanted, fallback = model or DEFAULT_MODEL, None
+        names = helper_names(rescorer, None if hybrid is None else hybrid_model)
+        wanted, helpers, fallback = resolve(model or DEFAULT_MODEL, places), resolve_helpers(names, places), None
         texts = read_prompts(prompts or [], unconditional=unconditional)
-        drafts = plan(texts, apply_all(overrides, draft_sampling(wanted)), seed=seed, variations=variations, edit=edit)
+        drafts = plan(texts, apply_all(overrides, usual_sampling(wanted)), seed=seed, variations=variations, edit=edit)
         early_check(wanted, helpers)(drafts[0])
         if rescore_weight is not None and rescorer is None:
             console.warning("--rescore-weight counts for nothing without --rescorer")
@@ -129,22 +133,23 @@ def generate(
         if seed is None and quiet and not json:
             console.essential(f"seed {drafts[0].seed}")
         try:
-            opened = open_parts(console, wanted, helpers, places)
+            opened = open_parts(console, wanted, helpers)
         except HubError as error:
-            if model is not None or not is_bundle(BUNDLED_FOLDER):
+            instead = bundled_model(places) if model is None else None
+            if instead is None:
                 raise
             console.essential(
-                f"no {wanted}: {error.message}. {error.hint}. "
+                f"no {wanted.given}: {error.message}. {error.hint}. "
                 f"This is the small {BUNDLED} model instead, no match for it."
             )
-            wanted, fallback = BUNDLED, error.message
+            wanted, fallback = instead, error.message
             targets = plan_targets(output, drafts, wanted, codes=save_codes, metadata=not no_metadata)
             check_targets(targets, finish.subtype, overwrite=force)
-            opened = open_parts(console, wanted, helpers, places)
-        sampling = apply_all(overrides, opened.source.sampling)
+            opened = open_parts(console, wanted, helpers)
+        sampling = apply_all(overrides, opened.source.facts.sampling)
         jobs = [replace(draft, sampling=sampling) for draft in drafts]
         opened.check()(jobs[0])
-        pipeline = load(console, wanted, opened, runtime)
+        pipeline = load(console, opened, runtime)
         console.detail(f"sampling: {describe_sampling(sampling)}")
 
         from magnet_cli.jobs.manifest import Item
@@ -152,17 +157,19 @@ def generate(
 
         metadata = not no_metadata
         production = Production(
-            pipeline, wanted, finish, overwrite=force, metadata=metadata, helpers=helpers, fallback=fallback
+            pipeline, wanted.given, finish, overwrite=force, metadata=metadata, helpers=names, fallback=fallback
         )
         items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
         for product in make(console, production, items):
             console.result(result(product, as_json=json))
 
 
-def plan_targets(output: str | None, jobs: Sequence[Job], model: str, *, codes: bool, metadata: bool) -> list[Target]:
+def plan_targets(
+    output: str | None, jobs: Sequence[Job], model: ResolvedModel, *, codes: bool, metadata: bool
+) -> list[Target]:
     """Files for every job."""
     items = [Name(job.prompt, job.seed) for job in jobs]
-    paths = plan_paths(output, items, model=short_name(model), extensions=AUDIO_EXTENSIONS)
+    paths = plan_paths(output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
     return [Target.beside(path, metadata=metadata, codes=codes) for path in paths]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import CacheDir, ModelDir, Offline, Quiet, chosen, download_first, given, human
+from magnet_cli.cli.options import CacheDir, ModelDir, Offline, Quiet, chosen, given, human
 from magnet_cli.cli.train_options import (
     BatchSize,
     Data,
@@ -253,16 +253,20 @@ def decoder(
         adapters = None if lora is None else LoraOptions(rank=lora, alpha=lora_alpha)
         optimization = chosen(Optimization, context)
         places = PlacesConfig(model_dir, cache_dir, offline)
+        from magnet_cli.hub.download import Access
+        from magnet_cli.hub.locate import fetch_first, resolve
+
         with console.transfers(human) as transfers:
-            if start is not None:
-                download_first(start, places, transfers.report)
+            base = None if start is None else resolve(start, places)
+            if base is not None:
+                fetch_first(base, Access(places.cache_dir, places.offline, transfers.report))
             with console.busy("loading"):
                 import torch
 
-                from magnet_cli.checkpoints.open import open_model
+                from magnet_cli.checkpoints.open import open_magnet
                 from magnet_cli.train.decoder import Publication, start_from, train_decoder
 
-                model = open_model(start, places, on_download=transfers.report) if start is not None else None
+                model = None if base is None else open_magnet(base, on_download=transfers.report)
         if model is not None:
             parts, kind = start_from(model), model.decoder.task
             licence = licence or model.origin.licence

@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from magnet_cli.errors import ModelError, OutputError, UsageError
-from magnet_cli.hub.registry import BUNDLED
+from magnet_cli.hub.registry import BUNDLED, ModelFacts, registered
+from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
+from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
+from magnet_cli.options.strict_json import from_plain
 
 FORMAT, VERSION = "magnet-bundle", 1
 CONFIG_FILE = "config.json"
@@ -30,12 +33,15 @@ BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model ins
 UNFINISHED = ".unfinished-"
 BLOCK = 1 << 20
 
+Part = TypeVar("Part", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
+
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What a bundle's `config.json` says, unchecked beyond its format.
+    """What a bundle's `config.json` says.
 
-    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it.
+    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it, unchecked beyond its
+    format; the properties raise ModelError for a part that is missing or wrong.
     """
 
     name: str
@@ -67,6 +73,61 @@ class BundleInfo:
             )
         return cls(name, folder, config, files)
 
+    def part(self, kind: Callable[..., Part], key: str) -> Part:
+        """A configuration from its part of `config.json`; ModelError unless every field is there and of its type."""
+        try:
+            return from_plain(kind, self.config.get(key))
+        except ValueError as error:
+            raise ModelError(
+                f"{key}.{error} in {self.folder / CONFIG_FILE} is missing or wrong",
+                "Download or convert the model again",
+            ) from error
+
+    @property
+    def task(self) -> Task:
+        """What the model makes."""
+        task = self.config.get("task")
+        if task not in ("music", "sound"):
+            raise ModelError(f"{self.folder / CONFIG_FILE} names the task {task!r}", "Convert the model again")
+        return task
+
+    @property
+    def licence(self) -> str:
+        """Of the weights."""
+        return str(self.config.get("licence"))
+
+    @property
+    def own_sampling(self) -> SamplingConfig | None:
+        """The sampling options that the bundle names, if it does."""
+        if self.config.get("sampling") is None:
+            return None
+        try:
+            sampling = self.part(SamplingConfig, "sampling")
+            check_steps(sampling, codebooks=self.part(DecoderConfig, "decoder").codebooks)
+        except UsageError as error:
+            raise ModelError(
+                f"sampling in {self.folder / CONFIG_FILE}: {error.message}", "Set it again with magnet models defaults"
+            ) from error
+        return sampling
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model without its weights."""
+        decoder, codec = self.part(DecoderConfig, "decoder"), self.part(CodecConfig, "codec")
+        if not 0 < codec.hop <= codec.sample_rate:
+            raise ModelError(
+                f"{self.folder / CONFIG_FILE} has frames of {codec.hop} samples at {codec.sample_rate} Hz",
+                "Download or convert the model again",
+            )
+        return magnet_facts(
+            decoder,
+            codec,
+            self.part(TextConfig, "text"),
+            self.task,
+            licence=self.licence,
+            sampling=self.own_sampling or default_sampling(self.task, decoder.clip_seconds, decoder.codebooks),
+        )
+
     def problems(self, on_bytes: Callable[[int], None] | None = None) -> list[str]:
         """What is wrong with the bundle's files, one line each; empty when all are whole. Reads every byte."""
         found = []
@@ -81,6 +142,30 @@ class BundleInfo:
         return found
 
 
+def magnet_facts(
+    decoder: DecoderConfig,
+    codec: CodecConfig,
+    text: TextConfig,
+    task: Task,
+    *,
+    licence: str,
+    sampling: SamplingConfig,
+) -> ModelFacts:
+    """What the configurations of a MAGNeT say."""
+    return ModelFacts(
+        family="magnet",
+        task=task,
+        seconds=decoder.clip_seconds,
+        frame_rate=codec.frame_rate,
+        sample_rate=codec.sample_rate,
+        codebooks=decoder.codebooks,
+        parameters=decoder.parameters,
+        text_encoder=text.name,
+        licence=licence,
+        sampling=sampling,
+    )
+
+
 def is_bundle(folder: Path) -> bool:
     """Whether a folder claims to be a bundle."""
     try:
@@ -88,6 +173,15 @@ def is_bundle(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return f'"{FORMAT}"' in text
+
+
+def is_musicgen(folder: Path) -> bool:
+    """Whether a folder holds a model of MusicGen's kind in the format of transformers."""
+    try:
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and str(settings.get("model_type")).startswith("musicgen")
 
 
 def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
@@ -116,10 +210,11 @@ class Store:
         return cls(Path(os.path.expanduser(named)) if named else user_cache_path("magnet") / "models")
 
     def folder(self, name: str) -> Path:
-        """Where the bundle of a model is or would be. `name` is a short name or a Hub id."""
+        """Where the bundle of a model is or would be. `name` is a short name, a Hub id, or the folder's own name."""
         if name == BUNDLED:
             return BUNDLED_FOLDER
-        safe = name.replace("/", "--")
+        spec = registered(name)
+        safe = (name if spec is None else spec.name).replace("/", "--")
         if not safe or safe.startswith(".") or not all(c.isalnum() or c in "-_." for c in safe):
             raise UsageError(f"{name!r} is no name of a model", "See magnet models list")
         return self.root / safe
@@ -129,15 +224,17 @@ class Store:
         folder = self.folder(name)
         return BundleInfo.read(folder) if is_bundle(folder) else None
 
+    def folders(self) -> list[Path]:
+        """The folders of all bundles, by name; damaged ones are among them."""
+        found = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return [folder for folder in found if is_bundle(folder) and not folder.name.startswith(UNFINISHED)]
+
     def bundles(self) -> list[BundleInfo]:
         """All bundles, by name; damaged ones are left out."""
         found = []
-        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
-            if is_bundle(folder) and not folder.name.startswith(UNFINISHED):
-                try:
-                    found.append(BundleInfo.read(folder))
-                except ModelError:
-                    continue
+        for folder in self.folders():
+            with suppress(ModelError):
+                found.append(BundleInfo.read(folder))
         return found
 
     def remove(self, name: str) -> int:

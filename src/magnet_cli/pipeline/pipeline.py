@@ -27,16 +27,17 @@ from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.decoding.masked import Known
 from magnet_cli.engines.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
-from magnet_cli.hub.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
+from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.model.codec import Codec
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
 from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.pipeline.build import ModelInfo, build_generator, check_helpers, check_job, codec_of, describe
+from magnet_cli.pipeline.build import ModelInfo, build_generator, check_codes, describe
 from magnet_cli.pipeline.edits import Arranger
 from magnet_cli.pipeline.generators import Generator, Progress
+from magnet_cli.pipeline.rules import check_job, default_seconds
 
 OnStep = Callable[[Progress, Sequence[Job]], None]
 OnFailure = Callable[[int, Exception], None]
@@ -128,11 +129,11 @@ class Pipeline:
         dtype = resolve_dtype(runtime, device)
         if runtime.device == "auto" and device.type == "cpu":
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
-        check_helpers(source, helpers)
+        check_codes(source, helpers)
         threading.Thread(target=import_meters).start()  # they are used at the very end
         with memory_errors(device, "to load the model"):
             generator = build_generator(source, helpers, device, dtype, runtime)
-            codec = build_codec(codec_of(source), device)
+            codec = build_codec(source.codec, device)
         info = describe(source, device, dtype, runtime)
         decoder = source.decoder.config if isinstance(source, Model) else None
         arranger = Arranger(
@@ -140,7 +141,7 @@ class Pipeline:
             codebooks=info.codebooks,
             clip_seconds=info.clip_seconds,
             span=decoder.span_length if decoder else 1,
-            default_seconds=None if decoder else MUSICGEN_SECONDS,
+            default_seconds=default_seconds(source),
         )
         automatic = automatic_batch_size(decoder, codec.config, device, dtype) if decoder else 1
         return cls(source, dict(helpers), info, generator, codec, arranger, runtime.batch_size or automatic)
