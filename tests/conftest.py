@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
@@ -30,10 +31,13 @@ from magnet_cli.checkpoints.open import convert
 from magnet_cli.checkpoints.parts import build_codec, build_decoder
 from magnet_cli.checkpoints.released import read_codec, read_decoder
 from magnet_cli.cli import main
+from magnet_cli.errors import MagnetWarning
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextEncoder
+from magnet_cli.options.runtime import DTypeName, RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.pipeline.pipeline import Pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
@@ -108,6 +112,13 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 def music() -> Golden:
     """The golden music model."""
     return load_golden("music")
+
+
+def load_in(dtype: DTypeName, model: str, *, batch_size: int | None = None, hybrid: str | None = None) -> Pipeline:
+    """A model on the CPU in this dtype, whether or not the CPU has instructions for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "this CPU has no fast", MagnetWarning)
+        return Pipeline.load(model, RuntimeConfig(device="cpu", dtype=dtype, batch_size=batch_size), hybrid=hybrid)
 
 
 @pytest.fixture(scope="session")
