@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.checkpoints import open as models
-from magnet_cli.hub.locate import library as store
+from magnet_cli.hub import library as store
 from support.command import Magnet, one_line_error
 from support.golden import GOLDEN
 

@@ -125,9 +125,10 @@ def decoded_together(device: torch.device, clips: int) -> int:
 
     What shares a batch with a clip changes how its numbers are rounded. Measured on a CPU with AVX512-BF16 and VNNI
     (PyTorch 2.11), in every dtype: attention sums in another order where a prompt is padded to a longer one, and where
-    a clip's frames begin elsewhere in the blocks of `local_attention`; float32 products do for fewer than 4 rows. The codes of
-    five clips of the bundled model, alone and together, were equal in 38 to 100% of places in bfloat16, and in 65 to
-    100% in int8. A CPU gains nothing by a batch, so there a clip is computed alone, and is the same by construction.
+    a clip's frames begin elsewhere in the blocks of `local_attention`; float32 products do for fewer than 4 rows. The
+    codes of five clips of the bundled model, alone and together, were equal in 38 to 100% of places in bfloat16, and in
+    65 to 100% in int8. A CPU gains nothing by a batch, so there a clip is computed alone, and is the same by
+    construction.
     """
     return 1 if device.type == "cpu" else clips
 
