@@ -13,9 +13,12 @@ from support.golden import GOLDEN
 
 MUSIC = str(GOLDEN / "music")
 QUICK = ("--steps", "2,1,1,1", "--device", "cpu")
+FLOAT32 = ("--dtype", "float32")
 
 
-@pytest.mark.parametrize("options", [("--compile",), ("--plain",), ("--dtype", "int8", "--batch", "2")])
+@pytest.mark.parametrize(
+    "options", [(*FLOAT32, "--compile"), (*FLOAT32, "--plain"), ("--dtype", "int8", "--batch", "2")]
+)
 def test_bench_tells_every_stage(magnet: Magnet, options: tuple[str, ...]) -> None:
     result = magnet("bench", "--model", MUSIC, "--runs", "1", "--json", *QUICK, *options)
     (report,) = result.records
@@ -31,7 +34,7 @@ def test_bench_tells_every_stage(magnet: Magnet, options: tuple[str, ...]) -> No
 
 
 def test_bench_prints_a_table(magnet: Magnet) -> None:
-    result = magnet("bench", "--model", MUSIC, "--runs", "1", *QUICK)
+    result = magnet("bench", "--model", MUSIC, "--runs", "1", *QUICK, *FLOAT32)
     assert result.code == 0
     names = [line[:12].strip() for line in result.out.splitlines()]
     assert names[:3] == ["model", "device", "clips"]

@@ -77,7 +77,8 @@ def separately(*arguments: str, **environment: str) -> Result:
 # -- a machine that works ---------------------------------------------------------------------------------------------
 
 
-def test_a_machine_that_works(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_machine_that_works(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNET_AUTO_DTYPE", "float32")
     result = doctor("--json")
     checks = result.checks
     assert result.code == 0, result.out

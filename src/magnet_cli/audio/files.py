@@ -43,7 +43,7 @@ def encode_audio(
     if not np.isfinite(waveform).all():
         raise NumericsError(
             "the waveform holds samples that are not finite, nothing was written",
-            "Try --dtype float32, or another seed",
+            "Try another seed; if every clip fails, fetch the model again",
         )
     # Encoded in memory: from inside libsndfile's callbacks an error of the disk, or Ctrl-C, would be printed and lost.
     try:

@@ -33,9 +33,10 @@ class RuntimeConfig:
     device      "auto", "cpu", "cuda", "cuda:N" or "mps"
     dtype       of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
                 "auto": float16 on CUDA, which is what the released weights are stored in; bfloat16 on a CPU that
-                computes in it; float32 elsewhere. "int8" on a CPU, "float8" on a GPU of capability 8.9 or above: the
-                large matrices in 8 bits, approximate
-    batch_size  clips decoded together; None: 1 on a CPU, where a batch gains nothing, what fits on a GPU
+                computes in it; float32 elsewhere; or what MAGNET_AUTO_DTYPE names. "int8" on a CPU, "float8" on a
+                GPU of capability 8.9 or above: the large matrices in 8 bits, approximate
+    batch_size  clips decoded together; None: 1 on a CPU, where a batch gains nothing, what fits on a GPU. On a CPU the
+                clips of a batch are computed one by one all the same: see `device.decoded_together`
     compile     compile the decoder on a GPU, which takes tens of seconds for each size of batch: for long runs
     """
 
