@@ -52,7 +52,7 @@ class Parts:
     name: str
     text: TextEncoder
     model: MaskedTransformer
-    network: MaskedTransformer | Network
+    network: Network
     codec: Codec
     in_float32: Callable[[], MaskedTransformer]
 
@@ -302,7 +302,7 @@ def random_parts(
     shape: str,
     device: torch.device,
     dtype: torch.dtype,
-    network: Callable[[MaskedTransformer], MaskedTransformer | Network],
+    network: Callable[[MaskedTransformer], Network],
 ) -> Parts:
     """A released model's shape with random weights. network: what decodes, made from the model."""
     known = shapes()
@@ -318,7 +318,7 @@ def parts_of(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    network: Callable[[MaskedTransformer], MaskedTransformer | Network],
+    network: Callable[[MaskedTransformer], Network],
 ) -> Parts:
     """Parts of any shape, with random weights."""
     model = random_decoder(config, device, dtype)

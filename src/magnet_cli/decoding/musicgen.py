@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from magnet_cli.decoding.masked import Known
 from magnet_cli.decoding.philox import uniforms
-from magnet_cli.decoding.steps import guide, propose
+from magnet_cli.decoding.steps import propose
 from magnet_cli.errors import ModelError, NumericsError, UsageError, not_finite_remedy, one_line
+from magnet_cli.model.decoder import guide
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig

@@ -13,7 +13,6 @@ from magnet_cli.decoding.masked import Known, Network, Rescorer, Step, decode
 from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
 from magnet_cli.decoding.windows import decode_windows, plan_windows
-from magnet_cli.engines.cpu import FastTransformer
 from magnet_cli.errors import UsageError
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextEncoder
@@ -59,7 +58,7 @@ class Reader:
 
     text_encoder: TextEncoder
     decoder: MaskedTransformer
-    network: MaskedTransformer | Network
+    network: Network
 
     def memory(self, prompts: Sequence[str]) -> tuple[TextMemory, list[int]]:
         """What the decoder attends to, and the number of tokens in each prompt."""
@@ -93,7 +92,7 @@ class MaskedGenerator:
         if not isinstance(sampling, SamplingConfig):
             raise UsageError("these sampling options are MusicGen's", "Give a SamplingConfig")
         memory, tokens = self._memory(jobs)
-        run = _Run(self.reader.network, memory, jobs, sampling, self._rescorer(jobs, sampling), on_progress)
+        run = MaskedRun(self.reader.network, memory, jobs, sampling, self._rescorer(jobs, sampling), on_progress)
         on_text()
         if first.hybrid:
             known = self._beginning(jobs, first, on_progress)
@@ -102,8 +101,7 @@ class MaskedGenerator:
         codes = (
             run.windows(first, known) if first.frames > first.window else run.once(first, known, frames=first.frames)
         )
-        if isinstance(self.reader.network, FastTransformer):
-            self.reader.network.forget()  # the codec wants the memory
+        self.reader.network.forget()  # the codec wants the memory
         return codes, [0] * len(jobs) if edit.unconditional else tokens
 
     def passes(self, job: Job, length: Length) -> int:
@@ -167,10 +165,10 @@ class MaskedGenerator:
 
 
 @dataclass(frozen=True)
-class _Run:
+class MaskedRun:
     """One batch through MAGNeT."""
 
-    decoder: MaskedTransformer | Network
+    decoder: Network
     memory: TextMemory | None
     jobs: Sequence[Job]
     sampling: SamplingConfig
