@@ -39,7 +39,7 @@ steps = []
 access = transfer.Access(
     cache_dir=Path(options["cache_dir"]) if "cache_dir" in options else None,
     offline=options.get("offline", False),
-    progress=lambda plan, done: steps.append((done, plan.missing_size)),
+    listener=lambda event: steps.append((event.done, event.plan.missing_size)),
 )
 wanted = {"model": cache_module.MODEL, "text": cache_module.TEXT_ENCODER, "codec": cache_module.CODEC}[what]
 try:
@@ -49,7 +49,7 @@ try:
                           "files": {file.name: [file.size, file.cached] for file in plan.files}}))
     elif "fresh" in options:  # the plan is made anew, whatever is cached
         plan = transfer.plan_download(name, wanted, access)
-        result = transfer.download(plan, progress=lambda done: steps.append((done, 0)))
+        result = transfer.download(plan, listener=lambda event: steps.append((event.done, 0)))
         print(json.dumps({"folder": str(result.folder), "files": result.files, "steps": steps}))
     elif what == "model":
         model = hub.resolve(name, PlacesConfig(cache_dir=access.cache_dir))

@@ -305,7 +305,7 @@ def test_weights_have_the_names_that_are_read() -> None:
 # -- content and its hash ---------------------------------------------------------------------------------------------
 
 
-def fill(cache: Path, repository: str = "a/b") -> tuple[transfer.Plan, dict[str, bytes]]:
+def fill(cache: Path, repository: str = "a/b") -> tuple[transfer.DownloadPlan, dict[str, bytes]]:
     """A plan whose files are in the cache as content only, not yet under their names."""
     contents = {"state_dict.bin": b"large" * 1000, "config.json": b"{}", "deep/file": b""}
     digests = {
@@ -318,7 +318,7 @@ def fill(cache: Path, repository: str = "a/b") -> tuple[transfer.Plan, dict[str,
     for name, content in contents.items():
         (storage / "blobs" / digests[name]).write_bytes(content)
     files = tuple(transfer.RemoteFile(name, len(contents[name]), digests[name], False) for name in contents)
-    return transfer.Plan(repository, HASH, "main", storage, files), contents
+    return transfer.DownloadPlan(repository, HASH, "main", storage, files), contents
 
 
 def refuse(self: Path, target: str) -> None:
@@ -332,7 +332,7 @@ def test_content_that_is_there_is_not_fetched_again(cache: Path, monkeypatch: py
         monkeypatch.setattr(Path, "symlink_to", refuse)
     plan, contents = fill(cache)
     steps: list[int] = []
-    result = transfer.download(plan, progress=steps.append)
+    result = transfer.download(plan, listener=lambda event: steps.append(event.done))
     assert {name: (result.folder / name).read_bytes() for name in result.files} == contents
     assert (steps[0], steps[-1]) == (0, plan.missing_size)
     assert (result.folder / "config.json").is_symlink() == links

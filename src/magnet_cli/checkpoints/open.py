@@ -17,24 +17,24 @@ from magnet_cli.checkpoints.released import read_codec, read_decoder
 from magnet_cli.errors import UsageError
 from magnet_cli.hub import cache
 from magnet_cli.hub import locate as hub
-from magnet_cli.hub.download import Access, Plan
+from magnet_cli.hub.download import Access, Downloading
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle
 from magnet_cli.hub.locate import ResolvedModel, resolve
 from magnet_cli.options.runtime import PlacesConfig
 
-OnDownload = Callable[[Plan, int], None]
+DownloadListener = Callable[[Downloading], None]
 
 
-def open_resolved(model: ResolvedModel, *, on_download: OnDownload | None = None) -> Model | MusicGenModel:
+def open_resolved(model: ResolvedModel, *, listener: DownloadListener | None = None) -> Model | MusicGenModel:
     """The parts of a model.
 
-    A model of the Hub is downloaded unless it is here; a MAGNeT is converted into a bundle once. `on_download` is told
-    what is fetched and how many bytes are done. Raises ModelError for a damaged model, HubError when a download is
+    A model of the Hub is downloaded unless it is here; a MAGNeT is converted into a bundle once. The
+    listener hears how far a download is. Raises ModelError for a damaged model, HubError when a download is
     needed and fails, OutputError when there is no room.
     """
     if model.bundle is not None:
         return read_bundle(model.bundle)
-    access = Access(model.places.cache_dir, model.places.offline, on_download)
+    access = Access(model.places.cache_dir, model.places.offline, listener)
     if model.kind == "hub":
         return read_bundle(_in_store(model, access))
     source = hub.locate_model(model, access)
@@ -45,20 +45,20 @@ def open_resolved(model: ResolvedModel, *, on_download: OnDownload | None = None
 
 
 def open_any(
-    name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None
+    name: str, places: PlacesConfig | None = None, *, listener: DownloadListener | None = None
 ) -> Model | MusicGenModel:
     """The parts of a model by its name; see `resolve` and `open_resolved`, whose errors it raises."""
-    return open_resolved(resolve(name, places), on_download=on_download)
+    return open_resolved(resolve(name, places), listener=listener)
 
 
-def open_model(name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None) -> Model:
+def open_model(name: str, places: PlacesConfig | None = None, *, listener: DownloadListener | None = None) -> Model:
     """The parts of a MAGNeT as `open_any` finds it; UsageError for a MusicGen."""
-    return open_magnet(resolve(name, places), on_download=on_download)
+    return open_magnet(resolve(name, places), listener=listener)
 
 
-def open_magnet(model: ResolvedModel, *, on_download: OnDownload | None = None) -> Model:
+def open_magnet(model: ResolvedModel, *, listener: DownloadListener | None = None) -> Model:
     """The parts of a MAGNeT; UsageError for a MusicGen, which is not downloaded for that."""
-    opened = None if model.is_musicgen else open_resolved(model, on_download=on_download)
+    opened = None if model.is_musicgen else open_resolved(model, listener=listener)
     if not isinstance(opened, Model):
         raise UsageError(f"{model.given} is a MusicGen, which stays in the format it came in", "Choose a MAGNeT model")
     return opened

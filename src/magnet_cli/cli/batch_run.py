@@ -27,7 +27,7 @@ from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
 from magnet_cli.hub.locate import ResolvedModel
 from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, ModelFacts
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Item, Manifest
-from magnet_cli.jobs.plan import Plan, Request, check_same, clear_way, counted, plan_batch, plan_rows
+from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, counted, plan_batch, plan_rows
 from magnet_cli.jobs.prompt_file import Problems, Row, read_rows
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
@@ -35,7 +35,8 @@ from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline.rules import default_seconds, usual_sampling
 
 if TYPE_CHECKING:
-    from magnet_cli.jobs.writer import Production
+    from magnet_cli.jobs.writer import ItemFailed, Production
+    from magnet_cli.pipeline.events import StepDone, TextEncoded
 
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
 RECORD_BYTES = 2500  # of a clip's record, which is in the audio file and beside it
@@ -78,7 +79,7 @@ def run(console: Console, command: Command) -> None:
             return
         if request.seed is None and console.quiet and not command.as_json:
             console.essential(f"seed {plan.header.seed}")
-        from magnet_cli.jobs.writer import Production
+            from magnet_cli.jobs.writer import Production
 
         pipeline = load(console, opened, command.runtime)
         manifest.start(plan.header)
@@ -114,7 +115,7 @@ def checked_rows(command: Command) -> tuple[Command, list[Row]]:
     return command, rows
 
 
-def plan_all(rows: Sequence[Row], command: Command, opened: Opened | None, manifest: Manifest) -> Plan:
+def plan_all(rows: Sequence[Row], command: Command, opened: Opened | None, manifest: Manifest) -> BatchPlan:
     """The whole plan; without the models' parts, by what is known of it. OutputError if the folder is another batch's.
 
     A seed that is not given is that of the batch when it began, so that it goes on with the same clips.
@@ -142,7 +143,7 @@ def are_here(command: Command) -> bool:
     return all(model.folder is not None for model in (command.model, *command.helpers.values()))
 
 
-def check_room(console: Console, plan: Plan, command: Command, opened: Opened) -> None:
+def check_room(console: Console, plan: BatchPlan, command: Command, opened: Opened) -> None:
     """Raise for files that are in the way, and warn if the disk is too small."""
     from magnet_cli.jobs.targets import check_targets
 
@@ -154,7 +155,7 @@ def check_room(console: Console, plan: Plan, command: Command, opened: Opened) -
         console.warning(f"the clips need about {human(needed)}, but {request.folder} has {human(free)} free")
 
 
-def work(console: Console, production: Production, plan: Plan, *, fail_fast: bool, as_json: bool) -> None:
+def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast: bool, as_json: bool) -> None:
     """Make what is to be made; BatchError at the end if some of it failed."""
     started = time.monotonic()
     total, failed = len(plan.items), 0
@@ -172,9 +173,17 @@ def work(console: Console, production: Production, plan: Plan, *, fail_fast: boo
         text = str(error) if isinstance(error, MagnetError) else f"{type(error).__name__}: {one_line(error)}."
         console.warning(f"line {plan.rows[item.key].line}, {shortened(item.job.prompt)!r}, failed: {text}")
 
+    from magnet_cli.jobs.writer import ItemFailed
+
     with console.stoppable() as stop_if_asked:
-        products = make(console, production, plan.todo, numbers=numbers, on_step=stop_if_asked, on_failure=fail)
-        for product in products:
+
+        def hear(event: TextEncoded | StepDone | ItemFailed) -> None:
+            if isinstance(event, ItemFailed):
+                fail(event.item, event.error)
+            else:
+                stop_if_asked()
+
+        for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
             console.result(result(product, as_json=as_json))
         stop_if_asked()
     made, seconds = len(plan.todo) - failed, time.monotonic() - started
@@ -216,7 +225,7 @@ def show(console: Console, command: Command) -> None:
         console.message(f"about {human(size)} of disk; about {duration_word(seconds)} ({basis})")
 
 
-def estimate(plan: Plan, command: Command, opened: Opened | None) -> tuple[float, str]:
+def estimate(plan: BatchPlan, command: Command, opened: Opened | None) -> tuple[float, str]:
     """Seconds for what is to be made, and what they rest on."""
     if plan.done:
         each = sum(entry.seconds for _, entry in plan.done) / len(plan.done)

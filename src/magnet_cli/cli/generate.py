@@ -25,8 +25,7 @@ from magnet_cli.cli.run_jobs import (
 )
 from magnet_cli.errors import HubError, UsageError
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL
-from magnet_cli.jobs.naming import Item as Name
-from magnet_cli.jobs.naming import plan_paths
+from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, check_prompt, plan
@@ -168,7 +167,7 @@ def plan_targets(
     output: str | None, jobs: Sequence[Job], model: ResolvedModel, *, codes: bool, metadata: bool
 ) -> list[Target]:
     """Files for every job."""
-    items = [Name(job.prompt, job.seed) for job in jobs]
+    items = [ClipName(job.prompt, job.seed) for job in jobs]
     paths = plan_paths(output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
     return [Target.beside(path, metadata=metadata, codes=codes) for path in paths]
 

@@ -14,8 +14,7 @@ from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import chosen, licence_note
 from magnet_cli.cli.run_jobs import decibels, load, make, open_parts, resolve_helpers
 from magnet_cli.errors import ReplayError, UsageError
-from magnet_cli.jobs.naming import Item as Name
-from magnet_cli.jobs.naming import plan_paths
+from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 
@@ -158,7 +157,7 @@ def plan_replay(file: Path, output: str | None, prompt: str, seed: int) -> Targe
         suffix = file.suffix if file.suffix.lower() in AUDIO_EXTENSIONS else AUDIO_EXTENSIONS[0]
         path = file.with_name(f"{file.stem}-replay{suffix}")
     else:
-        (path,) = plan_paths(output, [Name(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
+        (path,) = plan_paths(output, [ClipName(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
     return Target.beside(path, metadata=True, codes=False)
 
 

@@ -104,7 +104,7 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
     if model.repository is None:
         raise UsageError(f"{model.given!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
     with console.transfers(human) as transfers:
-        access = Access(model.places.cache_dir, model.places.offline, transfers.report)
+        access = Access(model.places.cache_dir, model.places.offline, transfers.hear)
         if model.is_musicgen:
             source = locate_model(model, access)
             console.message(f"{model.name} ({licence_note(source.licence)}) is ready")
@@ -115,7 +115,7 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
 
             for problem in mend(model):
                 console.warning(f"{model.given}: {problem}; it is made again")
-        opened = open_magnet(resolve(model.given, model.places), on_download=transfers.report)
+        opened = open_magnet(resolve(model.given, model.places), listener=transfers.hear)
     console.message(f"{model.given} ({licence_note(opened.origin.licence)}) is ready")
     if delete_originals:
         for storage in transfers.storages:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from magnet_cli.checkpoints.musicgen import MusicGenModel
     from magnet_cli.hub.locate import ResolvedModel
     from magnet_cli.jobs.manifest import Item
-    from magnet_cli.jobs.writer import Product, Production
+    from magnet_cli.jobs.writer import ItemFailed, Product, Production, ProductionListener
     from magnet_cli.pipeline.build import ModelInfo
-    from magnet_cli.pipeline.generators import Progress
+    from magnet_cli.pipeline.events import StepDone, TextEncoded
     from magnet_cli.pipeline.pipeline import Clip, Pipeline
 
 LONGEST_LABEL = 40
@@ -97,13 +97,13 @@ def open_parts(console: Console, model: ResolvedModel, helpers: Mapping[str, Res
 
     with console.transfers(human) as transfers:
         for one in (model, *helpers.values()):
-            fetch_first(one, Access(one.places.cache_dir, one.places.offline, transfers.report))
+            fetch_first(one, Access(one.places.cache_dir, one.places.offline, transfers.hear))
             read_model_ahead(one)
     with console.busy(f"opening {model.given}"):
         from magnet_cli.checkpoints.open import open_resolved
     with console.transfers(human) as transfers:
-        source = open_resolved(model, on_download=transfers.report)
-        opened = {role: open_resolved(one, on_download=transfers.report) for role, one in helpers.items()}
+        source = open_resolved(model, listener=transfers.hear)
+        opened = {role: open_resolved(one, listener=transfers.hear) for role, one in helpers.items()}
     if opened:
         from magnet_cli.pipeline.build import check_codes
 
@@ -134,6 +134,14 @@ def load(console: Console, opened: Opened, runtime: RuntimeConfig) -> Pipeline:
 # -- making -----------------------------------------------------------------------------------------------------------
 
 
+def raise_failure(event: TextEncoded | StepDone | ItemFailed) -> None:
+    """A listener for which the first failure stops the rest."""
+    from magnet_cli.jobs.writer import ItemFailed
+
+    if isinstance(event, ItemFailed):
+        raise event.error
+
+
 def make(
     console: Console,
     production: Production,
@@ -141,14 +149,16 @@ def make(
     *,
     write: bool = True,
     numbers: Callable[[int], str] = lambda done: "",
-    on_step: Callable[[], None] = lambda: None,
-    on_failure: Callable[[Item, Exception], None] | None = None,
+    listener: ProductionListener = raise_failure,
 ) -> Iterator[Product]:
     """Make items, with a bar over the decoding steps and a message about each.
 
-    write: write their files. numbers: what to say before the message about an item, given how many are done. on_step:
-    called after every step.
+    write: write their files. numbers: what to say before the message about an item, given how many are done.
+    listener: hears of every step and of items that fail; by default, the first of those stops the rest.
     """
+    from magnet_cli.jobs.writer import ItemFailed
+    from magnet_cli.pipeline.events import StepDone
+
     with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
         done = shown = finished = 0
         label = ""
@@ -163,28 +173,26 @@ def make(
                 bar.advance(label, finished - shown)
                 shown = finished
 
-        def step(progress: Progress, batch: Sequence[Job]) -> None:
-            nonlocal label, shown
-            on_step()
-            if not any(job is batch[0] for job in begun):
-                begun.extend(batch)
-            first = done + 1 + next(place for place, job in enumerate(begun) if job is batch[0])
-            which = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
-            label = f"clip {which}/{len(items)} · {progress.stage}"
-            label += f" · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
-            shown += len(batch)
-            bar.advance(label, len(batch))
+        def hear(event: TextEncoded | StepDone | ItemFailed) -> None:
+            nonlocal label, shown, done
+            match event:
+                case StepDone(jobs=batch):
+                    listener(event)
+                    if not any(job is batch[0] for job in begun):
+                        begun.extend(batch)
+                    first = done + 1 + next(place for place, job in enumerate(begun) if job is batch[0])
+                    which = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
+                    label = f"clip {which}/{len(items)} · {event.stage}"
+                    label += f" · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
+                    shown += len(batch)
+                    bar.advance(label, len(batch))
+                case ItemFailed(item):
+                    done += 1
+                    settle(item.job, last=True)
+                    listener(event)
 
-        def fail(item: Item, error: Exception) -> None:
-            nonlocal done
-            done += 1
-            settle(item.job, last=True)
-            if on_failure is not None:
-                on_failure(item, error)
-
-        failed = None if on_failure is None else fail
         behind = 0  # clips of the batch that are yet to come
-        for product in production.run(items, write=write, on_step=step, on_failure=failed):
+        for product in production.run(items, write=write, listener=hear):
             done += 1
             behind = (behind or product.clip.batch) - 1
             settle(product.item.job, last=behind == 0)

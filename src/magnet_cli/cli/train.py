@@ -259,14 +259,14 @@ def decoder(
         with console.transfers(human) as transfers:
             base = None if start is None else resolve(start, places)
             if base is not None:
-                fetch_first(base, Access(places.cache_dir, places.offline, transfers.report))
+                fetch_first(base, Access(places.cache_dir, places.offline, transfers.hear))
             with console.busy("loading"):
                 import torch
 
                 from magnet_cli.checkpoints.open import open_magnet
                 from magnet_cli.train.decoder import Publication, start_from, train_decoder
 
-                model = None if base is None else open_magnet(base, on_download=transfers.report)
+                model = None if base is None else open_magnet(base, listener=transfers.hear)
         if model is not None:
             parts, kind = start_from(model), model.decoder.task
             licence = licence or model.origin.licence

@@ -81,6 +81,14 @@ class TextCondition:
         )
 
 
+@dataclass(frozen=True)
+class ColumnDone:
+    """A pass, which predicts a column of the delayed grid, is done: `done` of `total`."""
+
+    done: int
+    total: int
+
+
 class MusicGen:
     """MusicGen's decoder with its text encoder; its codec stays on disk until someone builds it."""
 
@@ -185,11 +193,11 @@ class MusicGen:
         *,
         sampling: MusicGenSampling,
         prefix: Tensor | None = None,
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: Callable[[ColumnDone], None] | None = None,
     ) -> Tensor:
         """Codes [B, K, T] of one clip for each prompt (None: no text), with its own seed.
 
-        prefix: codes [B or 1, K, P] that the clips begin with. on_step: told how many of how many passes are done.
+        prefix: codes [B or 1, K, P] that the clips begin with. on_step: called after every pass.
         Raises UsageError for a clip that is too long or a prefix that does not fit, NumericsError when the model
         computes a value that is not finite.
         """
@@ -210,7 +218,7 @@ class MusicGen:
             grid[..., column] = torch.where(is_open[..., column], drawn, grid[..., column])
             seen = column
             if on_step is not None:
-                on_step(column - first + 1, last - first + 1)
+                on_step(ColumnDone(column - first + 1, last - first + 1))
         return undelay(grid)
 
     def _predict(self, columns: Tensor, text: TextCondition, guidance: float, cache: Cache) -> Tensor:

@@ -128,7 +128,7 @@ class BundleInfo:
             sampling=self.own_sampling or default_sampling(self.task, decoder.clip_seconds, decoder.codebooks),
         )
 
-    def problems(self, on_bytes: Callable[[int], None] | None = None) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong with the bundle's files, one line each; empty when all are whole. Reads every byte."""
         found = []
         for name, (size, digest) in self.files.items():
@@ -137,7 +137,7 @@ class BundleInfo:
                 found.append(f"{name} is missing")
             elif path.stat().st_size != size:
                 found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
-            elif sha256(path, on_bytes) != digest:
+            elif sha256(path) != digest:
                 found.append(f"{name} has other content than when it was written")
         return found
 
@@ -184,14 +184,12 @@ def is_musicgen(folder: Path) -> bool:
     return isinstance(settings, dict) and str(settings.get("model_type")).startswith("musicgen")
 
 
-def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal; `on_bytes` is told how many more bytes were read."""
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
-            if on_bytes is not None:
-                on_bytes(len(block))
     return digest.hexdigest()
 
 

@@ -242,5 +242,4 @@ def obtain(repository: str, wanted: Wanted, access: Access = DEFAULT_ACCESS, *, 
     if found is not None:
         return found
     plan = plan_download(repository, wanted, access, model=model)
-    progress = access.progress
-    return download(plan, progress=None if progress is None else lambda done: progress(plan, done)).folder
+    return download(plan, listener=access.listener).folder
