@@ -36,7 +36,7 @@ QUICK = ("--steps", "2,1,1,1", "--temperature", "10", "--guidance", "1", "--devi
 SERVER = """
 import json, os, subprocess, sys
 import magnet_cli.cli
-import magnet_cli.production
+import magnet_cli.jobs.writer
 from transformers import T5Config, T5EncoderModel  # which this package imports as late as it can
 from magnet_cli.__main__ import main
 
