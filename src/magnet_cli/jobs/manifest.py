@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.audio.unfinished import sweep
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
@@ -28,7 +28,6 @@ from magnet_cli.options.output import OutputConfig
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
-TEMPORARY = re.compile(r"\.magnet-[0-9a-f]{16}(\.\w+)?")  # see `audio.atomic`
 
 
 @dataclass(frozen=True)
@@ -166,13 +165,11 @@ class Manifest:
             lock.release()
 
     def sweep(self, files: Iterable[Path]) -> None:
-        """Remove what a killed process has left unfinished beside these files and those that were made."""
+        """Remove what killed processes have left unfinished beside these files and those that were made."""
         made = (self.folder / one.path for entry in self.entries.values() for one in entry.files)
         for folder in {path.parent for path in (*files, *made)}:
             with _changing(folder):
-                for path in folder.glob(".magnet-*"):
-                    if TEMPORARY.fullmatch(path.name):
-                        path.unlink()
+                sweep(folder)
 
     def check_folder(self) -> None:
         """Raise OutputError if the folder is not the one that was locked: moved, removed or unmounted."""
