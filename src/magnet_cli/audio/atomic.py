@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from magnet_cli.audio.confine import check_within
 from magnet_cli.audio.unfinished import create_unfinished, unfinished_path
 from magnet_cli.errors import OutputError
 
@@ -75,15 +76,19 @@ def write_together(
     contents: Sequence[tuple[Path, bytes]],
     *,
     overwrite: bool = False,
+    within: Path | None = None,
     before_publishing: Callable[[dict[Path, os.stat_result]], object] | None = None,
 ) -> None:
     """Create several files as `write_atomic` does one: all of them, or none.
 
-    They take their names in order, so the last is there only if all are. before_publishing: called once all are
-    complete on the disk and none has its name, with the size and time that each will have.
+    They take their names in order, so the last is there only if all are. within: a folder that they are in; no link is
+    followed out of it. before_publishing: called once all are complete on the disk and none has its name, with the size
+    and time that each will have.
     """
     with _Unpublished(overwrite=overwrite) as files:
         for path, content in contents:
+            if within is not None:
+                check_within(within, path)
             files.add(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
         if before_publishing is not None:
             before_publishing(files.stats())
