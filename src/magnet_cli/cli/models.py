@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -114,9 +113,11 @@ def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals
         model = open_model(name, places, on_download=transfers.report)
     console.message(f"{name} ({licence_note(model.origin.licence)}) is ready")
     if delete_originals:
-        for storage in transfers.storages:
-            shutil.rmtree(storage, ignore_errors=True)
-            console.message(f"deleted {storage}")
+        from magnet_cli.hub.cache import discard_snapshot
+
+        for plan in transfers.fetched:
+            discard_snapshot(plan.storage, plan.revision, [file.name for file in plan.files])
+            console.message(f"deleted what was fetched to {plan.storage}")
     return model.decoder.path.parent
 
 
