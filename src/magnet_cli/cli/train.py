@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +141,7 @@ def codec(
             discriminator_filters=discriminator_filters,
             discriminator_windows=_numbers(discriminator_windows, "--discriminator-windows"),
         )
+        Places(output).check("codec", [data, *([start] if start else [])])
         optimization = replace(CODEC_OPTIMIZATION, learning_rate=learning_rate, warmup=warmup, last_rate=last_rate)
         with console.busy("loading"):
             from magnet_cli.train.codec import train_codec
@@ -253,6 +254,7 @@ def decoder(
         adapters = None if lora is None else LoraOptions(rank=lora, alpha=lora_alpha)
         optimization = chosen(Optimization, context)
         places = PlacesConfig(model_dir, cache_dir, offline)
+        _check_places(output, data, places, start=start, others=[codec_folder, Path(text_encoder)])
         with console.transfers(human) as transfers:
             if start is not None:
                 download_first(start, places, transfers.report)
@@ -299,6 +301,17 @@ def decoder(
                 on_tokens=lambda done, all_: console.message(f"tokenized {done} of {all_} clips"),
             )
         _done(console, output)
+
+
+def _check_places(
+    output: Path, data: Path, places: PlacesConfig, *, start: str | None, others: Sequence[Path | None]
+) -> None:
+    """OutputError unless a decoder's training may write to its output, which is none of the folders that it reads."""
+    from magnet_cli.hub.locate import model_folder
+
+    before = None if start is None else model_folder(start, places)
+    inputs = [path for path in (before, *others) if path is not None and path.exists()]
+    Places(output).check("decoder", [data, *inputs])
 
 
 def _new_parts(
