@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-import torchaudio
 from numpy.typing import NDArray
 from torch import Tensor
 
+from magnet_cli.audio.resampling import resample
 from magnet_cli.errors import UsageError
 
 AUDIO = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"})
@@ -107,7 +107,7 @@ def read_segment(path: Path, start: float, seconds: float, sample_rate: int, cha
     if waveform.shape[0] != channels:
         waveform = waveform.mean(dim=0, keepdim=True).expand(channels, -1)
     if info.samplerate != sample_rate:
-        waveform = torchaudio.functional.resample(waveform, info.samplerate, sample_rate)
+        waveform = torch.from_numpy(resample(waveform.numpy(), info.samplerate, sample_rate))
     length = round(seconds * sample_rate)
     return torch.nn.functional.pad(waveform[:, :length], (0, max(0, length - waveform.shape[1]))).contiguous()
 
