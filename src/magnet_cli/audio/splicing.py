@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from magnet_cli.audio.files import Waveform
+from magnet_cli.audio import blocks
+from magnet_cli.audio.blocks import Waveform
+from magnet_cli.audio.reading import MOST_CHANNELS
 from magnet_cli.audio.resampling import check_rate, resample
 from magnet_cli.errors import MagnetWarning, UsageError
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.options.regions import Region
 
-MOST_CHANNELS = 64  # more, and the array is likely [L, C]
 SILENCE = 2.0**-16  # half a step of 16 bits
 FADE = 0.030  # seconds of a cross-fade: longer than a period of the lowest notes, shorter than a beat of any music
 RUN_IN = 1.0  # seconds encoded before what is wanted, so that the codec does not take its beginning for a sound's
@@ -35,11 +36,11 @@ def check_waveform(waveform: NDArray[Any], sample_rate: int, config: CodecConfig
     check_rate(sample_rate)
     if audio.shape[1] * config.sample_rate < config.hop * sample_rate:
         raise UsageError(f"{audio.shape[1]} samples at {sample_rate} Hz are less than one frame", "Give more audio")
-    if not np.isfinite(audio).all():
+    if not blocks.is_finite(audio):
         raise UsageError("the waveform has samples that are not finite", "Export it again")
-    if np.abs(audio).max() < SILENCE:
+    if blocks.peak(audio) < SILENCE:
         warnings.warn("the audio is silent, so there is nothing in it to go by", MagnetWarning, stacklevel=2)
-    return audio.astype(np.float32)
+    return audio.astype(np.float32, copy=False)
 
 
 def prepare(waveform: NDArray[Any], sample_rate: int, config: CodecConfig) -> torch.Tensor:
