@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
+from magnet_cli.cli.help import HelpGroup
 from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
+from magnet_cli.cli.signature import command, without
 from magnet_cli.errors import ModelError, UsageError
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle
 from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
@@ -20,7 +21,8 @@ from magnet_cli.options.sampling_overrides import Overrides
 
 app = typer.Typer(
     name="models",
-    help="List, download, inspect, check, convert and remove models.",
+    cls=HelpGroup,
+    help="List, download, inspect, convert and remove models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -31,7 +33,7 @@ DTYPES = ("float16", "bfloat16", "float32")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name, as magnet models list shows it.")]
 
 
-@app.command("list")
+@command(app, "list")
 def list_models(as_json: AsJson = False, model_dir: ModelDir = None) -> None:
     """List the released models, and the bundles on this machine."""
     console = Console()
@@ -46,7 +48,7 @@ def list_models(as_json: AsJson = False, model_dir: ModelDir = None) -> None:
             console.result(line)
 
 
-@app.command()
+@command(app)
 def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None) -> None:
     """Show everything known about a model."""
     console = Console()
@@ -59,7 +61,7 @@ def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None) -> Non
             console.result(f"{key:24} {value}")
 
 
-@app.command()
+@command(app)
 def download(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="Names of models, or Hub ids.", show_default=False)
@@ -121,7 +123,7 @@ def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals
     return model.decoder.path.parent
 
 
-@app.command()
+@command(app)
 def path(name: Name, model_dir: ModelDir = None) -> None:
     """Print the folder of a model's bundle."""
     console = Console()
@@ -129,7 +131,7 @@ def path(name: Name, model_dir: ModelDir = None) -> None:
         console.result(str(require(name, Store.at(model_dir)).folder))
 
 
-@app.command()
+@command(app)
 def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None:
     """Check every byte of a bundle against the hashes written with it."""
     console = Console(quiet=quiet)
@@ -144,7 +146,7 @@ def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None
         console.message(f"{name}: {len(info.files)} files, {human(info.size)}, all as they were written")
 
 
-@app.command()
+@command(app)
 def remove(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -162,7 +164,7 @@ def remove(
         console.message(f"removed {folder}, {human(size)}")
 
 
-@app.command()
+@command(app)
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the bundle to.")],
@@ -192,7 +194,7 @@ def convert(
         console.result(str(target))
 
 
-@app.command()
+@command(app)
 def export(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the checkpoint to.")],
@@ -217,28 +219,22 @@ def export(
         console.result(str(target))
 
 
-@app.command()
+@command(app)
 def defaults(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A model's name, or the folder of a bundle.")],
-    preset: options.PresetName = None,
-    steps: options.Steps = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    guidance: options.Guidance = None,
-    min_guidance: options.MinGuidance = None,
-    spans: options.SpansName = None,
-    span_score: options.SpanScoreName = None,
-    no_anneal: options.NoAnneal = False,
-    rescore_weight: options.RescoreWeight = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Back to what models of its kind have.")] = False,
-    model_dir: options.ModelDir = None,
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="Name of a model, or folder of a bundle.")],
+    *,
+    overrides: Annotated[Overrides, without("greedy")],
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Restore the defaults of released models of its kind.")
+    ] = False,
+    model_dir: ModelDir = None,
 ) -> None:
-    """Show how a bundle is sampled unless told otherwise; with options: write that into the bundle."""
+    """Show or set the default sampling options of a bundle.
+
+    With options, writes them into the bundle. Always prints the defaults.
+    """
     console = Console()
     with console.reporting():
-        overrides = options.chosen(Overrides, context)
         changed = overrides != Overrides()
         if reset and changed:
             raise UsageError("--reset takes no other options", "Reset first, then set")
