@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Python compiles what it imports when it first does; most of what is installed never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --no-compile
 
-.PHONY: install test test-dtypes lint types demo train-bundled clean
+.PHONY: install test test-dtypes lint types docs demo train-bundled clean
 
 install: $(VENV)/installed
 
@@ -26,6 +26,10 @@ lint: $(VENV)/installed-dev
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
+
+docs: $(VENV)/installed
+	$(BIN)/python -m magnet_cli.cli.reference > docs/cli.md.new
+	mv docs/cli.md.new docs/cli.md
 
 demo: $(VENV)/installed
 	@echo

@@ -51,6 +51,7 @@ def doctor(magnet: Magnet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> D
     monkeypatch.setenv("MAGNET_MODEL_DIR", str(tmp_path / "store"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("MAGNET_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.delenv("MAGNET_AUTO_DTYPE", raising=False)
 
     def run(*arguments: str) -> Result:
         result = magnet("doctor", *arguments)

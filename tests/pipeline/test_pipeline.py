@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import DeviceError, NumericsError, UsageError
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.runtime import DTypeName
+from magnet_cli.pipeline.generators import Progress
 from support.golden import GOLDEN, Golden, load_in
 
 PROMPTS = ["disco beat", "a very long description of slow jazz with strings", "rain", "x", "footsteps in a cave"]
@@ -66,6 +68,26 @@ def test_a_clip_is_the_same_alone_and_in_a_batch_in_every_dtype(dtype: DTypeName
         assert (clip.batch, together.batch) == (1, len(jobs))
         assert np.array_equal(clip.codes, together.codes)
         assert np.array_equal(clip.waveform, together.waveform)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_clip_does_not_depend_on_the_one_before(dtype: DTypeName) -> None:
+    """Neither on one that is done nor on one that was stopped half-way; without text, nothing else tells them apart."""
+    pipeline = load_in(dtype, str(GOLDEN / "music"), rescorer=str(GOLDEN / "music"))
+    first, second = (Job("", seed, STYLED, EditConfig(unconditional=True)) for seed in (1, 2))
+
+    def stop(progress: Progress, jobs: Sequence[Job]) -> None:
+        if progress.stage.startswith("codebook 2"):
+            raise KeyboardInterrupt
+
+    alone = next(pipeline.generate([second])).codes
+    next(pipeline.generate([first]))
+    assert np.array_equal(next(pipeline.generate([second])).codes, alone)
+    with pytest.raises(KeyboardInterrupt):
+        next(pipeline.generate([first], on_step=stop))
+    networks = [reader.network for reader in (pipeline.generator.reader, pipeline.generator.rescorer)]  # type: ignore
+    assert [network._states for network in networks] == [None, None]
+    assert np.array_equal(next(pipeline.generate([second])).codes, alone)
 
 
 def test_seeds_and_prompts_matter(pipeline: Pipeline) -> None:

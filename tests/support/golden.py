@@ -76,8 +76,16 @@ def load_golden(kind: str) -> Golden:
     )
 
 
-def load_in(dtype: DTypeName, model: str, *, batch_size: int | None = None, hybrid: str | None = None) -> Pipeline:
+def load_in(
+    dtype: DTypeName,
+    model: str,
+    *,
+    batch_size: int | None = None,
+    rescorer: str | None = None,
+    hybrid: str | None = None,
+) -> Pipeline:
     """A model on the CPU in this dtype, whether or not the CPU has instructions for it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "this CPU has no fast", MagnetWarning)
-        return Pipeline.load(model, RuntimeConfig(device="cpu", dtype=dtype, batch_size=batch_size), hybrid=hybrid)
+        runtime = RuntimeConfig(device="cpu", dtype=dtype, batch_size=batch_size)
+        return Pipeline.load(model, runtime, rescorer=rescorer, hybrid=hybrid)

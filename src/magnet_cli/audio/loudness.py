@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from magnet_cli.audio.files import Waveform
+from magnet_cli.audio.blocks import Waveform
 from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.options.output import OutputConfig
 

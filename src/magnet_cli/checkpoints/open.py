@@ -18,6 +18,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.hub import cache
 from magnet_cli.hub import locate as hub
 from magnet_cli.hub.download import Access, Downloading
+from magnet_cli.hub.folders import BUNDLE, FolderKind, check_apart, check_target
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle
 from magnet_cli.hub.locate import ResolvedModel, resolve
 from magnet_cli.options.runtime import PlacesConfig
@@ -78,8 +79,20 @@ def read_released(source: hub.ModelSource, access: Access) -> Model:
 def convert(
     name: str, target: Path, places: PlacesConfig | None = None, *, dtype: torch.dtype | None, overwrite: bool = False
 ) -> None:
-    """Write a model, by short name, folder or Hub id, as a bundle."""
-    write_bundle(open_model(name, places), target, dtype=dtype, overwrite=overwrite)
+    """Write a model, by short name, folder or Hub id, as a bundle.
+
+    Raises OutputError when `target` exists (unless `overwrite`, and then be a bundle), cannot be written, or is the
+    folder of the model, or one above or in that; before any work.
+    """
+    model = resolve(name, places)
+    check_written(model, target, BUNDLE, overwrite=overwrite)
+    write_bundle(open_magnet(model), target, dtype=dtype, overwrite=overwrite)
+
+
+def check_written(model: ResolvedModel, target: Path, kind: FolderKind, *, overwrite: bool) -> None:
+    """Raise OutputError unless a model can be written to `target` as a folder of this kind."""
+    check_target(target, kind, overwrite=overwrite)
+    check_apart(target, [] if model.own_folder is None else [model.own_folder])
 
 
 def _in_store(model: ResolvedModel, access: Access) -> Path:

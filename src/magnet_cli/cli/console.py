@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
 
-    from magnet_cli.hub.download import Downloading
+    from magnet_cli.hub.download import Downloading, DownloadPlan
 
 
 class Console:
@@ -230,7 +229,7 @@ class Transfers:
     """Bars over downloads, one for each repository; on a stream that is no terminal, a line for each."""
 
     def __init__(self, console: Console, bar: Progress, words: Callable[[float], str]) -> None:
-        self.storages: list[Path] = []
+        self.fetched: list[DownloadPlan] = []  # of which nothing was here before
         self._console = console
         self._bar = bar
         self._words = words
@@ -243,8 +242,8 @@ class Transfers:
             size = self._words(plan.missing_size)
             self._console.message(f"downloading {plan.repository} at {plan.revision[:8]}: {size}")
             self._tasks[plan.repository] = self._bar.add_task(plan.repository, total=plan.missing_size)
-            if plan.missing_size == plan.size:  # nothing of it was here before
-                self.storages.append(plan.storage)
+            if plan.missing_size == plan.size:
+                self.fetched.append(plan)
         self._bar.update(self._tasks[plan.repository], completed=done)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
+from magnet_cli.cli.help import HelpGroup
 from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, human, licence_note
+from magnet_cli.cli.signature import command, without
 from magnet_cli.errors import ModelError, UsageError
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, ModelFacts, ModelSpec, RescorerSpec, registered
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="models",
-    help="List, download, inspect, check, convert and remove models.",
+    cls=HelpGroup,
+    help="List, download, inspect, convert and remove models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -35,7 +36,7 @@ DTYPES = ("float16", "bfloat16", "float32")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name, as magnet models list shows it.")]
 
 
-@app.command("list")
+@command(app, "list")
 def list_models(as_json: AsJson = False, model_dir: ModelDir = None, cache_dir: CacheDir = None) -> None:
     """List the released models, and the bundles on this machine."""
     console = Console()
@@ -51,7 +52,7 @@ def list_models(as_json: AsJson = False, model_dir: ModelDir = None, cache_dir: 
             console.result(line)
 
 
-@app.command()
+@command(app)
 def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None, cache_dir: CacheDir = None) -> None:
     """Show everything known about a model."""
     console = Console()
@@ -66,7 +67,7 @@ def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None, cache_
             console.result(f"{key:24} {value}")
 
 
-@app.command()
+@command(app)
 def download(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="Names of models, or Hub ids.", show_default=False)
@@ -118,13 +119,15 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
         opened = open_magnet(resolve(model.given, model.places), listener=transfers.hear)
     console.message(f"{model.given} ({licence_note(opened.origin.licence)}) is ready")
     if delete_originals:
-        for storage in transfers.storages:
-            shutil.rmtree(storage, ignore_errors=True)
-            console.message(f"deleted {storage}")
+        from magnet_cli.hub.cache import discard_snapshot
+
+        for plan in transfers.fetched:
+            discard_snapshot(plan.storage, plan.revision, [file.name for file in plan.files])
+            console.message(f"deleted what was fetched to {plan.storage}")
     return opened.folder
 
 
-@app.command()
+@command(app)
 def path(name: Name, model_dir: ModelDir = None) -> None:
     """Print the folder of a model's bundle."""
     console = Console()
@@ -132,7 +135,7 @@ def path(name: Name, model_dir: ModelDir = None) -> None:
         console.result(str(require(name, Store.at(model_dir)).folder))
 
 
-@app.command()
+@command(app)
 def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None:
     """Check every byte of a bundle against the hashes written with it."""
     console = Console(quiet=quiet)
@@ -147,7 +150,7 @@ def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None
         console.message(f"{name}: {len(info.files)} files, {human(info.size)}, all as they were written")
 
 
-@app.command()
+@command(app)
 def remove(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -158,21 +161,21 @@ def remove(
     console = Console(quiet=quiet)
     with console.reporting():
         store = Store.at(model_dir)
-        folder = store.folder(name)
-        if not yes and folder.is_dir():
+        folder = store.removable(name)
+        if not yes:
             typer.confirm(f"Delete {folder}?", abort=True, err=True)
         size = store.remove(name)
         console.message(f"removed {folder}, {human(size)}")
 
 
-@app.command()
+@command(app)
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the bundle to.")],
     dtype: Annotated[
         str | None, typer.Option(metavar="|".join(DTYPES), help="Of the decoder's weights. [default: as stored]")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing bundle.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a bundle that is there.")] = False,
     quiet: Quiet = False,
     model_dir: ModelDir = None,
     cache_dir: CacheDir = None,
@@ -195,11 +198,11 @@ def convert(
         console.result(str(target))
 
 
-@app.command()
+@command(app)
 def export(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the checkpoint to.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export that is there.")] = False,
     quiet: Quiet = False,
     model_dir: ModelDir = None,
     cache_dir: CacheDir = None,
@@ -208,39 +211,37 @@ def export(
     """Write a model, such as a trained one, in the released format, which audiocraft loads, too."""
     console = Console(quiet=quiet)
     with console.reporting():
+        from magnet_cli.hub.locate import resolve
+
+        model = resolve(source, PlacesConfig(model_dir, cache_dir, offline))
         with console.busy(f"exporting {source}"):
             from magnet_cli.checkpoints.export import export as export_model
-            from magnet_cli.checkpoints.open import open_model
+            from magnet_cli.checkpoints.open import check_written, open_magnet
+            from magnet_cli.hub.folders import EXPORT
 
-            model = open_model(source, PlacesConfig(model_dir, cache_dir, offline))
-            export_model(model, target, overwrite=force)
+            check_written(model, target, EXPORT, overwrite=force)
+            export_model(open_magnet(model), target, overwrite=force)
         console.result(str(target))
 
 
-@app.command()
+@command(app)
 def defaults(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A model's name, or the folder of a bundle.")],
-    preset: options.PresetName = None,
-    steps: options.Steps = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    guidance: options.Guidance = None,
-    min_guidance: options.MinGuidance = None,
-    spans: options.SpansName = None,
-    span_score: options.SpanScoreName = None,
-    no_anneal: options.NoAnneal = False,
-    rescore_weight: options.RescoreWeight = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Back to what models of its kind have.")] = False,
-    model_dir: options.ModelDir = None,
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="Name of a model, or folder of a bundle.")],
+    *,
+    overrides: Annotated[Overrides, without("greedy")],
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Restore the defaults of released models of its kind.")
+    ] = False,
+    model_dir: ModelDir = None,
 ) -> None:
-    """Show how a bundle is sampled unless told otherwise; with options: write that into the bundle."""
+    """Show or set the default sampling options of a bundle.
+
+    With options, writes them into the bundle. Always prints the defaults.
+    """
     console = Console()
     with console.reporting():
         from magnet_cli.hub.locate import resolve
 
-        overrides = options.chosen(Overrides, context)
         changed = overrides != Overrides()
         if reset and changed:
             raise UsageError("--reset takes no other options", "Reset first, then set")

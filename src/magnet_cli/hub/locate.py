@@ -57,6 +57,11 @@ class ResolvedModel:
         return self.folder if self.kind in ("bundled", "bundle", "stored") else None
 
     @property
+    def own_folder(self) -> Path | None:
+        """Where it lies, or where the bundle will be that is made of it; None for a MusicGen that is not here."""
+        return Store.at(self.places.model_dir).folder(self.name) if self.kind == "hub" else self.folder
+
+    @property
     def file_name(self) -> str:
         """What it is called in the names of files."""
         return self.name.rsplit("/", 1)[-1]

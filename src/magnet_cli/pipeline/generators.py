@@ -85,11 +85,17 @@ class MaskedGenerator:
             known = self._beginning(jobs, first, listener)
         elif first.codes is not None:
             known = _stacked(arrangements)
-        codes = (
-            run.windows(first, known) if first.frames > first.window else run.once(first, known, frames=first.frames)
-        )
-        self.reader.network.forget()  # the codec wants the memory
+        try:
+            codes = run.windows(first, known) if first.frames > first.window else run.once(first, known, first.frames)
+        finally:
+            self._forget()
         return codes, [0] * len(jobs) if edit.unconditional else tokens
+
+    def _forget(self) -> None:
+        """Free what is kept between steps: the codec wants the memory, and the next clip is to be computed alike."""
+        for reader in (self.reader, self.rescorer):
+            if isinstance(reader, Reader):
+                reader.network.forget()
 
     def passes(self, job: Job, length: Length) -> int:
         """See Generator."""
@@ -165,7 +171,7 @@ class MaskedRun:
     rescorer: Rescorer | None
     listener: DecodingListener
 
-    def once(self, arrangement: Arrangement, known: Known | None, *, frames: int, first_frame: int = 0) -> Tensor:
+    def once(self, arrangement: Arrangement, known: Known | None, frames: int, *, first_frame: int = 0) -> Tensor:
         """Decode `frames` together."""
         return decode(
             self.decoder,

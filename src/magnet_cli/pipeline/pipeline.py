@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,8 @@ class _Sound:
 class Pipeline:
     """A loaded model: load once, generate many.
 
-    helpers: models that help it, by what they do ("rescorer", "hybrid").
+    helpers: models that help it, by what they do ("rescorer", "hybrid"). Threads may share a pipeline: it decodes one
+    batch at a time, and the others wait. Each would need memory of its own, and a batch uses all cores anyway.
     """
 
     source: Model | MusicGenModel
@@ -113,6 +114,9 @@ class Pipeline:
     codec: Codec
     arranger: Arranger
     batch_size: int
+    # Held while a batch is decoded, never while a clip is handed over. The thread that holds it may take it again:
+    # `on_step` may generate, as the network's answer to a step does not depend on the steps before.
+    _turn: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @classmethod
     def load(
@@ -199,10 +203,11 @@ class Pipeline:
 
         prompts: texts, or jobs that carry their own seed and sampling options. For texts, variation k takes
         seed + k, and a seed is drawn when none is given; sampling defaults to what suits the model (`info.sampling`).
-        known: codes to keep in every clip, e.g. from `continuation`. on_step: called after every pass
-        through the network, with the clips that took it. on_failure: called for a job that fails, with its place among
-        the jobs; the others go on. Without it the first failure is raised. listener: hears of both, and of encoded
-        prompts, as the events of `pipeline.events`; it raises what is to stop the rest. Where a batch needs more memory
+        known: codes to keep in every clip, e.g. from `continuation`. on_step: called after every step, with the clips
+        that took it, while other threads wait for this pipeline: it must not wait for them. on_failure: called for a
+        job that fails, with its place among the jobs; the others go on. Without it the first failure is raised.
+        listener: hears of both, and of encoded prompts, as the events of `pipeline.events`; it raises what is to stop
+        the rest. Where a batch needs more memory
         than there is, its clips are tried again, fewer at a time. Raises UsageError: at once for options that cannot
         work, with the first clip for known codes or a prompt that do not fit.
 
@@ -253,7 +258,8 @@ class Pipeline:
                     waiting.extendleft(reversed(batch))
                     if isinstance(error, MemoryShortageError):
                         size = len(batch) // 2
-                        torch.cuda.empty_cache()
+                        with self._turn:  # nothing may be freed while another thread records a graph
+                            torch.cuda.empty_cache()
                         fewer = f"going on with {size} at a time"
                         warnings.warn(f"not enough memory for {len(batch)} clips at once: {fewer}", MagnetWarning, 2)
                     else:
@@ -270,10 +276,10 @@ class Pipeline:
         listener: Listener,
     ) -> Iterator[Clip]:
         """Clips of those jobs that the batch names, which are of one kind."""
-        clock = Stopwatch()
         jobs = [all_jobs[index] for index in batch]
         sounds: list[_Sound] = []
-        with memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype):
+        with self._turn, memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype):
+            clock = Stopwatch()
             arrangements = [self.arranger.arrange(job) for job in jobs]
             size = decoded_together(self.codec.device, len(jobs))
             for first in range(0, len(jobs), size):
@@ -331,7 +337,8 @@ class Pipeline:
         waveform, or is as long as a clip.
         """
         sound = prepare(waveform, sample_rate, self.codec.config)
-        codes: Tensor = self.codec.encode(sound)[:, : self.info.codebooks]
+        with self._turn:
+            codes: Tensor = self.codec.encode(sound)[:, : self.info.codebooks]
         return Known.prefix(codes, self.frames)
 
 

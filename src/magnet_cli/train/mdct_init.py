@@ -49,7 +49,7 @@ def check_room(config: CodecConfig) -> None:
     if not fits or 2 * config.dimension > 2 * channels or config.dimension > config.hop:
         raise UsageError(
             "a codec of this shape cannot begin as a transform",
-            "Give more --filters, a smaller --dimension, or --start random",
+            "Give more --filters, a smaller --dimension, or --begin random",
         )
 
 
