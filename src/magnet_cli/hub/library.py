@@ -88,6 +88,11 @@ class BundleInfo:
             ) from error
 
     @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that hold weights, as noted."""
+        return {name: digest for name, (_, digest) in sorted(self.files.items()) if name.endswith(".safetensors")}
+
+    @property
     def task(self) -> Task:
         """What the model makes."""
         task = self.config.get("task")
