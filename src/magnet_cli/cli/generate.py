@@ -94,7 +94,7 @@ def generate(
         drafts = plan(texts, draft, seed=clips.seed, variations=clips.variations, edit=edit)
         early_check(wanted, helping)(drafts[0])
         if overrides.rescore_weight is not None and helpers.rescorer is None:
-            console.warning("--rescore-weight has no effect without --rescorer")
+            console.warning("--rescore-weight counts for nothing without --rescorer")
         metadata = not files.no_metadata
         targets = plan_targets(output, drafts, wanted, codes=files.save_codes, metadata=metadata)
         from magnet_cli.jobs.targets import check_targets
