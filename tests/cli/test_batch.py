@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -396,6 +397,7 @@ def test_fail_fast_stops_at_the_first_failure(batch: Batch, failing: list[list[s
 def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's own exception, from within the decoder; alone, a clip that does not fit is an error."""
     pipeline = Pipeline.load(tiny, RuntimeConfig(device="cpu", batch_size=5))
+    monkeypatch.setattr(sys.modules[Pipeline.__module__], "decoded_together", lambda device, clips: clips)
     memory, most = type(pipeline.generator.reader.decoder).text_memory, SimpleNamespace(clips=1)
 
     def scarce(self: Any, states: torch.Tensor, lengths: Any) -> Any:

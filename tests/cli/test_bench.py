@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.checkpoints import open as models
-from magnet_cli.hub.locate import library as store
+from magnet_cli.hub import library as store
 from support.command import Magnet, one_line_error
 from support.golden import GOLDEN
 
 MUSIC = str(GOLDEN / "music")
 generate_command = sys.modules["magnet_cli.cli.generate"]  # the package has the function under that name
 QUICK = ("--steps", "2,1,1,1", "--device", "cpu")
+FLOAT32 = ("--dtype", "float32")
 
 
-@pytest.mark.parametrize("options", [("--compile",), ("--plain",), ("--dtype", "int8", "--batch", "2")])
+@pytest.mark.parametrize(
+    "options", [(*FLOAT32, "--compile"), (*FLOAT32, "--plain"), ("--dtype", "int8", "--batch", "2")]
+)
 def test_bench_tells_every_stage(magnet: Magnet, options: tuple[str, ...]) -> None:
     result = magnet("bench", "--model", MUSIC, "--runs", "1", "--json", *QUICK, *options)
     (report,) = result.records
@@ -34,7 +37,7 @@ def test_bench_tells_every_stage(magnet: Magnet, options: tuple[str, ...]) -> No
 
 
 def test_bench_prints_a_table(magnet: Magnet) -> None:
-    result = magnet("bench", "--model", MUSIC, "--runs", "1", *QUICK)
+    result = magnet("bench", "--model", MUSIC, "--runs", "1", *QUICK, *FLOAT32)
     assert result.code == 0
     names = [line[:12].strip() for line in result.out.splitlines()]
     assert names[:3] == ["model", "device", "clips"]

@@ -26,6 +26,7 @@ from support.golden import GOLDEN
 
 MUSIC, SOUND = str(GOLDEN / "music"), str(GOLDEN / "sound")
 QUICK = ("--steps", "2,1,1,1", "--device", "cpu")
+FLOAT32 = ("--dtype", "float32")
 
 
 def command(*arguments: str) -> list[str]:
@@ -40,7 +41,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_a_prompt_becomes_a_normalized_wav(magnet: Magnet, tmp_path: Path) -> None:
-    result = magnet("generate", "disco beat", "-o", "out.wav", "--model", MUSIC, "--seed", "7", *QUICK)
+    result = magnet("generate", "disco beat", "-o", "out.wav", "--model", MUSIC, "--seed", "7", *QUICK, *FLOAT32)
     assert result.code == 0
     assert result.out == "out.wav\n"
     assert "model music" in result.err
@@ -57,7 +58,18 @@ def test_a_prompt_becomes_a_normalized_wav(magnet: Magnet, tmp_path: Path) -> No
 
 def test_json_tells_everything(magnet: Magnet) -> None:
     result = magnet(
-        "generate", "café 🎵", "-o", "x.flac", "--model", SOUND, "--seed", "3", "--json", "--save-codes", *QUICK
+        "generate",
+        "café 🎵",
+        "-o",
+        "x.flac",
+        "--model",
+        SOUND,
+        "--seed",
+        "3",
+        "--json",
+        "--save-codes",
+        *QUICK,
+        *FLOAT32,
     )
     (record,) = result.records
     assert record["path"] == "x.flac"

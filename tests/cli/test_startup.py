@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from magnet_cli.cli import run_jobs as making
+from magnet_cli.hub import library as store
 from magnet_cli.hub.library import read_ahead
-from magnet_cli.hub.locate import library as store
 from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.options.runtime import PlacesConfig
 from support.golden import CPU, GOLDEN

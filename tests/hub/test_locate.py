@@ -9,9 +9,9 @@ import huggingface_hub.constants
 import pytest
 
 from magnet_cli.errors import HubError, MagnetError, ModelError, UsageError
-from magnet_cli.hub.locate import cache as cache_module
-from magnet_cli.hub.locate import download as transfer
-from magnet_cli.hub.locate import locate as hub
+from magnet_cli.hub import cache as cache_module
+from magnet_cli.hub import download as transfer
+from magnet_cli.hub import locate as hub
 from magnet_cli.hub.registry import MODELS
 from magnet_cli.model.weights import WEIGHT_FILES
 

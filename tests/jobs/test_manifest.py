@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magnet_cli.audio.unfinished import unfinished_path
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Made, Manifest, digest, item_key
 from magnet_cli.options.job import Job
@@ -118,14 +119,15 @@ def test_a_changed_file_is_moved_aside_and_never_lost(tmp_path: Path) -> None:
 
 
 def test_unfinished_files_are_swept_where_this_batch_writes_and_nowhere_else(tmp_path: Path) -> None:
-    names = [".magnet-0123456789abcdef.wav", "other/.magnet-0123456789abcdef.wav", ".magnet-notes.txt"]
-    names += ["drums/.magnet-0123456789abcdef", "made/.magnet-0123456789abcdef.json"]
+    unfinished = unfinished_path(Path(), "").name
+    names = [f"{unfinished}.wav", f"other/{unfinished}.wav", ".magnet-notes.txt"]
+    names += [f"drums/{unfinished}", f"made/{unfinished}.json"]
     for name in names:
         make(tmp_path, name)
     entry = Entry("a", (make(tmp_path, "made/a.wav"),))
     Manifest(tmp_path, [], {"a": entry}).sweep([tmp_path / "x.wav", tmp_path / "drums/x.wav", tmp_path / "no/x.wav"])
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert left == [".magnet-notes.txt", "made/a.wav", "other/.magnet-0123456789abcdef.wav"]
+    assert left == [".magnet-notes.txt", "made/a.wav", f"other/{unfinished}.wav"]
 
 
 # -- damaged manifests ------------------------------------------------------------------------------------------------

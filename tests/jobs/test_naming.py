@@ -15,7 +15,7 @@ EXTENSIONS = (".wav", ".flac", ".ogg")
 
 
 def names(output: str | None, *items: tuple[str, int]) -> list[str]:
-    paths = plan_paths(
+    _, paths = plan_paths(
         output, [Item(prompt, seed) for prompt, seed in items], model="magnet-small", extensions=EXTENSIONS
     )
     return [path.as_posix() for path in paths]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from magnet_cli.audio.files import Waveform
+from magnet_cli.audio.blocks import Waveform
 from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.options.output import OutputConfig
 
@@ -179,7 +179,7 @@ def _checked(waveform: NDArray[Any]) -> Waveform:
         bad = int(np.count_nonzero(~np.isfinite(checked)))
         raise NumericsError(
             f"{bad} of {checked.size} samples of the waveform are not finite",
-            "Try --dtype float32, or another seed",
+            "Try another seed; if every clip fails, fetch the model again",
         )
     return checked
 

@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from magnet_cli.audio.files import write_audio
@@ -24,7 +26,7 @@ from magnet_cli.audio.loudness import normalize
 from magnet_cli.bench.flops import minimum_flops
 from magnet_cli.bench.precision import Deviation, deviation
 from magnet_cli.decoding.masked import Network, Step, decode
-from magnet_cli.engines.device import matmul_rate, memory_errors
+from magnet_cli.engines.device import decoded_together, matmul_rate, memory_errors
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig, DecoderConfig
@@ -158,7 +160,7 @@ def _deviation(parts: Parts, sampling: SamplingConfig, codes: Tensor) -> Deviati
     """How far the logits for this clip [1, K, T] are from float32; None where there is no memory to tell."""
     exact = parts.model
     try:
-        with memory_errors(torch.device("cpu"), "to compare with float32"):
+        with memory_errors(torch.device("cpu"), "to compare with float32", dtype="float32"):
             if exact.dtype != torch.float32 or exact.device.type != "cpu":
                 exact = parts.in_float32()
             text = parts.text.encode([PROMPT])
@@ -170,7 +172,24 @@ def _deviation(parts: Parts, sampling: SamplingConfig, codes: Tensor) -> Deviati
 def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> tuple[Tensor, dict[str, float]]:
     """One batch from prompts to files. Returns its codes [B, K, T], and seconds for each stage."""
     clock = Clock(parts.model.device)
-    text = parts.text.encode([PROMPT] * batch)
+    size = decoded_together(parts.model.device, batch)
+    groups = [range(first, min(first + size, batch)) for first in range(0, batch, size)]
+    codes, waveforms = zip(*(_decode(parts, sampling, seeds, clock) for seeds in groups), strict=True)
+    rate, output = parts.codec.config.sample_rate, OutputConfig()
+    finals = [normalize(waveform, rate, output).waveform for group in waveforms for waveform in group]
+    clock.lap("loudness")
+    with tempfile.TemporaryDirectory(prefix="magnet-bench-") as folder:
+        for row, final in enumerate(finals):
+            write_audio(Path(folder) / f"{row}.wav", final, rate, output.subtype, overwrite=False)
+        clock.lap("write")
+    return torch.cat(codes), clock.laps
+
+
+def _decode(
+    parts: Parts, sampling: SamplingConfig, seeds: Sequence[int], clock: Clock
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """Codes [B, K, T] and waveforms [B, C, L] of clips that are decoded together."""
+    text = parts.text.encode([PROMPT] * len(seeds))
     with torch.inference_mode():
         memory = parts.model.text_memory(text.states, text.lengths)
     clock.lap("text")
@@ -179,18 +198,10 @@ def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> tuple[Tenso
         if step.step + 1 == step.steps:
             clock.lap(f"codebook {step.codebook + 1}")
 
-    seeds = list(range(batch))
     codes = decode(parts.network, memory, seeds, sampling, frames=parts.frames, on_step=finished)
-    waveforms = parts.codec.decode(codes).cpu().numpy()
+    waveforms: NDArray[np.float32] = parts.codec.decode(codes).cpu().numpy()
     clock.lap("codec")
-    rate, output = parts.codec.config.sample_rate, OutputConfig()
-    finals = [normalize(waveform, rate, output).waveform for waveform in waveforms]
-    clock.lap("loudness")
-    with tempfile.TemporaryDirectory(prefix="magnet-bench-") as folder:
-        for row, final in enumerate(finals):
-            write_audio(Path(folder) / f"{row}.wav", final, rate, output.subtype, overwrite=False)
-        clock.lap("write")
-    return codes, clock.laps
+    return codes, waveforms
 
 
 class Clock:
@@ -207,9 +218,9 @@ class Clock:
         return time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap was this stage's."""
+        """The time since the last lap was this stage's, too."""
         now = self._now()
-        self.laps[stage] = now - self._started
+        self.laps[stage] = self.laps.get(stage, 0.0) + now - self._started
         self._started = now
 
 

@@ -22,19 +22,17 @@ from safetensors.torch import save_file
 
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint
 from magnet_cli.errors import ModelError, OutputError, UsageError, one_line
-from magnet_cli.hub.library import (
+from magnet_cli.hub.folders import (
+    BUNDLE,
     CODEC_FILE,
     CONFIG_FILE,
     DECODER_FILE,
     FORMAT,
     TEXT_FOLDER,
     UNFINISHED,
-    VERSION,
-    BundleInfo,
-    is_bundle,
     new_folder,
-    sha256,
 )
+from magnet_cli.hub.library import VERSION, BundleInfo, is_bundle, sha256
 from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
 from magnet_cli.model.text_encoder import encoder_half
 from magnet_cli.model.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights
@@ -136,9 +134,9 @@ def set_sampling(folder: Path, sampling: SamplingConfig | None) -> None:
 def write_bundle(model: Model, target: Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
     """Write a model as a bundle, whole or not at all. dtype: of the decoder's weights; None keeps the stored one.
 
-    Raises OutputError when `target` exists (unless `overwrite`) or cannot be written.
+    Raises OutputError when `target` exists (unless `overwrite`, and then be a bundle) or cannot be written.
     """
-    with new_folder(target, overwrite=overwrite) as folder:
+    with new_folder(target, BUNDLE, overwrite=overwrite) as folder:
         _save({name: one.to(dtype or one.dtype) for name, one in model.decoder.weights.items()}, folder / DECODER_FILE)
         _save(model.codec.weights, folder / CODEC_FILE)
         text = folder / TEXT_FOLDER

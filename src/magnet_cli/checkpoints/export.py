@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import warnings
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import yaml
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.released import CODEC_FILE, DECODER_FILE
 from magnet_cli.errors import MagnetWarning, OutputError
-from magnet_cli.hub.library import TEXT_FOLDER, new_folder
+from magnet_cli.hub.folders import EXPORT, EXPORT_FILE, TEXT_FILES, TEXT_FOLDER, check_apart, new_folder
 from magnet_cli.model.config import CodecConfig, DecoderConfig
 from magnet_cli.model.weights import Weights
 
@@ -45,24 +47,28 @@ def export(model: Model, target: Path, *, overwrite: bool = False) -> None:
     """Write a model in the released format, with its text encoder beside it, whole or not at all.
 
     The reference takes only text encoders that it knows by name: for another there is a MagnetWarning, and such a model
-    loads here alone. Raises OutputError when `target` exists (unless `overwrite`) or cannot be written.
+    loads here alone. Raises OutputError when `target` exists (unless `overwrite`, and then be of an earlier export),
+    cannot be written, or is a folder that the model is in, or one above or in that.
     """
     decoder, codec = model.decoder, model.codec
+    check_apart(target, [decoder.path.parent, codec.path.parent, model.text_folder])
     if not decoder.text.name.startswith(KNOWN_TEXT_ENCODERS):
         warnings.warn(
             f"the text encoder {decoder.text.name!r} is none that audiocraft knows, so only magnet can load this model",
             MagnetWarning,
             stacklevel=2,
         )
-    with new_folder(target, overwrite=overwrite) as folder:
+    with new_folder(target, EXPORT, overwrite=overwrite) as folder:
         settings = decoder_settings(decoder.config, codec.config, decoder.text.name, decoder.task)
         _save(folder / DECODER_FILE, settings, released_decoder(decoder.weights))
         _save(folder / CODEC_FILE, codec_settings(codec.config), released_codec(codec.weights))
         text = folder / TEXT_FOLDER
         text.mkdir()
         for path in sorted(model.text_folder.iterdir()):
-            if path.is_file():
+            if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in TEXT_FILES):
                 shutil.copyfile(path, text / path.name)
+        # By it a later export knows that it may replace the folder; audiocraft does not look at it.
+        (folder / EXPORT_FILE).write_text(json.dumps({**EXPORT.content, "version": 1}), encoding="utf-8")
 
 
 def _save(path: Path, settings: dict[str, Any], weights: Weights) -> None:

@@ -18,6 +18,7 @@ from magnet_cli.hub import cache
 from magnet_cli.hub import locate as hub
 from magnet_cli.hub.cache import RESCORER
 from magnet_cli.hub.download import Access, Plan
+from magnet_cli.hub.folders import BUNDLE, FolderKind, check_apart, check_target
 from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo, Store, is_bundle
 from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
 from magnet_cli.options.runtime import PlacesConfig
@@ -79,8 +80,20 @@ def open_any(
 def convert(
     name: str, target: Path, places: PlacesConfig | None = None, *, dtype: torch.dtype | None, overwrite: bool = False
 ) -> None:
-    """Write a model, by short name, folder or Hub id, as a bundle."""
+    """Write a model, by short name, folder or Hub id, as a bundle.
+
+    Raises OutputError when `target` exists (unless `overwrite`, and then be a bundle), cannot be written, or is the
+    folder of the model, or one above or in that; before any work.
+    """
+    check_written(name, target, BUNDLE, places, overwrite=overwrite)
     write_bundle(open_model(name, places), target, dtype=dtype, overwrite=overwrite)
+
+
+def check_written(name: str, target: Path, kind: FolderKind, places: PlacesConfig | None, *, overwrite: bool) -> None:
+    """Raise OutputError unless a model, by short name, folder or Hub id, can be written to `target` as this kind."""
+    check_target(target, kind, overwrite=overwrite)
+    source = hub.model_folder(name, places or PlacesConfig())
+    check_apart(target, [] if source is None else [source])
 
 
 def _access(places: PlacesConfig, on_download: OnDownload | None) -> Access:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -228,7 +228,7 @@ class Transfers:
     """Bars over downloads, one for each repository; on a stream that is no terminal, a line for each."""
 
     def __init__(self, console: Console, bar: Progress, words: Callable[[float], str]) -> None:
-        self.storages: list[Path] = []
+        self.fetched: list[DownloadPlan] = []  # of which nothing was here before
         self._console = console
         self._bar = bar
         self._words = words
@@ -240,8 +240,8 @@ class Transfers:
             size = self._words(plan.missing_size)
             self._console.message(f"downloading {plan.repository} at {plan.revision[:8]}: {size}")
             self._tasks[plan.repository] = self._bar.add_task(plan.repository, total=plan.missing_size)
-            if plan.missing_size == plan.size:  # nothing of it was here before
-                self.storages.append(plan.storage)
+            if plan.missing_size == plan.size:
+                self.fetched.append(plan)
         self._bar.update(self._tasks[plan.repository], completed=done)
 
 
@@ -258,6 +258,15 @@ class DownloadPlan(Protocol):
     def size(self) -> int: ...
     @property
     def missing_size(self) -> int: ...
+    @property
+    def files(self) -> Sequence[DownloadFile]: ...
+
+
+class DownloadFile(Protocol):
+    """A file of a plan."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class ProgressBar:

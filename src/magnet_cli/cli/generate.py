@@ -135,8 +135,8 @@ def generate(
 def plan_targets(output: str | None, jobs: Sequence[Job], model: str, *, codes: bool, metadata: bool) -> list[Target]:
     """Files for every job."""
     items = [Name(job.prompt, job.seed) for job in jobs]
-    paths = plan_paths(output, items, model=short_name(model), extensions=AUDIO_EXTENSIONS)
-    return [Target.beside(path, metadata=metadata, codes=codes) for path in paths]
+    folder, paths = plan_paths(output, items, model=short_name(model), extensions=AUDIO_EXTENSIONS)
+    return [Target.beside(path, metadata=metadata, codes=codes, folder=folder) for path in paths]
 
 
 def read_prompts(prompts: Sequence[str], *, unconditional: bool) -> list[str]:

@@ -165,10 +165,11 @@ def plan_replay(file: Path, output: str | None, prompt: str, seed: int) -> Targe
     """The files of a replay."""
     if output is None:
         suffix = file.suffix if file.suffix.lower() in AUDIO_EXTENSIONS else AUDIO_EXTENSIONS[0]
+        folder: Path | None = file.parent
         path = file.with_name(f"{file.stem}-replay{suffix}")
     else:
-        (path,) = plan_paths(output, [Name(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
-    return Target.beside(path, metadata=True, codes=False)
+        folder, (path,) = plan_paths(output, [Name(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
+    return Target.beside(path, metadata=True, codes=False, folder=folder)
 
 
 def runtime_as_then(record: dict[str, Any], device: str | None, dtype: str | None) -> RuntimeConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -116,9 +115,11 @@ def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals
         model = open_model(name, places, on_download=transfers.report)
     console.message(f"{name} ({licence_note(model.origin.licence)}) is ready")
     if delete_originals:
-        for storage in transfers.storages:
-            shutil.rmtree(storage, ignore_errors=True)
-            console.message(f"deleted {storage}")
+        from magnet_cli.hub.cache import discard_snapshot
+
+        for plan in transfers.fetched:
+            discard_snapshot(plan.storage, plan.revision, [file.name for file in plan.files])
+            console.message(f"deleted what was fetched to {plan.storage}")
     return model.decoder.path.parent
 
 
@@ -156,8 +157,8 @@ def remove(
     console = Console(quiet=quiet)
     with console.reporting():
         store = Store.at(model_dir)
-        folder = store.folder(name)
-        if not yes and folder.is_dir():
+        folder = store.removable(name)
+        if not yes:
             typer.confirm(f"Delete {folder}?", abort=True, err=True)
         size = store.remove(name)
         console.message(f"removed {folder}, {human(size)}")
@@ -170,7 +171,7 @@ def convert(
     dtype: Annotated[
         str | None, typer.Option(metavar="|".join(DTYPES), help="Of the decoder's weights. [default: as stored]")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing bundle.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a bundle that is there.")] = False,
     quiet: Quiet = False,
     model_dir: ModelDir = None,
     cache_dir: CacheDir = None,
@@ -197,7 +198,7 @@ def convert(
 def export(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the checkpoint to.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export that is there.")] = False,
     quiet: Quiet = False,
     model_dir: ModelDir = None,
     cache_dir: CacheDir = None,
@@ -208,9 +209,12 @@ def export(
     with console.reporting():
         with console.busy(f"exporting {source}"):
             from magnet_cli.checkpoints.export import export as export_model
-            from magnet_cli.checkpoints.open import open_model
+            from magnet_cli.checkpoints.open import check_written, open_model
+            from magnet_cli.hub.folders import EXPORT
 
-            model = open_model(source, PlacesConfig(model_dir, cache_dir, offline))
+            places = PlacesConfig(model_dir, cache_dir, offline)
+            check_written(source, target, EXPORT, places, overwrite=force)
+            model = open_model(source, places)
             export_model(model, target, overwrite=force)
         console.result(str(target))
 

@@ -176,10 +176,12 @@ def make(
     with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
         done = shown = finished = 0
         label = ""
+        begun: list[Job] = []  # of those that are not done
 
         def settle(job: Job, *, last: bool) -> None:
             # How many passes a clip takes is not always known beforehand, and a codebook that is kept takes none.
             nonlocal shown, finished
+            begun[:] = [other for other in begun if other is not job]
             finished += production.pipeline.passes([job])
             if last:
                 bar.advance(label, finished - shown)
@@ -188,8 +190,10 @@ def make(
         def step(progress: Progress, batch: Sequence[Job]) -> None:
             nonlocal label, shown
             on_step()
-            first = done + 1
-            which = f"{first}" if len(batch) == 1 else f"{first}-{done + len(batch)}"
+            if not any(job is batch[0] for job in begun):
+                begun.extend(batch)
+            first = done + 1 + next(place for place, job in enumerate(begun) if job is batch[0])
+            which = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
             label = f"clip {which}/{len(items)} · {progress.stage}"
             label += f" · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
             shown += len(batch)

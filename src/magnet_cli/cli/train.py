@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +111,7 @@ def codec(
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
             raise UsageError(f"unknown beginning {options.begin!r}", "Give random or transform")
+        Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):
             from magnet_cli.train.codec import train_codec
             from magnet_cli.train.codec_folder import read_codec_folder
@@ -228,6 +229,7 @@ def decoder(
                 "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
             )
         run = replace(run, device="cpu" if cpu else "auto")
+        _check_places(output, data, places, start=start, others=[codec_folder, Path(text_encoder)])
         with console.transfers(human) as transfers:
             if start is not None:
                 download_first(start, places, transfers.report)
@@ -265,6 +267,17 @@ def decoder(
                 on_tokens=lambda done, all_: console.message(f"tokenized {done} of {all_} clips"),
             )
         _done(console, output)
+
+
+def _check_places(
+    output: Path, data: Path, places: PlacesConfig, *, start: str | None, others: Sequence[Path | None]
+) -> None:
+    """OutputError unless a decoder's training may write to its output, which is none of the folders that it reads."""
+    from magnet_cli.hub.locate import model_folder
+
+    before = None if start is None else model_folder(start, places)
+    inputs = [path for path in (before, *others) if path is not None and path.exists()]
+    Places(output).check("decoder", [data, *inputs])
 
 
 def _new_parts(

@@ -28,7 +28,7 @@ from magnet_cli.decoding.steps import (
     propose,
     step_temperature,
 )
-from magnet_cli.errors import NumericsError, UsageError
+from magnet_cli.errors import NumericsError, UsageError, not_finite_remedy
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.options.sampling import SamplingConfig, check_steps
@@ -52,6 +52,10 @@ class Known:
         keep = torch.zeros(*codes.shape[:2], frames, dtype=torch.bool, device=codes.device)
         keep[..., :length] = True
         return cls(torch.nn.functional.pad(codes, (0, frames - length)), keep)
+
+    def rows(self, part: slice) -> Known:
+        """What is given in these clips of a batch."""
+        return Known(self.codes[part], self.keep[part])
 
     def check(self, shape: tuple[int, int, int], codes: int) -> None:
         """Raise UsageError unless these codes can be part of a clip of this shape [B, K, T]."""
@@ -314,10 +318,7 @@ def _check_finite(checks: Sequence[Check], model: Network) -> None:
     if not all(finite):
         failed = checks[finite.index(False)]
         dtype = str(model.dtype).removeprefix("torch.")
-        remedy = (
-            "The weights are damaged; fetch them again" if dtype == "float32" else "Try --dtype float32 (or bfloat16)"
-        )
         raise NumericsError(
             f"the model computed values that are not finite: codebook {failed.codebook}, step {failed.step}, {dtype}",
-            remedy,
+            not_finite_remedy(dtype),
         )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from magnet_cli.decoding.masked import Known
 from magnet_cli.decoding.philox import uniforms
 from magnet_cli.decoding.steps import guide, propose
-from magnet_cli.errors import ModelError, NumericsError, UsageError, one_line
+from magnet_cli.errors import ModelError, NumericsError, UsageError, not_finite_remedy, one_line
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
@@ -247,8 +247,7 @@ class MusicGen:
 def not_finite(dtype: torch.dtype) -> NumericsError:
     """The error for a MusicGen or another rescorer that computes a value that is not finite."""
     name = str(dtype).removeprefix("torch.")
-    remedy = "The weights are damaged; fetch them again" if name == "float32" else "Try --dtype float32 (or bfloat16)"
-    return NumericsError(f"a model computed values that are not finite in {name}", remedy)
+    return NumericsError(f"a model computed values that are not finite in {name}", not_finite_remedy(name))
 
 
 def _empty_decoder(source: MusicGenCheckpoint) -> MusicgenForCausalLM:

@@ -7,7 +7,11 @@ What is left out, exactly (a term that is zero, or a number that was computed be
   output can reach only frames within l*c of it;
 - everything that is as it was in the step before: decoding a code changes states l layers above it within l*c only.
 
-`decode` calls `FastTransformer.guided`; its result depends on its arguments alone, whatever was computed before.
+`decode` calls `FastTransformer.guided`; its result depends on its arguments alone, whatever was computed before, but
+for rounding: what is left out changes the order in which numbers are added. In float32 the codes are those of the plain
+network; in bfloat16, and in int8 with its rounded matrices, a code can differ from it where two are about equally
+probable. A clip that is decoded alone after `forget`, as the pipeline does on CPUs, is computed by the same operations
+each time, so its codes are the same each time, in every dtype.
 """
 
 from __future__ import annotations

@@ -9,25 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magnet_cli.errors import ModelError, OutputError, UsageError
+from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.hub.folders import (
+    BUNDLE,
+    CODEC_FILE,
+    CONFIG_FILE,
+    DECODER_FILE,
+    FORMAT,
+    TEXT_FOLDER,
+    check_own,
+    clear_leftovers,
+    remove_folder,
+)
 from magnet_cli.hub.registry import BUNDLED
 
-FORMAT, VERSION = "magnet-bundle", 1
-CONFIG_FILE = "config.json"
-DECODER_FILE = "decoder.safetensors"
-CODEC_FILE = "codec.safetensors"
-TEXT_FOLDER = "text_encoder"
+VERSION = 1  # of a bundle
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model inside this package
-UNFINISHED = ".unfinished-"
 BLOCK = 1 << 20
 
 
@@ -133,29 +137,30 @@ class Store:
         """All bundles, by name; damaged ones are left out."""
         found = []
         for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
-            if is_bundle(folder) and not folder.name.startswith(UNFINISHED):
+            if is_bundle(folder) and not folder.name.startswith("."):  # those are unfinished
                 try:
                     found.append(BundleInfo.read(folder))
                 except ModelError:
                     continue
         return found
 
-    def remove(self, name: str) -> int:
-        """Delete the bundle of a model; returns the bytes it took. UsageError when there is none."""
+    def removable(self, name: str) -> Path:
+        """The folder of a bundle that may be removed. UsageError when there is none, OutputError when it is not ours.
+
+        Ours is what `folders.check_own` takes for a bundle: without any other file, and no link.
+        """
         folder = self.folder(name)
         if name == BUNDLED:
             raise UsageError(f"{name} is part of this package", "Remove another, or uninstall magnet")
-        if not folder.is_dir():
+        if not os.path.lexists(folder):
+            clear_leftovers(self.root)
             raise UsageError(f"{name} is not in {self.root}", "See magnet models list")
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        # Out of the way first, in one step: nobody ever sees half a bundle.
-        doomed = self.root / f"{UNFINISHED}{secrets.token_hex(4)}"
-        try:
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
-        except OSError as error:
-            raise OutputError(f"cannot remove {folder}: {error.strerror}", "Check the folder's permissions") from error
-        return size
+        check_own(folder, BUNDLE)
+        return folder
+
+    def remove(self, name: str) -> int:
+        """Delete the bundle of a model; returns the bytes it took. Raises what `removable` does."""
+        return remove_folder(self.removable(name), BUNDLE)
 
 
 def read_ahead(folder: Path) -> None:
@@ -174,26 +179,3 @@ def _read_ahead(paths: list[Path]) -> None:
             with path.open("rb") as file:
                 for start in range(0, path.stat().st_size, BLOCK):  # Linux reads little of a longer stretch
                     os.posix_fadvise(file.fileno(), start, BLOCK, os.POSIX_FADV_WILLNEED)
-
-
-@contextmanager
-def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """An empty folder that takes the name `target` when the block ends well, and is removed otherwise.
-
-    OutputError when `target` exists (unless `overwrite`) or cannot be written.
-    """
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} already exists", "Remove it first, or choose another folder")
-    unfinished = target.parent / f"{UNFINISHED}{secrets.token_hex(4)}"
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        if target.exists():
-            shutil.rmtree(target)
-        unfinished.rename(target)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}", "Check the space and permissions there"
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -12,7 +12,9 @@ from pathlib import Path
 from magnet_cli.errors import ModelError, UsageError
 from magnet_cli.hub.cache import CODEC, MODEL, TEXT_ENCODER, Wanted, cached
 from magnet_cli.hub.download import DEFAULT_ACCESS, Access, download, plan_download
-from magnet_cli.hub.registry import MODELS, UNKNOWN_LICENCE, musicgen_name
+from magnet_cli.hub.library import BUNDLED_FOLDER, Store
+from magnet_cli.hub.registry import BUNDLED, MODELS, UNKNOWN_LICENCE, musicgen_name
+from magnet_cli.options.runtime import PlacesConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -62,6 +64,18 @@ def locate_model(model: str, access: Access = DEFAULT_ACCESS) -> ModelSource:
         f"unknown model {model!r}",
         f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(MODELS)}, a folder or a Hub id",
     )
+
+
+def model_folder(name: str, places: PlacesConfig) -> Path | None:
+    """The folder on this machine that `models.open_model` reads or makes for a name, if there is one; no network."""
+    known, folder, store = store_name(name), Path(os.path.expanduser(name)), Store.at(places.model_dir)
+    if known is not None and (name in MODELS or not folder.is_dir()):
+        return store.folder(known)
+    if name == BUNDLED:
+        return BUNDLED_FOLDER
+    if name and folder.exists():
+        return folder
+    return next((bundle.folder for bundle in store.bundles() if bundle.folder.name == name), None)
 
 
 def store_name(name: str) -> str | None:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.audio.confine import Confinement, check_within
+from magnet_cli.audio.unfinished import sweep
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
@@ -28,7 +29,6 @@ from magnet_cli.options.output import OutputConfig
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
-TEMPORARY = re.compile(r"\.magnet-[0-9a-f]{16}(\.\w+)?")  # see `audio.atomic`
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,13 @@ class Manifest:
         self.headers = headers
         self.entries = entries
         self._identity: tuple[int, int] | None = None
+        self._confinement = Confinement(folder)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """What is there; without headers when there is nothing. OutputError for a manifest of another kind."""
         path = folder / MANIFEST_FILE
+        check_within(folder, path)
         try:
             lines = path.read_bytes().split(b"\n") if path.exists() else []
         except OSError as error:
@@ -144,7 +146,10 @@ class Manifest:
         """The manifest, with other processes kept out of the folder; OutputError if one is in it."""
         from filelock import FileLock, Timeout  # slow to import, and only batches need it
 
-        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        path = folder / LOCK_FILE
+        if path.is_symlink():  # FileLock empties what it opens, in some versions through a link
+            raise OutputError(f"{path} is a link", "Remove the link, or choose another folder")
+        lock = FileLock(path, timeout=0)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -166,13 +171,18 @@ class Manifest:
             lock.release()
 
     def sweep(self, files: Iterable[Path]) -> None:
-        """Remove what a killed process has left unfinished beside these files and those that were made."""
+        """Remove what killed processes have left unfinished beside these files and those that were made."""
         made = (self.folder / one.path for entry in self.entries.values() for one in entry.files)
         for folder in {path.parent for path in (*files, *made)}:
+            check_within(self.folder, folder)
             with _changing(folder):
-                for path in folder.glob(".magnet-*"):
-                    if TEMPORARY.fullmatch(path.name):
-                        path.unlink()
+                sweep(folder)
+
+    def path(self, made: Made) -> Path:
+        """Where a file is. OutputError if a link leads out of the manifest's folder: nothing there was made here."""
+        path = self.folder / made.path
+        self._confinement.check(path)
+        return path
 
     def check_folder(self) -> None:
         """Raise OutputError if the folder is not the one that was locked: moved, removed or unmounted."""
@@ -219,13 +229,13 @@ class Manifest:
         """
         moved = []
         for made in entry.files:
-            path = self.folder / made.path
+            path = self.path(made)
             with _changing(path):
                 if self.is_intact(made):
                     path.unlink()
                 elif path.is_file():
                     number = 1
-                    while (aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")).exists():
+                    while os.path.lexists(aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")):
                         number += 1
                     path.rename(aside)
                     moved.append(aside)
@@ -233,13 +243,13 @@ class Manifest:
 
     def is_intact(self, made: Made) -> bool:
         """Whether a file is as it was made. Its content is read only if its time of change is another."""
-        path = self.folder / made.path
+        path = self.path(made)
         try:
             status = path.stat()
             if status.st_size != made.size or not stat.S_ISREG(status.st_mode):
                 return False
             return status.st_mtime_ns == made.time or digest(path.read_bytes()) == made.sha256
-        except (OSError, ValueError):  # ValueError: a damaged manifest can hold what no path can
+        except OSError:
             return False
 
     def _append(self, value: Mapping[str, Any]) -> None:
@@ -301,6 +311,17 @@ def _entry(value: dict[str, Any]) -> Entry | None:
         return None
     if not 0 <= seconds < math.inf or not isinstance(item, str) or not (error is None or isinstance(error, str)):
         return None
-    if any(".." in Path(made.path).parts or Path(made.path).is_absolute() for made in files):
+    if not all(_is_relative(made.path) for made in files):
         return None
     return Entry(item, files, error, seconds)
+
+
+def _is_relative(path: str) -> bool:
+    """Whether a path of a manifest can be one, has the name of a file, and names no place outside its folder."""
+    try:
+        os.fsencode(path)
+    except ValueError:
+        return False
+    one = Path(path)
+    # Not is_absolute: on Windows C:x and \\x are not absolute, and yet lead elsewhere.
+    return bool(one.name) and "\0" not in path and ".." not in one.parts and not one.anchor

@@ -50,8 +50,10 @@ def slug(text: str) -> str:
     return words or "clip"
 
 
-def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensions: Sequence[str]) -> list[Path]:
-    """A path for every item.
+def plan_paths(
+    output: str | None, items: Sequence[Item], *, model: str, extensions: Sequence[str]
+) -> tuple[Path | None, list[Path]]:
+    """The folder that was named, and a path in it for every item; or None and the one file that was named.
 
     output: a file (for one item), a folder, or a template with the fields {index} {slug} {seed} {model}; None is the
     working directory. Raises UsageError for an unknown field or extension, or several items for one file.
@@ -67,7 +69,7 @@ def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensi
         template = str(Path(output) / (FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE))
     elif len(items) == 1:
         _check_extension(Path(output), extensions)
-        return [Path(output)]
+        return None, [Path(output)]
     else:
         stem = Path(output)
         raise UsageError(
@@ -76,7 +78,7 @@ def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensi
         )
     _check_template(template)
     _check_extension(Path(template), extensions)
-    return _name_all([template] * len(items), items, model)
+    return _fixed_part(template), _name_all([template] * len(items), items, model)
 
 
 def plan_folder(
@@ -95,7 +97,7 @@ def plan_folder(
         raise UsageError(f"{output} is a file, but a batch writes into a folder", f"Name one, e.g. -o {stem}/")
     if "{" in output or "}" in output:
         _check_template(output)
-        fixed = Path(output.split("{", 1)[0] + "x").parent
+        fixed = _fixed_part(output)
         default = str(Path(output).relative_to(fixed)) if fixed != Path() else output
     else:
         fixed, default = Path(output), FOLDER_TEMPLATE
@@ -129,6 +131,11 @@ def _name_all(templates: Sequence[str], items: Sequence[Item], model: str) -> li
         for number, (template, item) in enumerate(zip(templates, items, strict=True), 1)
     ]
     return _distinct(paths)
+
+
+def _fixed_part(template: str) -> Path:
+    """The folder before the first field."""
+    return Path(template.split("{", 1)[0] + "x").parent
 
 
 def _check_template(template: str) -> None:

@@ -159,9 +159,13 @@ def plan_batch(
     _, paths = request.paths([Name(one.job.prompt, one.job.seed, one.row.output) for one in planned])
     plan = Plan(header, [], [], {})
     digests: dict[str, str] = {}
+
+    def target_at(audio: Path) -> Target:
+        return Target.beside(audio, metadata=request.metadata, codes=request.codes, folder=manifest.folder)
+
     for one, path in zip(planned, paths, strict=True):
         key = item_key(one.job, request.finish, path.suffix, hashes, digests)
-        item = Item(one.job, Target.beside(path, metadata=request.metadata, codes=request.codes), key)
+        item = Item(one.job, target_at(path), key)
         if key in plan.rows:
             problems.add(one.row.line, f"the same clip as on line {plan.rows[key].line}: give it another seed")
             continue
@@ -170,9 +174,8 @@ def plan_batch(
         if entry is None or not _kinds(item.target.files) <= _kinds(Path(made.path) for made in entry.files):
             plan.todo.append(item)
         else:
-            audio = manifest.folder / entry.files[-1].path  # it keeps its name when rows before it come or go
-            target = Target.beside(audio, metadata=request.metadata, codes=request.codes)
-            plan.done.append((replace(item, target=target), entry))
+            audio = manifest.path(entry.files[-1])  # it keeps its name when rows before it come or go
+            plan.done.append((replace(item, target=target_at(audio)), entry))
     return replace(plan, todo=list(_under_free_names(plan.todo, manifest, mix=request.mix)))
 
 
@@ -194,7 +197,8 @@ def _under_free_names(items: Sequence[Item], manifest: Manifest, *, mix: bool) -
         while any(is_taken(path, item.key) or (target != item.target and path in planned) for path in target.files):
             audio = item.target.audio
             audio = audio.with_name(f"{audio.stem}-{number}{audio.suffix}")
-            target = Target.beside(audio, metadata=target.metadata is not None, codes=target.codes is not None)
+            metadata, codes = target.metadata is not None, target.codes is not None
+            target = Target.beside(audio, metadata=metadata, codes=codes, folder=target.folder)
             number += 1
         planned.update(target.files)
         yield replace(item, target=target)

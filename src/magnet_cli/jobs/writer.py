@@ -121,7 +121,7 @@ class Production:
         contents.append((target.audio, audio))
         manifest = self.manifest
         if manifest is None:
-            write_together(contents, overwrite=self.overwrite)
+            write_together(contents, overwrite=self.overwrite, within=target.folder)
             return
 
         def note(stats: dict[Path, os.stat_result]) -> None:
@@ -137,7 +137,7 @@ class Production:
             manifest.add(Entry(item.key, made, seconds=sum(clip.timings.values()) / clip.batch))
 
         manifest.check_folder()
-        write_together(contents, overwrite=self.overwrite, before_publishing=note)
+        write_together(contents, overwrite=self.overwrite, within=target.folder, before_publishing=note)
 
     def _input(self, edit: EditConfig) -> dict[str, str] | None:
         """The audio file that a clip starts from."""

@@ -51,7 +51,8 @@ class RuntimeConfig:
     """Where and how the model runs.
 
     dtype is that of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
-    "auto" is float16 on CUDA, because the released weights are stored in it.
+    "auto" is float16 on CUDA, because the released weights are stored in it, or what the environment variable
+    MAGNET_AUTO_DTYPE names. On a CPU the clips of a batch are computed one by one: see `device.decoded_together`.
     """
 
     PANEL: ClassVar[Panel] = "Device"

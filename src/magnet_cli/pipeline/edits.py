@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from magnet_cli.audio.files import Waveform, read_audio
+from magnet_cli.audio.blocks import Waveform
+from magnet_cli.audio.files import measure_audio, read_audio
 from magnet_cli.audio.looping import fit_period
 from magnet_cli.audio.loudness import trim
 from magnet_cli.audio.splicing import FADE, blend, conform, join, prepare, prepare_ending
@@ -79,8 +80,8 @@ def check_input(edit: EditConfig, measured: Callable[[str], tuple[int, float]] |
 
 def measure_input(path: str) -> tuple[int, float]:
     """Channels and seconds of an audio file, all of which is read; UsageError for one that cannot be used."""
-    waveform, rate = read_audio(Path(path))
-    return waveform.shape[0], waveform.shape[1] / rate
+    channels, samples, rate = measure_audio(Path(path))
+    return channels, samples / rate
 
 
 class Arranger:

@@ -99,12 +99,17 @@ class MaskedGenerator:
             known = self._beginning(jobs, first, on_progress)
         elif first.codes is not None:
             known = _stacked(arrangements)
-        codes = (
-            run.windows(first, known) if first.frames > first.window else run.once(first, known, frames=first.frames)
-        )
-        if isinstance(self.reader.network, FastTransformer):
-            self.reader.network.forget()  # the codec wants the memory
+        try:
+            codes = run.windows(first, known) if first.frames > first.window else run.once(first, known, first.frames)
+        finally:
+            self._forget()
         return codes, [0] * len(jobs) if edit.unconditional else tokens
+
+    def _forget(self) -> None:
+        """Free what is kept between steps: the codec wants the memory, and the next clip is to be computed alike."""
+        for reader in (self.reader, self.rescorer):
+            if isinstance(reader, Reader) and isinstance(reader.network, FastTransformer):
+                reader.network.forget()
 
     def passes(self, job: Job, length: Length) -> int:
         """See Generator."""
@@ -178,7 +183,7 @@ class _Run:
     on_progress: OnProgress
     counted: list[int] = field(default_factory=lambda: [0])
 
-    def once(self, arrangement: Arrangement, known: Known | None, *, frames: int, first_frame: int = 0) -> Tensor:
+    def once(self, arrangement: Arrangement, known: Known | None, frames: int, *, first_frame: int = 0) -> Tensor:
         """Decode `frames` together."""
         return decode(
             self.decoder,

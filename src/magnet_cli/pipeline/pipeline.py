@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,13 @@ from magnet_cli.checkpoints.musicgen import MusicGenModel
 from magnet_cli.checkpoints.open import OnDownload, open_any
 from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.decoding.masked import Known
-from magnet_cli.engines.device import automatic_batch_size, memory_errors, resolve_device, resolve_dtype
+from magnet_cli.engines.device import (
+    automatic_batch_size,
+    decoded_together,
+    memory_errors,
+    resolve_device,
+    resolve_dtype,
+)
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.hub.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
 from magnet_cli.model.codec import Codec
@@ -35,7 +41,7 @@ from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.pipeline.build import ModelInfo, build_generator, check_helpers, check_job, codec_of, describe
-from magnet_cli.pipeline.edits import Arranger
+from magnet_cli.pipeline.edits import Arrangement, Arranger
 from magnet_cli.pipeline.generators import Generator, Progress
 
 OnStep = Callable[[Progress, Sequence[Job]], None]
@@ -76,10 +82,20 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class _Sound:
+    """What a job's codes int16 [K, T] sound like, before its level: waveform float32 [C, L]; tokens of its prompt."""
+
+    codes: NDArray[np.int16]
+    tokens: int
+    waveform: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """A loaded model: load once, generate many.
 
-    helpers: models that help it, by what they do ("rescorer", "hybrid").
+    helpers: models that help it, by what they do ("rescorer", "hybrid"). Threads may share a pipeline: it decodes one
+    batch at a time, and the others wait. Each would need memory of its own, and a batch uses all cores anyway.
     """
 
     source: Model | MusicGenModel
@@ -89,6 +105,9 @@ class Pipeline:
     codec: Codec
     arranger: Arranger
     batch_size: int
+    # Held while a batch is decoded, never while a clip is handed over. The thread that holds it may take it again:
+    # `on_step` may generate, as the network's answer to a step does not depend on the steps before.
+    _turn: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @classmethod
     def load(
@@ -130,10 +149,10 @@ class Pipeline:
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
         check_helpers(source, helpers)
         threading.Thread(target=import_meters).start()  # they are used at the very end
-        with memory_errors(device, "to load the model"):
+        info = describe(source, device, dtype, runtime)
+        with memory_errors(device, "to load the model", dtype=info.dtype):
             generator = build_generator(source, helpers, device, dtype, runtime)
             codec = build_codec(codec_of(source), device)
-        info = describe(source, device, dtype, runtime)
         decoder = source.decoder.config if isinstance(source, Model) else None
         arranger = Arranger(
             codec,
@@ -172,9 +191,16 @@ class Pipeline:
         prompts: texts, or jobs that carry their own seed and sampling options. For texts, variation k takes
         seed + k, and a seed is drawn when none is given; sampling defaults to what suits the model (`info.sampling`).
         known: codes to keep in every clip, e.g. from `continuation`. on_failure: called for a job that fails, with its
-        place among the jobs; the others go on. Without it the first failure is raised. Where a batch needs more memory
+        place among the jobs; the others go on. Without it the first failure is raised. on_step: called after every
+        step, while other threads wait for this pipeline: it must not wait for them. Where a batch needs more memory
         than there is, its clips are tried again, fewer at a time. Raises UsageError: at once for options that cannot
         work, with the first clip for known codes or a prompt that do not fit.
+
+        A clip depends on its own job only. On a CPU its codes are the same in every batch and in any order, in every
+        dtype, because it is computed alone. On a GPU each clip of a batch has its own random numbers and attends to its
+        own text, but how its numbers are rounded depends on the size of the batch and on its longest prompt: a code can
+        differ where two are about equally probable, in float16 and bfloat16 more often than in float32. Another device
+        or number of threads can round differently, too.
         """
         sampling, output = sampling or self.info.sampling, output or OutputConfig()
         items = [prompts] if isinstance(prompts, (str, Job)) else list(prompts)
@@ -216,7 +242,8 @@ class Pipeline:
                     waiting.extendleft(reversed(batch))
                     if isinstance(error, MemoryShortageError):
                         size = len(batch) // 2
-                        torch.cuda.empty_cache()
+                        with self._turn:  # nothing may be freed while another thread records a graph
+                            torch.cuda.empty_cache()
                         fewer = f"going on with {size} at a time"
                         warnings.warn(f"not enough memory for {len(batch)} clips at once: {fewer}", MagnetWarning, 2)
                     else:
@@ -233,41 +260,59 @@ class Pipeline:
         on_step: OnStep | None,
     ) -> Iterator[Clip]:
         """Clips of those jobs that the batch names, which are of one kind."""
-        clock = Stopwatch()
         jobs = [all_jobs[index] for index in batch]
-        with memory_errors(self.codec.device, f"for a batch of {len(jobs)}"):
+        sounds: list[_Sound] = []
+        with self._turn, memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype):
+            clock = Stopwatch()
             arrangements = [self.arranger.arrange(job) for job in jobs]
-            codes, tokens = self.generator.codes(
-                jobs,
-                arrangements,
-                known=known,
-                on_progress=lambda progress: None if on_step is None else on_step(progress, jobs),
-                on_text=lambda: clock.lap("text"),
-            )
-            codes = codes.cpu()  # waits for the device, so that the lap is honest
-            clock.lap("decode")
-            waveforms = self.codec.decode(codes, loop=arrangements[0].loop is not None).cpu().numpy()  # [B, C, L]
-            clock.lap("codec")
-        for row, job in enumerate(jobs):
-            clock.start()
+            size = decoded_together(self.codec.device, len(jobs))
+            for first in range(0, len(jobs), size):
+                part = slice(first, first + size)
+                given = known if known is None or len(known.codes) != len(jobs) else known.rows(part)
+                sounds += self._decode(jobs[part], arrangements[part], given, on_step, clock)
+        for row, (job, sound) in enumerate(zip(jobs, sounds, strict=True)):
+            own = Stopwatch()
             kind = output.normalize
             if kind == "auto":
                 kind = "none" if job.edit.keeps_samples else "loudness"
             # The offset goes first, so that fades end at zero.
-            raw = remove_offset(waveforms[row], self.info.sample_rate) if kind == "loudness" else waveforms[row]
+            raw = remove_offset(sound.waveform, self.info.sample_rate) if kind == "loudness" else sound.waveform
             waveform, rate = arrangements[row].finish(raw)
             audio = level(waveform, rate, replace(output, normalize=kind), loop=job.edit.loop)
-            clock.lap("loudness")
+            own.lap("loudness")
             yield Clip(
                 index=batch[row],
                 job=job,
                 batch=len(jobs),
-                codes=codes[row].numpy().astype(np.int16),
+                codes=sound.codes,
                 audio=audio,
                 sample_rate=rate,
-                tokens=tokens[row],
-                timings=dict(clock.laps),
+                tokens=sound.tokens,
+                timings=clock.laps | own.laps,
             )
+
+    def _decode(
+        self,
+        jobs: Sequence[Job],
+        arrangements: Sequence[Arrangement],
+        known: Known | None,
+        on_step: OnStep | None,
+        clock: Stopwatch,
+    ) -> Iterator[_Sound]:
+        """What these jobs sound like, decoded together."""
+        codes, tokens = self.generator.codes(
+            jobs,
+            arrangements,
+            known=known,
+            on_progress=lambda progress: None if on_step is None else on_step(progress, jobs),
+            on_text=lambda: clock.lap("text"),
+        )
+        codes = codes.cpu()  # waits for the device, so that the lap is honest
+        clock.lap("decode")
+        waveforms = self.codec.decode(codes, loop=arrangements[0].loop is not None).cpu().numpy()  # [B, C, L]
+        clock.lap("codec")
+        arrays = codes.numpy().astype(np.int16)
+        return (_Sound(*sound) for sound in zip(arrays, tokens, waveforms, strict=True))
 
     def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
         """Known codes that make clips begin with this audio.
@@ -276,7 +321,8 @@ class Pipeline:
         waveform, or is as long as a clip.
         """
         sound = prepare(waveform, sample_rate, self.codec.config)
-        codes: Tensor = self.codec.encode(sound)[:, : self.info.codebooks]
+        with self._turn:
+            codes: Tensor = self.codec.encode(sound)[:, : self.info.codebooks]
         return Known.prefix(codes, self.frames)
 
 
@@ -294,16 +340,12 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self.start()
-
-    def start(self) -> None:
-        """Leave out the time until now."""
         self._started = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap was this stage's."""
+        """The time since the last lap was this stage's, too."""
         now = time.perf_counter()
-        self.laps[stage] = now - self._started
+        self.laps[stage] = self.laps.get(stage, 0.0) + now - self._started
         self._started = now
 
 

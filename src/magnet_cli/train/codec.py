@@ -248,9 +248,12 @@ def train_codec(
     """Train a codec on a folder of audio; goes on where an earlier training of the same output stopped.
 
     start: a codec to go on from, whose shape counts then instead of `shape`. What is written is a folder that
-    `train_decoder` takes. Raises UsageError for data or options that cannot work.
+    `train_decoder` takes. Raises UsageError for data or options that cannot work, OutputError for an output that is
+    neither new nor of an earlier training.
     """
     options, optimization = options or CodecTraining(), optimization or CODEC_OPTIMIZATION
+    places = Places(output)
+    places.check("codec", [data, *([] if start is None else [start.path.parent])])
     accelerator = open_accelerator(run)
     share(run.batch_size, 0, accelerator.num_processes)
     examples = find_examples(data, texts=False)
@@ -259,7 +262,7 @@ def train_codec(
     codec = Codec(config)
     if start is not None:
         codec.load_state_dict({name: weight.float() for name, weight in start.weights.items()})
-    elif options.begin == "transform" and not Places(output).state.is_file():
+    elif options.begin == "transform" and not places.state.is_file():
         begin_as_transform(codec, _some_audio(examples, config, run.seed), torch.Generator().manual_seed(run.seed))
     trainer = CodecTrainer(accelerator, codec, examples, run=run, options=options, optimization=optimization)
     settings = {
@@ -270,4 +273,4 @@ def train_codec(
         "optimization": asdict(optimization),
         **{name: getattr(run, name) for name in ("steps", "batch_size", "seed")},
     }
-    train(trainer, accelerator, run, Places(output), settings, on_progress)
+    train(trainer, accelerator, run, places, settings, on_progress)

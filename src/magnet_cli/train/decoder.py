@@ -19,6 +19,7 @@ from magnet_cli.checkpoints.bundle import Model, Origin, write_bundle
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint, build_codec
 from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.folders import TEXT_FOLDER, TOKENS_FOLDER
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import DecoderConfig, TextConfig
@@ -237,7 +238,7 @@ class DecoderTrainer:
         with self.average.applied(self.network):
             weights = decoder_weights(self.network.decoder, dtype)
             if folder is None:
-                folder = self.places.run / "text_encoder"
+                folder = self.places.run / TEXT_FOLDER
                 write_text_encoder(self.text, folder, dtype)
         codec = self.parts.codec
         if self.publication.dtype != torch.float32:
@@ -286,9 +287,12 @@ def train_decoder(
     """Train a decoder on a folder of audio and texts; goes on where an earlier training of the same output stopped.
 
     parts: of `start_new` or `start_from`. Writes a bundle to `output`, at every saved state and at the end. Raises
-    UsageError for data or options that cannot work.
+    UsageError for data or options that cannot work, OutputError for an output that is neither new nor of an earlier
+    training.
     """
     options, optimization = options or DecoderTraining(), optimization or Optimization()
+    places = Places(output)
+    places.check("decoder", [data, *([] if parts.text_folder is None else [parts.text_folder])])
     config = parts.decoder.config
     shares = options.codebook_shares
     if shares is not None and (len(shares) != config.codebooks or min(shares) < 0 or sum(shares) <= 0):
@@ -296,12 +300,11 @@ def train_decoder(
     accelerator = open_accelerator(run, options.precision)
     share(run.batch_size, 0, accelerator.num_processes)
     examples = find_examples(data, texts=True)
-    places = Places(output)
     codec = build_codec(parts.codec, accelerator.device)
     tokens = tokenize(
         examples,
         codec,
-        places.run / "tokens",
+        places.run / TOKENS_FOLDER,
         codebooks=config.codebooks,
         clip_seconds=config.clip_seconds,
         accelerator=accelerator,

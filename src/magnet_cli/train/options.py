@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.hub.folders import BUNDLE, CODEC_FOLDER, FolderKind, TrainingKind, check_apart, check_run, check_target
 from magnet_cli.options.declared import Option, Panel
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu"]
 Begin = Literal["random", "transform"]
+
+OUTPUTS: dict[TrainingKind, FolderKind] = {"decoder": BUNDLE, "codec": CODEC_FOLDER}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +334,21 @@ class Places:
     def state(self) -> Path:
         """What a stopped training goes on from."""
         return self.run / "state.pt"
+
+    def check(self, kind: TrainingKind, inputs: Sequence[Path]) -> None:
+        """Raise OutputError unless a training of this kind may write here; called before any work.
+
+        What is replaced is the output of an earlier training, with its run beside it, and nothing else. Neither folder
+        may be one of the inputs, nor a folder above or in one.
+        """
+        check_target(self.output, OUTPUTS[kind], overwrite=True)
+        for folder in (self.output, self.run):
+            check_apart(folder, inputs)
+        if not check_run(self.run, kind) and self.output.is_dir() and any(self.output.iterdir()):
+            raise OutputError(
+                f"{self.output} is not of a training: there is no {self.run} beside it",
+                "Choose another output, or move that folder away",
+            )
 
 
 # By task, as published.

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from magnet_cli.audio.atomic import write_atomic
 from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError
+from magnet_cli.hub.folders import CONFIG_FILE
 from magnet_cli.model.weights import read_package
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions
 
@@ -110,6 +111,8 @@ def train(
         start_folder(places, settings, first)
         if options.steps == 0:
             save(trainer, places, 0)
+        elif first > 0 and not is_published(places):
+            trainer.publish(places.output)
     clock = Clock(first)
     with Log(places.run, first, tensorboard=options.tensorboard and main) as log, stop_requests() as stopped:
         for number in range(first, options.steps):
@@ -142,7 +145,7 @@ def resume(trainer: Trainer, options: RunOptions, places: Places, settings: Mapp
     try:
         before = json.loads((places.run / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise OutputError(f"{places.run} is damaged", "Delete it, or give --restart") from error
+        raise OutputError(f"{places.run} is damaged", "Move it away, or choose another output") from error
     now = json.loads(json.dumps(settings))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
@@ -160,12 +163,13 @@ def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> Non
     """Make the folder of a run; a new one loses what an earlier run left."""
     text = json.dumps(settings, indent=2).encode()
     try:
-        (places.run / SAMPLES).mkdir(parents=True, exist_ok=True)
         if first == 0:
             places.state.unlink(missing_ok=True)
+        # Before anything else: by its settings a later training knows that the folder is of one.
+        write_atomic(places.run / SETTINGS, lambda file: file.write(text), overwrite=True)
+        (places.run / SAMPLES).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {places.run}: {error.strerror}", "Choose another output") from error
-    write_atomic(places.run / SETTINGS, lambda file: file.write(text), overwrite=True)
 
 
 def save(trainer: Trainer, places: Places, step: int) -> None:
@@ -173,6 +177,14 @@ def save(trainer: Trainer, places: Places, step: int) -> None:
     state = {"step": step, "trainer": trainer.state()}
     write_atomic(places.state, lambda file: torch.save(state, file), overwrite=True)
     trainer.publish(places.output)
+
+
+def is_published(places: Places) -> bool:
+    """Whether the model was written after the last state: a training may have been killed between the two."""
+    try:
+        return (places.output / CONFIG_FILE).stat().st_mtime_ns >= places.state.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
