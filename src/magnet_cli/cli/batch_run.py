@@ -79,7 +79,7 @@ def run(console: Console, command: Command) -> None:
             return
         if request.seed is None and console.quiet and not command.as_json:
             console.essential(f"seed {plan.header.seed}")
-            from magnet_cli.jobs.writer import Production
+        from magnet_cli.jobs.writer import Production
 
         pipeline = load(console, opened, command.runtime)
         manifest.start(plan.header)
