@@ -271,11 +271,11 @@ def read_ahead(folder: Path) -> None:
     """
     if hasattr(os, "posix_fadvise"):
         paths = [folder / DECODER_FILE, *(folder / TEXT_FOLDER).glob("*.safetensors"), folder / CODEC_FILE]
-        threading.Thread(target=_read_ahead, args=(paths,), daemon=True).start()  # nobody waits for it
+        threading.Thread(target=_read_ahead, args=(paths,), daemon=True).start()  # nothing waits for it
 
 
 def _read_ahead(paths: list[Path]) -> None:
-    with suppress(OSError):  # told by whoever reads the file
+    with suppress(OSError):  # reported by whoever reads the file
         for path in paths:
             with path.open("rb") as file:
                 for start in range(0, path.stat().st_size, BLOCK):  # Linux reads little of a longer stretch
