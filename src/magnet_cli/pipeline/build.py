@@ -20,7 +20,7 @@ from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task
 from magnet_cli.pipeline.compatibility import Vocabulary, check_compatible
-from magnet_cli.pipeline.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
+from magnet_cli.pipeline.generators import AutoregressiveGenerator, Generator, MaskedGenerator, MusicGenHelper, Reader
 from magnet_cli.pipeline.rules import check_helpers
 
 
@@ -91,7 +91,7 @@ def build_generator(
         if runtime.compile:
             warnings.warn("MusicGen is not compiled: --compile changes nothing", MagnetWarning, stacklevel=3)
         return AutoregressiveGenerator(MusicGen.build(source.checkpoint, device, dtype))
-    built: dict[str, MusicGen | Reader] = {}
+    built: dict[str, MusicGenHelper | Reader] = {}
     for role, helper in helpers.items():
         same = next((built[other] for other in built if helpers[other].codec.path == helper.codec.path), None)
         built[role] = same or _build(helper, device, dtype)
@@ -99,7 +99,7 @@ def build_generator(
     return MaskedGenerator(
         build_reader(source, device, dtype, runtime),
         built.get("rescorer"),
-        beginner if isinstance(beginner, MusicGen) else None,
+        beginner.model if isinstance(beginner, MusicGenHelper) else None,
     )
 
 
@@ -114,9 +114,9 @@ def build_reader(
     return Reader(text_encoder, decoder, fastest(decoder, runtime or RuntimeConfig()))
 
 
-def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGen | Reader:
+def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGenHelper | Reader:
     if isinstance(source, MusicGenModel):
-        return MusicGen.build(source.checkpoint, device, dtype)
+        return MusicGenHelper(MusicGen.build(source.checkpoint, device, dtype))
     return build_reader(source, device, dtype)
 
 

@@ -26,7 +26,6 @@ from magnet_cli.checkpoints.open import open_any
 from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.decoding.masked import Known
 from magnet_cli.engines.device import (
-    automatic_batch_size,
     decoded_together,
     memory_errors,
     resolve_device,
@@ -170,17 +169,16 @@ class Pipeline:
         with memory_errors(device, "to load the model", dtype=info.dtype):
             generator = build_generator(source, helpers, device, dtype, runtime)
             codec = build_codec(source.codec, device)
-        decoder = source.decoder.config if isinstance(source, Model) else None
         arranger = Arranger(
             codec,
             codebooks=info.codebooks,
             clip_seconds=info.clip_seconds,
-            span=decoder.span_length if decoder else 1,
+            span=generator.span,
             default_seconds=default_seconds(source),
             inputs=inputs,
         )
-        automatic = automatic_batch_size(decoder, codec.config, device, dtype) if decoder else 1
-        return cls(source, dict(helpers), info, generator, codec, arranger, runtime.batch_size or automatic)
+        batch_size = runtime.batch_size or generator.fitting(codec.config, device, dtype)
+        return cls(source, dict(helpers), info, generator, codec, arranger, batch_size)
 
     @property
     def frames(self) -> int:
