@@ -21,7 +21,7 @@ from magnet_cli.jobs.targets import Target
 from magnet_cli.jobs.writer import Production
 from magnet_cli.options.runtime import DTypeName
 from magnet_cli.pipeline import edits as arrange_module
-from magnet_cli.pipeline.generators import Progress
+from magnet_cli.pipeline.events import StepDone
 from support.golden import GOLDEN, load_in
 from support.tiny_musicgen import write_musicgen
 
@@ -59,7 +59,7 @@ def calls(pipeline: Pipeline, jobs: Sequence[Job]) -> int:
     """How many passes are reported, counted for every clip."""
     counted = 0
 
-    def step(progress: Progress, batch: Sequence[Job]) -> None:
+    def step(progress: StepDone, batch: Sequence[Job]) -> None:
         nonlocal counted
         assert 1 <= progress.done <= progress.total
         counted += len(batch)

@@ -358,11 +358,11 @@ def check_bundles() -> Iterator[Check]:
 
 def check_hub_cache() -> Iterator[Check]:
     """Released checkpoints and their text encoders in the cache of the Hub."""
+    from magnet_cli.hub.cache import storage_folder
+
     encoders = [name for encoder in TEXT_ENCODER_BYTES for name in (f"google-t5/{encoder}", encoder)]
-    folders = {
-        name: f"models--{name.replace('/', '--')}" for name in (*(m.repository for m in MODELS.values()), *encoders)
-    }
-    here = {name: hub_cache() / folder for name, folder in folders.items() if (hub_cache() / folder).is_dir()}
+    folders = {name: storage_folder(name) for name in (*(m.repository for m in MODELS.values()), *encoders)}
+    here = {name: folder for name, folder in folders.items() if folder.is_dir()}
     found = [f"{name} ({human(disk_size(folder))})" for name, folder in here.items()]
     yield Check("Hub cache", "ok", ", ".join(found) or f"no released model in {hub_cache()}")
 

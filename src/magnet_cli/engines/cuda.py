@@ -28,6 +28,7 @@ from magnet_cli.model.decoder import (
     Layer,
     MaskedTransformer,
     TextMemory,
+    guide,
     merge_heads,
     sinusoidal_positions,
     split_heads,
@@ -159,9 +160,7 @@ class Dense:
     def logits(self, codebook: int, guided: bool, depth: int | None = None) -> Tensor:
         """Guided logits of one codebook, float32 [B, T, V], of what is in the buffers. depth: through fewer layers."""
         shape, stages = self.shape, self.stages
-        tables = enumerate(self.model.embeddings)
-        x = torch.stack([table(self.codes[:, k]) for k, table in tables]).sum(0) + self.positions
-        x = x.flatten(0, 1)  # [B * T, D]
+        x = (self.model.embed(self.codes) + self.positions).flatten(0, 1)  # [B * T, D]
         near = codebook > 0 and self.config.context >= 0
         for index, (layer, weights) in enumerate(self.layers[:depth]):
             if near:
@@ -175,10 +174,8 @@ class Dense:
                 text = self.keys[index, :rows], self.values[index, :rows], self.text_mask[:rows]
                 stages.listen(layer, weights, x[: rows * shape.frames], text)
             stages.feed_forward(layer, weights, x)
-        found = self.model.output_heads[codebook](self.model.out_norm(x)).float()
-        if guided:
-            conditional, unconditional = found.chunk(2)
-            found = unconditional + (conditional - unconditional) * self.weight
+        found = self.model.output_heads[codebook](self.model.out_norm(x))
+        found = guide(found, self.weight) if guided else found.float()
         return found.unflatten(0, (shape.batch, shape.frames))
 
 
@@ -251,6 +248,9 @@ class GraphTransformer:
         graph, logits = self._graphs[key]
         graph.replay()
         return logits.clone()  # the next replay writes over it
+
+    def forget(self) -> None:
+        """Free what is kept for the next step of a clip: nothing. Graphs and their buffers serve every later clip."""
 
     @property
     def compiled(self) -> bool:

@@ -27,7 +27,7 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 
 
 @dataclass(frozen=True)
-class Item:
+class ClipName:
     """What a file's name can tell of its content; `output` is a name or template of its own, within the folder."""
 
     prompt: str
@@ -51,7 +51,7 @@ def slug(text: str) -> str:
 
 
 def plan_paths(
-    output: str | None, items: Sequence[Item], *, model: str, extensions: Sequence[str]
+    output: str | None, items: Sequence[ClipName], *, model: str, extensions: Sequence[str]
 ) -> tuple[Path | None, list[Path]]:
     """The folder that was named, and a path in it for every item; or None and the one file that was named.
 
@@ -82,7 +82,7 @@ def plan_paths(
 
 
 def plan_folder(
-    output: str, items: Sequence[Item], *, model: str, extensions: Sequence[str]
+    output: str, items: Sequence[ClipName], *, model: str, extensions: Sequence[str]
 ) -> tuple[Path, list[Path]]:
     """The folder of a batch, and a path in it for every item.
 
@@ -124,7 +124,7 @@ def check_name(name: str, extensions: Sequence[str]) -> str:
     return path.as_posix()
 
 
-def _name_all(templates: Sequence[str], items: Sequence[Item], model: str) -> list[Path]:
+def _name_all(templates: Sequence[str], items: Sequence[ClipName], model: str) -> list[Path]:
     digits = max(2, len(str(len(items))))
     paths = [
         _fill(template, item, str(number).zfill(digits), model)
@@ -160,7 +160,7 @@ def _check_extension(path: Path, extensions: Sequence[str]) -> None:
         )
 
 
-def _fill(template: str, item: Item, index: str, model: str) -> Path:
+def _fill(template: str, item: ClipName, index: str, model: str) -> Path:
     values = {"index": index, "slug": slug(item.prompt), "seed": str(item.seed), "model": slug(model)}
     path = Path(template.format(**values))
     if len(os.fsencode(path.name)) > LONGEST_NAME:

@@ -11,8 +11,7 @@ from typing import Any
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS, check_format
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import Entry, Header, Item, Manifest, digest, item_key
-from magnet_cli.jobs.naming import Item as Name
-from magnet_cli.jobs.naming import check_name, plan_folder
+from magnet_cli.jobs.naming import ClipName, check_name, plan_folder
 from magnet_cli.jobs.prompt_file import Problems, Row
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
@@ -50,11 +49,11 @@ class Request:
     @property
     def folder(self) -> Path:
         """Where the batch goes; UsageError for what is no folder or template, or a format that cannot be."""
-        folder, (path,) = self.paths([Name("x", 0)])
+        folder, (path,) = self.paths([ClipName("x", 0)])
         check_format(path, self.finish.subtype)
         return folder
 
-    def paths(self, names: Sequence[Name]) -> tuple[Path, list[Path]]:
+    def paths(self, names: Sequence[ClipName]) -> tuple[Path, list[Path]]:
         """The folder, and a path in it for each clip."""
         return plan_folder(self.output, names, model=self.model, extensions=AUDIO_EXTENSIONS)
 
@@ -86,7 +85,7 @@ class PlannedRow:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """What is to be made, and what need not be; `header` is what the manifest says of all of it."""
 
     header: Header
@@ -151,13 +150,13 @@ def plan_batch(
     header: Header,
     hashes: dict[str, str],
     problems: Problems,
-) -> Plan:
+) -> BatchPlan:
     """Give every clip its files and its key, and find those that are there.
 
     hashes: of the model's files. problems: where a clip goes that comes twice.
     """
-    _, paths = request.paths([Name(one.job.prompt, one.job.seed, one.row.output) for one in planned])
-    plan = Plan(header, [], [], {})
+    _, paths = request.paths([ClipName(one.job.prompt, one.job.seed, one.row.output) for one in planned])
+    plan = BatchPlan(header, [], [], {})
     digests: dict[str, str] = {}
 
     def target_at(audio: Path) -> Target:
@@ -204,7 +203,7 @@ def _under_free_names(items: Sequence[Item], manifest: Manifest, *, mix: bool) -
         yield replace(item, target=target)
 
 
-def check_same(plan: Plan, manifest: Manifest, *, drawn: bool) -> None:
+def check_same(plan: BatchPlan, manifest: Manifest, *, drawn: bool) -> None:
     """Raise OutputError if the folder holds another batch: other options, or none of this one's clips.
 
     drawn: the seed was not given, so that it tells nothing.
@@ -233,7 +232,7 @@ def counted(clips: int) -> str:
     return f"{clips:,} clip" if clips == 1 else f"{clips:,} clips"
 
 
-def clear_way(plan: Plan, manifest: Manifest) -> list[Path]:
+def clear_way(plan: BatchPlan, manifest: Manifest) -> list[Path]:
     """Make room for what is to be made again; returns the names that changed files have now."""
     entries = [manifest.entries[item.key] for item in plan.todo if item.key in manifest.entries]
     return [path for entry in entries for path in manifest.clear_way(entry)]

@@ -17,6 +17,7 @@ from magnet_cli.hub.library import is_bundle
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.model.weights import Weights, read_safetensors, without_weights
+from magnet_cli.options.strict_json import from_plain
 
 
 def codec_weights(codec: Codec) -> Weights:
@@ -48,8 +49,10 @@ def read_codec_folder(folder: Path) -> CodecCheckpoint:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != CODEC_FOLDER.content["format"] or content["version"] != 1:
             raise ValueError(f"its format is {content['format']!r}")
-        values = content["codec"]
-        config = CodecConfig(**{**values, "ratios": tuple(values["ratios"])})
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(f"{path} describes no codec: {error}", "Train one with magnet train codec") from error
+    try:
+        config = from_plain(CodecConfig, content.get("codec"))
+    except ValueError as error:
+        raise ModelError(f"codec.{error} in {path} is missing or wrong", "Train it again") from error
     return CodecCheckpoint(folder / CODEC_FILE, config, read_safetensors(folder / CODEC_FILE))
