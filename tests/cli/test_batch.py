@@ -26,6 +26,7 @@ from magnet_cli.jobs.plan import BatchPlan, Request, plan_batch, plan_rows
 from magnet_cli.jobs.prompt_file import Problems, read_rows
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.pipeline.inputs import InputFiles
 from magnet_cli.pipeline.pipeline import Clip
 from support.command import Magnet, Result, one_line_error
 
@@ -483,7 +484,9 @@ def plan_many(folder: Path, count: int, manifest: Manifest) -> BatchPlan:
     problems = Problems(request.file)
     read = read_rows(request.file, None, problems)
     planned = plan_rows(read, request, SamplingConfig(), seed=5, check=lambda job: None, problems=problems)
-    plan = plan_batch(planned, request, manifest, header=Header(5, {}), hashes={}, problems=problems)
+    plan = plan_batch(
+        planned, request, manifest, header=Header(5, {}), hashes={}, inputs=InputFiles(), problems=problems
+    )
     problems.check()
     return plan
 

@@ -157,7 +157,7 @@ def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, ru
 
 
 def _deviation(parts: BenchParts, sampling: SamplingConfig, codes: Tensor) -> Deviation | None:
-    """How far the logits for this clip [1, K, T] are from float32; None where there is no memory to tell."""
+    """How far the logits for this clip [1, K, T] are from float32; None without enough memory for the comparison."""
     exact = parts.model
     try:
         with memory_errors(torch.device("cpu"), "to compare with float32", dtype="float32"):

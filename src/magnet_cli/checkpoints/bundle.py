@@ -100,8 +100,7 @@ class Model:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files the weights are in: as the bundle has them noted, else of every byte."""
         if is_bundle(self.folder):
-            noted = BundleInfo.read(self.folder).files
-            return {name: digest for name, (_, digest) in sorted(noted.items()) if name.endswith(".safetensors")}
+            return BundleInfo.read(self.folder).hashes
         text, _ = read_weights(self.text_folder)
         return {path.name: sha256(path) for path in (self.decoder.path, self.codec.path, text)}
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import human
 from magnet_cli.cli.run_jobs import (
     Opened,
-    early_check,
     load,
     make,
     open_parts,
@@ -32,7 +30,8 @@ from magnet_cli.jobs.prompt_file import Problems, Row, read_rows
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.pipeline.rules import default_seconds, usual_sampling
+from magnet_cli.pipeline.inputs import InputFiles
+from magnet_cli.pipeline.rules import ModelGroup, default_seconds, usual_sampling
 
 if TYPE_CHECKING:
     from magnet_cli.jobs.writer import ItemFailed, Production
@@ -61,12 +60,16 @@ class Command:
 
 def run(console: Console, command: Command) -> None:
     """Make what a batch lacks."""
-    command, rows = checked_rows(command)
-    request = command.request
+    batch = Batch.read(command)
+    command, request = batch.command, batch.command.request
+    before = Manifest.read(request.folder)
+    plan = batch.plan(batch.known, before)  # of a model that is not here, what is wrong with it is told at once, too
     opened = open_parts(console, command.model, command.helpers)
-    plan_all(rows, command, opened, Manifest.read(request.folder))  # raises before anything is there
+    if batch.known.hashes is None:
+        plan = batch.plan(opened.group, before)
     with Manifest.opened(request.folder) as manifest:
-        plan = plan_all(rows, command, opened, manifest)
+        if not manifest.says_as(before):
+            plan = batch.plan(opened.group, manifest)
         manifest.sweep(item.target.audio for item in plan.todo)
         if request.resume:
             for path in clear_way(plan, manifest):
@@ -79,9 +82,9 @@ def run(console: Console, command: Command) -> None:
             return
         if request.seed is None and console.quiet and not command.as_json:
             console.essential(f"seed {plan.header.seed}")
-            from magnet_cli.jobs.writer import Production
+        from magnet_cli.jobs.writer import Production
 
-        pipeline = load(console, opened, command.runtime)
+        pipeline = load(console, opened, command.runtime, batch.inputs)
         manifest.start(plan.header)
         production = Production(
             pipeline,
@@ -95,47 +98,55 @@ def run(console: Console, command: Command) -> None:
         work(console, production, plan, fail_fast=command.fail_fast, as_json=command.as_json)
 
 
-def checked_rows(command: Command) -> tuple[Command, list[Row]]:
-    """The rows of the file, and the command with only those helpers that they need.
+@dataclass(frozen=True)
+class Batch:
+    """The rows of a file, and what they start from. command: with only those helpers that the rows need."""
 
-    Finds what is wrong without the model, before it is downloaded or opened.
-    """
-    problems = Problems(command.request.file)
-    rows = read_rows(command.request.file, command.format, problems)
-    hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in rows)
-    helpers = {role: name for role, name in command.request.helpers.items() if role != "hybrid" or hybrid}
-    command = replace(command, request=replace(command.request, helpers=helpers))
-    request = command.request
-    check = early_check(command.model, command.helpers)
-    sampling = usual_sampling(command.model)
-    planned = plan_rows(rows, request, sampling, seed=request.seed, check=check, problems=problems)
-    nothing = Manifest(request.folder, [], {})
-    plan_batch(planned, request, nothing, header=Header(0, {}), hashes={}, problems=problems)
-    problems.check()
-    return command, rows
+    command: Command
+    rows: list[Row]
+    problems: Problems
+    inputs: InputFiles
 
+    @classmethod
+    def read(cls, command: Command) -> Batch:
+        """Read the rows; what is wrong with them is told with the plan."""
+        problems = Problems(command.request.file)
+        rows = read_rows(command.request.file, command.format, problems)
+        hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in rows)
+        helpers = {role: name for role, name in command.request.helpers.items() if role != "hybrid" or hybrid}
+        command = replace(command, request=replace(command.request, helpers=helpers))
+        return cls(command, rows, problems, InputFiles())
 
-def plan_all(rows: Sequence[Row], command: Command, opened: Opened | None, manifest: Manifest) -> BatchPlan:
-    """The whole plan; without the models' parts, by what is known of it. OutputError if the folder is another batch's.
+    @property
+    def known(self) -> ModelGroup:
+        """The models, as far as they are known without opening them."""
+        return ModelGroup(self.command.model, self.command.helpers)
 
-    A seed that is not given is that of the batch when it began, so that it goes on with the same clips.
-    """
-    request = command.request
-    defaults = usual_sampling(opened.source if opened else command.model)
-    check = opened.check() if opened else early_check(command.model, command.helpers)
-    hashes = opened.hashes if opened else {}
-    settings = request.settings(hashes)
-    seed = manifest.seed(settings) if request.seed is None else request.seed
-    if seed is None:
-        seed = draw_seed()
-    problems = Problems(request.file)
-    planned = plan_rows(rows, request, defaults, seed=seed, check=check, problems=problems)
-    header = Header(seed, settings)
-    plan = plan_batch(planned, request, manifest, header=header, hashes=hashes, problems=problems)
-    problems.check()
-    if opened is not None and not request.mix:
-        check_same(plan, manifest, drawn=request.seed is None)
-    return plan
+    def plan(self, models: ModelGroup, manifest: Manifest) -> BatchPlan:
+        """The whole plan, by what is known of the models. OutputError if the folder is another batch's.
+
+        A seed that is not given is that of the batch when it began, so that it goes on with the same clips.
+        """
+        request, hashes = self.command.request, models.hashes or {}
+        settings = request.settings(hashes)
+        seed = manifest.seed(settings) if request.seed is None else request.seed
+        if seed is None:
+            seed = draw_seed()
+        defaults, check, problems = usual_sampling(models.model), models.checker(self.inputs), self.problems
+        planned = plan_rows(self.rows, request, defaults, seed=seed, check=check, problems=problems)
+        plan = plan_batch(
+            planned,
+            request,
+            manifest,
+            header=Header(seed, settings),
+            hashes=hashes,
+            inputs=self.inputs,
+            problems=problems,
+        )
+        problems.check()
+        if models.hashes is not None and not request.mix:
+            check_same(plan, manifest, drawn=request.seed is None)
+        return plan
 
 
 def are_here(command: Command) -> bool:
@@ -199,11 +210,13 @@ def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast
 
 def show(console: Console, command: Command) -> None:
     """Say what would be made: a line or a JSON object for every clip; then what it all takes."""
-    command, rows = checked_rows(command)
-    request = command.request
-    opened = open_parts(console, command.model, command.helpers) if are_here(command) else None
+    batch = Batch.read(command)
+    command, request = batch.command, batch.command.request
     manifest = Manifest.read(request.folder)
-    plan = plan_all(rows, command, opened, manifest)
+    plan, opened = batch.plan(batch.known, manifest), None
+    if are_here(command) and (batch.known.hashes is None or command.helpers):  # nothing else says whether it can work
+        opened = open_parts(console, command.model, command.helpers)
+        plan = batch.plan(opened.group, manifest)
     there = {item.key for item, _ in plan.done}
     for item in plan.items:
         state = "there" if item.key in there else "to make"
@@ -213,7 +226,7 @@ def show(console: Console, command: Command) -> None:
         else:
             console.result(f"{item.target.audio}  {state}  seed {item.job.seed}  {shortened(item.job.prompt)}")
     console.message(f"{counted(len(plan.items))}: {len(plan.done):,} there already, {len(plan.todo):,} to make")
-    if opened is None:
+    if not are_here(command):
         missing = " and ".join(one.given for one in (command.model, *command.helpers.values()) if one.folder is None)
         basis = f"on {DEFAULT_MODEL}" if command.model.facts is None else "on what is known of it"
         console.message(f"{missing} is not here yet: this rests {basis}")

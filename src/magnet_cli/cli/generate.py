@@ -15,7 +15,6 @@ from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import ClipOptions, FileOptions, HelperOptions, Speech
 from magnet_cli.cli.run_jobs import (
     describe_sampling,
-    early_check,
     load,
     make,
     open_parts,
@@ -32,7 +31,7 @@ from magnet_cli.options.job import Job, check_prompt, plan
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
-from magnet_cli.pipeline.rules import usual_sampling
+from magnet_cli.pipeline.rules import ModelGroup, usual_sampling
 
 if TYPE_CHECKING:
     from magnet_cli.hub.locate import ResolvedModel
@@ -89,13 +88,15 @@ def generate(
     console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():
         from magnet_cli.hub.locate import bundled_model, resolve
+        from magnet_cli.pipeline.inputs import InputFiles
 
         names = helpers.names(hybrid=edit.hybrid is not None)
         wanted, helping, fallback = resolve(model or DEFAULT_MODEL, places), resolve_helpers(names, places), None
         texts = read_prompts(prompts or [], unconditional=edit.unconditional)
         draft = apply_all(overrides, usual_sampling(wanted))
         drafts = plan(texts, draft, seed=clips.seed, variations=clips.variations, edit=edit)
-        early_check(wanted, helping)(drafts[0])
+        inputs = InputFiles()
+        ModelGroup(wanted, helping).checker(inputs)(drafts[0])
         if overrides.rescore_weight is not None and helpers.rescorer is None:
             console.warning("--rescore-weight counts for nothing without --rescorer")
         metadata = not files.no_metadata
@@ -121,8 +122,8 @@ def generate(
             opened = open_parts(console, wanted, helping)
         sampling = apply_all(overrides, opened.source.facts.sampling)
         jobs = [replace(draft, sampling=sampling) for draft in drafts]
-        opened.check()(jobs[0])
-        pipeline = load(console, opened, runtime)
+        opened.group.checker(inputs)(jobs[0])
+        pipeline = load(console, opened, runtime, inputs)
         console.detail(f"sampling: {describe_sampling(sampling)}")
 
         from magnet_cli.jobs.manifest import Item

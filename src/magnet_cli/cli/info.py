@@ -126,6 +126,7 @@ def replay(
     with console.reporting():
         from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.record import read_record, recipe
+        from magnet_cli.pipeline.inputs import InputFiles
 
         record = read_record(file)
         wanted = recipe(record)
@@ -137,8 +138,9 @@ def replay(
         runtime = runtime_as_then(record, device, dtype)
         named = resolve(model or wanted.model, places)
         opened = open_parts(console, named, resolve_helpers(wanted.helpers, places))
-        opened.check()(wanted.job)
-        pipeline = load(console, opened, runtime)
+        inputs = InputFiles()
+        opened.group.checker(inputs)(wanted.job)
+        pipeline = load(console, opened, runtime, inputs)
 
         from magnet_cli.jobs.manifest import Item
         from magnet_cli.jobs.record import codes_hash, differences

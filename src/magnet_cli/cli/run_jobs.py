@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import human, licence_note
-from magnet_cli.errors import UsageError
 from magnet_cli.hub.library import read_ahead
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.pipeline.rules import check_helpers, check_job
+from magnet_cli.pipeline.rules import ModelGroup
 
 if TYPE_CHECKING:
     from magnet_cli.checkpoints.bundle import Model
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
     from magnet_cli.jobs.writer import ItemFailed, Product, Production, ProductionListener
     from magnet_cli.pipeline.build import ModelInfo
     from magnet_cli.pipeline.events import StepDone, TextEncoded
+    from magnet_cli.pipeline.inputs import InputFiles
     from magnet_cli.pipeline.pipeline import Clip, Pipeline
 
 LONGEST_LABEL = 40
@@ -50,18 +48,6 @@ def resolve_helpers(names: Mapping[str, str], places: PlacesConfig) -> dict[str,
     return {role: resolve(name, places) for role, name in names.items()}
 
 
-def early_check(model: ResolvedModel, helpers: Mapping[str, ResolvedModel]) -> Callable[[Job], None]:
-    """What raises UsageError for a job that cannot work, as far as that is known without opening the model."""
-    check_helpers(model, helpers)
-
-    def check(job: Job) -> None:
-        if job.edit.input is not None and not os.path.isfile(job.edit.input):
-            raise UsageError(f"there is no file {job.edit.input}", "Check the path")
-        check_job(job, model, helpers)
-
-    return check
-
-
 @dataclass(frozen=True)
 class Opened:
     """A model and those that help it, read but not built."""
@@ -69,25 +55,10 @@ class Opened:
     source: Model | MusicGenModel
     helpers: dict[str, Model | MusicGenModel]
 
-    @cached_property
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of all their files."""
-        found = dict(self.source.hashes)
-        for role, helper in self.helpers.items():
-            found |= {f"{role}/{name}": digest for name, digest in helper.hashes.items()}
-        return found
-
-    def check(self) -> Callable[[Job], None]:
-        """What raises UsageError for a job that the models cannot do, or whose input cannot be used."""
-        from magnet_cli.pipeline.edits import check_input, measure_input
-
-        measured = cache(measure_input)
-
-        def check(job: Job) -> None:
-            check_job(job, self.source, self.helpers)
-            check_input(job.edit, measured)
-
-        return check
+    @property
+    def group(self) -> ModelGroup:
+        """What they can do."""
+        return ModelGroup(self.source, self.helpers)
 
 
 def open_parts(console: Console, model: ResolvedModel, helpers: Mapping[str, ResolvedModel]) -> Opened:
@@ -117,13 +88,13 @@ def read_model_ahead(model: ResolvedModel) -> None:
         read_ahead(model.bundle)
 
 
-def load(console: Console, opened: Opened, runtime: RuntimeConfig) -> Pipeline:
+def load(console: Console, opened: Opened, runtime: RuntimeConfig, inputs: InputFiles | None = None) -> Pipeline:
     """The model, ready; says what it is and where it runs."""
     started = time.perf_counter()
     with console.busy(f"loading {opened.source.name}"):
         from magnet_cli.pipeline.pipeline import Pipeline
 
-        pipeline = Pipeline.build(opened.source, runtime, helpers=opened.helpers)
+        pipeline = Pipeline.build(opened.source, runtime, helpers=opened.helpers, inputs=inputs)
     console.message(describe(pipeline.info))
     for role, helper in opened.helpers.items():
         console.message(f"{role} {helper.origin.name} ({licence_note(helper.origin.licence)})")

@@ -52,7 +52,7 @@ class MagnetRescorer:
 
     It sees what the proposing model saw, the masks and not the proposals: a masked model learned to predict codes that
     it does not see, and its output at one that it sees means nothing. (So do these probabilities where nothing was
-    masked, and nobody reads them.)
+    masked, and nothing reads them.)
     """
 
     def __init__(self, model: Network, memory: TextMemory | None) -> None:

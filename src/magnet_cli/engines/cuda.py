@@ -258,7 +258,7 @@ class GraphTransformer:
         return bool(self._compiled) and self._stages is not EAGER
 
     def _try_to_compile(self, network: Dense, key: Key) -> None:
-        """Run once, which compiles; where that fails, go on without, which is slower and the same but for rounding."""
+        """Run once, which compiles. If that fails, fall back to the plain code: slower, equal except for rounding."""
         _, codebook, guided = key
         network.weight.fill_(0.5)  # the mean of both halves: guidance would enlarge how they differ by rounding
         stages, network.stages = network.stages, EAGER
@@ -283,7 +283,7 @@ class GraphTransformer:
             warnings.warn(f"torch.compile fails here, so nothing is compiled: {why}", MagnetWarning, stacklevel=3)
 
     def _try_to_record(self, network: Dense, key: Key) -> None:
-        """Record a graph; where the driver or the card cannot, go on without, which is slower and the same."""
+        """Record a graph. If the driver or the card cannot, fall back to running without one: slower, equal results."""
         _, codebook, guided = key
         try:
             self._pool = self._pool or torch.cuda.graph_pool_handle()

@@ -174,7 +174,7 @@ def _offline(repository: str, wanted: Wanted, access: Access, model: str | None)
 
 
 def download(plan: DownloadPlan, *, listener: Callable[[Downloading], None] | None = None) -> Download:
-    """Fetch what the cache lacks of a plan, going on where an earlier run stopped. Parallel runs share the work.
+    """Fetch what the cache lacks of a plan, resuming unfinished files. Parallel runs share the work.
 
     Raises HubError; OutputError if the disk is full or cannot be written.
     """
@@ -385,7 +385,7 @@ def _errors(repository: str, what: str) -> Iterator[None]:
 
 def _disconnected(error: Exception, kinds: set[str], repository: str, what: str) -> HubError:
     """The HubError for a connection that does not come about, or breaks."""
-    again = "Run the same command again: it goes on where this one stopped"
+    again = "Run the same command again: it resumes the download"
     if "ReadTimeout" in kinds:
         return HubError(f"{constants.ENDPOINT} fell silent at {what} of {repository}", again)
     reason = one_line(error, 100).rstrip(".")

@@ -250,7 +250,7 @@ def new_folder(target: Path, kind: FolderKind, *, overwrite: bool = False) -> It
 def remove_folder(folder: Path, kind: FolderKind) -> int:
     """Remove a folder of a kind; returns the bytes it took. OutputError when it is not wholly that, or stays."""
     own = check_own(folder, kind)
-    # Out of the way first, in one step: nobody ever sees half of it.
+    # Renamed first, in one step, so that no other process sees half of it.
     doomed = _hidden(folder, UNFINISHED, secrets.token_hex(4))
     try:
         size = sum((folder / name).stat().st_size for name in own)

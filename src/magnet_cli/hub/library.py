@@ -88,6 +88,11 @@ class BundleInfo:
             ) from error
 
     @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that hold weights, as noted."""
+        return {name: digest for name, (_, digest) in sorted(self.files.items()) if name.endswith(".safetensors")}
+
+    @property
     def task(self) -> Task:
         """What the model makes."""
         task = self.config.get("task")
@@ -266,11 +271,11 @@ def read_ahead(folder: Path) -> None:
     """
     if hasattr(os, "posix_fadvise"):
         paths = [folder / DECODER_FILE, *(folder / TEXT_FOLDER).glob("*.safetensors"), folder / CODEC_FILE]
-        threading.Thread(target=_read_ahead, args=(paths,), daemon=True).start()  # nobody waits for it
+        threading.Thread(target=_read_ahead, args=(paths,), daemon=True).start()  # nothing waits for it
 
 
 def _read_ahead(paths: list[Path]) -> None:
-    with suppress(OSError):  # told by whoever reads the file
+    with suppress(OSError):  # reported by whoever reads the file
         for path in paths:
             with path.open("rb") as file:
                 for start in range(0, path.stat().st_size, BLOCK):  # Linux reads little of a longer stretch

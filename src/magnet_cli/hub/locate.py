@@ -35,7 +35,8 @@ class ResolvedModel:
 
     given: as the user names it. name: what it is called: its short name, its Hub id, or that of its folder.
     places: where it was looked for. folder: where it lies; None: it is to be downloaded. repository: its Hub id; None
-    for one that is of no released model, or in a folder of the user's. facts: None for what only opening it can say.
+    for one that is of no released model, or in a folder of the user's. facts, hashes: what decides
+    what it can do, and SHA-256 of the files of its weights; None for what only opening it can say.
     """
 
     given: str
@@ -45,6 +46,7 @@ class ResolvedModel:
     folder: Path | None = None
     repository: str | None = None
     facts: ModelFacts | None = None
+    hashes: dict[str, str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_musicgen(self) -> bool:
@@ -147,7 +149,7 @@ def _bundle(
 def _of_info(
     info: BundleInfo, given: str, kind: Kind, name: str, places: PlacesConfig, repository: str | None = None
 ) -> ResolvedModel:
-    return ResolvedModel(given, kind, name, places, info.folder, repository, info.facts)
+    return ResolvedModel(given, kind, name, places, info.folder, repository, info.facts, info.hashes)
 
 
 def _in_folder(given: str, folder: Path, places: PlacesConfig) -> ResolvedModel:

@@ -28,7 +28,7 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 
 @dataclass(frozen=True)
 class ClipName:
-    """What a file's name can tell of its content; `output` is a name or template of its own, within the folder."""
+    """The fields of a file name; `output` is a name or template of the clip's own, within the folder."""
 
     prompt: str
     seed: int
@@ -171,7 +171,7 @@ def _fill(template: str, item: ClipName, index: str, model: str) -> Path:
 def _distinct(paths: Sequence[Path]) -> list[Path]:
     """Number the names that occur again, whatever their extension: the files beside them have another.
 
-    File systems may not tell upper from lower case, nor one way to write an accent from the other.
+    Some file systems do not distinguish upper from lower case, or composed from decomposed accents.
     """
 
     def key(path: Path) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS, check_format
 from magnet_cli.errors import OutputError
@@ -19,6 +19,9 @@ from magnet_cli.options.job import Job, Planner
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
+
+if TYPE_CHECKING:
+    from magnet_cli.pipeline.inputs import InputFiles
 
 NO_EDIT = EditConfig()
 
@@ -149,6 +152,7 @@ def plan_batch(
     *,
     header: Header,
     hashes: dict[str, str],
+    inputs: InputFiles,
     problems: Problems,
 ) -> BatchPlan:
     """Give every clip its files and its key, and find those that are there.
@@ -157,13 +161,12 @@ def plan_batch(
     """
     _, paths = request.paths([ClipName(one.job.prompt, one.job.seed, one.row.output) for one in planned])
     plan = BatchPlan(header, [], [], {})
-    digests: dict[str, str] = {}
 
     def target_at(audio: Path) -> Target:
         return Target.beside(audio, metadata=request.metadata, codes=request.codes, folder=manifest.folder)
 
     for one, path in zip(planned, paths, strict=True):
-        key = item_key(one.job, request.finish, path.suffix, hashes, digests)
+        key = item_key(one.job, request.finish, path.suffix, hashes, inputs)
         item = Item(one.job, target_at(path), key)
         if key in plan.rows:
             problems.add(one.row.line, f"the same clip as on line {plan.rows[key].line}: give it another seed")

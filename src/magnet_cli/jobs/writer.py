@@ -21,7 +21,7 @@ from magnet_cli.audio.atomic import write_together
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub.download import Downloading
-from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest, input_hash
+from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest
 from magnet_cli.jobs.record import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
@@ -69,7 +69,6 @@ class Production:
     manifest: Manifest | None = None
     helpers: Mapping[str, str] = field(default_factory=dict)
     fallback: str | None = None
-    _inputs: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def _hashing(self) -> Future[dict[str, dict[str, str]]]:
@@ -151,10 +150,9 @@ class Production:
 
     def _input(self, edit: EditConfig) -> dict[str, str] | None:
         """The audio file that a clip starts from."""
-        found = input_hash(edit, self._inputs)
-        if edit.input is None or found is None:
+        if edit.input is None:
             return None
-        return {"path": os.path.abspath(edit.input), "sha256": found}
+        return {"path": os.path.abspath(edit.input), "sha256": self.pipeline.arranger.inputs.sha256(edit.input)}
 
     def record(self, clip: Clip) -> Record:
         """How a clip was made, as plain values."""

@@ -54,6 +54,7 @@ from magnet_cli.pipeline.events import (
     listener_of,
 )
 from magnet_cli.pipeline.generators import Generator
+from magnet_cli.pipeline.inputs import InputFiles
 from magnet_cli.pipeline.rules import check_job, default_seconds
 
 
@@ -152,8 +153,12 @@ class Pipeline:
         runtime: RuntimeConfig | None = None,
         *,
         helpers: Mapping[str, Model | MusicGenModel] | None = None,
+        inputs: InputFiles | None = None,
     ) -> Pipeline:
-        """Build models whose parts have been read, on the device and in the precision that are asked for."""
+        """Build models whose parts have been read, on the device and in the precision that are asked for.
+
+        inputs: what is known already of the audio files that clips will start from.
+        """
         runtime, helpers = runtime or RuntimeConfig(), helpers or {}
         device = resolve_device(runtime)
         dtype = resolve_dtype(runtime, device)
@@ -172,6 +177,7 @@ class Pipeline:
             clip_seconds=info.clip_seconds,
             span=decoder.span_length if decoder else 1,
             default_seconds=default_seconds(source),
+            inputs=inputs,
         )
         automatic = automatic_batch_size(decoder, codec.config, device, dtype) if decoder else 1
         return cls(source, dict(helpers), info, generator, codec, arranger, runtime.batch_size or automatic)

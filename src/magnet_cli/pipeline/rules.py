@@ -5,13 +5,23 @@ Imports no torch: what cannot work is refused before anything is downloaded or l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Protocol
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import MUSICGEN_SECONDS, ModelFacts
+from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
+from magnet_cli.options.regions import check_regions, parse_region
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, check_steps
+
+if TYPE_CHECKING:
+    from magnet_cli.pipeline.inputs import InputFiles
+
+MOST_CHANNELS = 5  # whose loudness is defined
 
 
 class KnownModel(Protocol):
@@ -28,6 +38,41 @@ class KnownModel(Protocol):
     @property
     def facts(self) -> ModelFacts | None:
         """What is known of it; None for what only opening it can say."""
+
+    @property
+    def hashes(self) -> dict[str, str] | None:
+        """SHA-256 of the files of its weights; None for what only opening it can say."""
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """A model and those that help it, by what they do: as far as they are known, or open."""
+
+    model: KnownModel
+    helpers: Mapping[str, KnownModel]
+
+    @cached_property
+    def hashes(self) -> dict[str, str] | None:
+        """SHA-256 of the files of all their weights; None for what only opening them can say."""
+        found: dict[str, str] = {}
+        for prefix, one in (("", self.model), *((f"{role}/", helper) for role, helper in self.helpers.items())):
+            if one.hashes is None:
+                return None
+            found |= {f"{prefix}{name}": digest for name, digest in one.hashes.items()}
+        return found
+
+    def checker(self, inputs: InputFiles) -> Callable[[Job], None]:
+        """What raises UsageError for a job that the models cannot do, or whose input cannot be used.
+
+        UsageError at once for models that do not go together.
+        """
+        check_helpers(self.model, self.helpers)
+
+        def check(job: Job) -> None:
+            check_job(job, self.model, self.helpers)
+            check_input(job.edit, inputs)
+
+        return check
 
 
 def usual_sampling(model: KnownModel) -> SamplingConfig | MusicGenSampling:
@@ -68,3 +113,20 @@ def check_job(job: Job, model: KnownModel, roles: Collection[str]) -> None:
     if isinstance(job.sampling, SamplingConfig):
         check_steps(job.sampling, codebooks=facts.codebooks)
     job.edit.length(facts.seconds, facts.frame_rate, default_seconds=default_seconds(model))
+
+
+def check_input(edit: EditConfig, inputs: InputFiles) -> None:
+    """Raise UsageError for an input that cannot be read or kept, or regions that are not within it."""
+    if edit.input is None:
+        return
+    if not os.path.isfile(edit.input):
+        raise UsageError(f"there is no file {edit.input}", "Check the path")
+    channels, seconds = inputs.measure(edit.input)
+    if edit.keeps_samples and channels > MOST_CHANNELS:
+        option = "--join" if edit.join else "--blend"
+        raise UsageError(
+            f"{edit.input} has {channels} channels; what is kept may have {MOST_CHANNELS}",
+            f"Mix it down first, or leave {option} out",
+        )
+    if edit.regions:
+        check_regions([parse_region(one) for one in edit.regions], seconds)
