@@ -35,12 +35,13 @@ from magnet_cli.hub.library import (
     new_folder,
     sha256,
 )
-from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
+from magnet_cli.model.config import CodecConfig, DecoderConfig, ShapeError, TextConfig
 from magnet_cli.model.text_encoder import encoder_half
 from magnet_cli.model.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights
 from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
 from magnet_cli.options.strict_json import from_plain
 
+Shape = TypeVar("Shape", DecoderConfig, CodecConfig, TextConfig)
 Config = TypeVar("Config", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 
 
@@ -87,30 +88,23 @@ class Model:
 def read_bundle(folder: Path) -> Model:
     """Read a bundle; ModelError when a part is missing or damaged. Files are not hashed: see BundleInfo.problems."""
     info = BundleInfo.read(folder)
-    source = info.config.get("source") or {}
-    origin = Origin(
-        name=info.name,
-        repository=source.get("repository"),
-        revision=source.get("revision"),
-        licence=str(info.config.get("licence")),
-    )
+    source = info.config["source"]
+    origin = Origin(info.name, source["repository"], source["revision"], info.config["licence"])
     for name, (size, _) in info.files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
             raise ModelError(f"{path} is missing or cut short", "Download or convert the model again")
-    task = info.config.get("task")
-    if task not in ("music", "sound"):
-        raise ModelError(f"{folder / CONFIG_FILE} names the task {task!r}", "Convert the model again")
+    task = info.config["task"]
     decoder = DecoderCheckpoint(
         path=folder / DECODER_FILE,
-        config=_from_json(DecoderConfig, info, "decoder"),
-        text=_from_json(TextConfig, info, "text"),
+        config=_shape(DecoderConfig, info, "decoder"),
+        text=_shape(TextConfig, info, "text"),
         task=task,
         weights=read_safetensors(folder / DECODER_FILE),
     )
     codec = CodecCheckpoint(
         path=folder / CODEC_FILE,
-        config=_from_json(CodecConfig, info, "codec"),
+        config=_shape(CodecConfig, info, "codec"),
         weights=read_safetensors(folder / CODEC_FILE),
     )
     return Model(origin, decoder, codec, folder / TEXT_FOLDER, _own_sampling(info, decoder.config.codebooks))
@@ -204,6 +198,18 @@ def _own_sampling(info: BundleInfo, codebooks: int) -> SamplingConfig | None:
             f"sampling in {info.folder / CONFIG_FILE}: {error.message}", "Set it again with magnet models defaults"
         ) from error
     return sampling
+
+
+def _shape(kind: Callable[..., Shape], info: BundleInfo, key: str) -> Shape:
+    """The shape of a network from its part of `config.json`; ModelError for one that cannot be."""
+    shape = _from_json(kind, info, key)
+    try:
+        shape.check()
+    except ShapeError as error:
+        raise ModelError(
+            f"{key}.{error}, in {info.folder / CONFIG_FILE}", "Download or convert the model again"
+        ) from error
+    return shape
 
 
 def _from_json(kind: Callable[..., Config], info: BundleInfo, key: str) -> Config:

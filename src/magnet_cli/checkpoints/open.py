@@ -20,6 +20,7 @@ from magnet_cli.hub.cache import RESCORER
 from magnet_cli.hub.download import Access, Plan
 from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo, Store, is_bundle
 from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
+from magnet_cli.model.weights import check_memory
 from magnet_cli.options.runtime import PlacesConfig
 
 OnDownload = Callable[[Plan, int], None]
@@ -50,6 +51,7 @@ def open_model(name: str, places: PlacesConfig | None = None, *, on_download: On
 def read_released(source: hub.ModelSource, access: Access) -> Model:
     """The parts of a model in the released format, its text encoder and, where it only points to one, its codec."""
     decoder = read_decoder(source.folder)
+    check_memory(decoder.weights, decoder.path)
     codec = read_codec(source.folder)
     if isinstance(codec, CodecPointer):
         codec = read_hugging_face_codec(hub.locate_codec(source.folder, codec.name, access, model=source.name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ import typer
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
-from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.errors import MagnetError, ModelError, UsageError
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle
 from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
 from magnet_cli.options.runtime import PlacesConfig
@@ -38,7 +38,7 @@ def list_models(as_json: AsJson = False, model_dir: ModelDir = None) -> None:
     console = Console()
     with console.reporting():
         store = Store.at(model_dir)
-        records = [describe(name, store) for name in known_names(store)]
+        records = list(described(console, store))
         if as_json:
             for record in records:
                 console.result(record)
@@ -251,10 +251,21 @@ def defaults(
 
 
 def known_names(store: Store) -> list[str]:
-    """Names of the released MAGNeTs and MusicGens, and of the bundles in the store beyond them."""
-    here = [bundle.folder.name for bundle in store.bundles()]
+    """Names of the released MAGNeTs and MusicGens, and of the bundles in the store beyond them, damaged or not."""
+    here = [folder.name for folder in store.folders()]
     bundled = [BUNDLED] if store.find(BUNDLED) else []
     return [*MODELS, *RESCORERS, *bundled, *(name for name in here if name not in MODELS)]
+
+
+def described(console: Console, store: Store) -> Iterator[dict[str, Any]]:
+    """Everything known about every model; a bundle that cannot be read is a warning, and not here."""
+    for name in known_names(store):
+        try:
+            yield describe(name, store)
+        except MagnetError as error:
+            console.warning(str(error))
+            if name in MODELS:
+                yield {"name": name, **from_spec(MODELS[name]), **from_bundle(None)}
 
 
 def require(name: str, store: Store) -> BundleInfo:

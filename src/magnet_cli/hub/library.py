@@ -7,19 +7,19 @@ knows its files and `config.json`, but no tensors: it never imports torch, so th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from magnet_cli.errors import ModelError, OutputError, UsageError
+from magnet_cli.errors import ModelError, OutputError, UsageError, shown
 from magnet_cli.hub.registry import BUNDLED
+from magnet_cli.small_files import UnreadableFileError, read_object, read_text
 
 FORMAT, VERSION = "magnet-bundle", 1
 CONFIG_FILE = "config.json"
@@ -27,15 +27,25 @@ DECODER_FILE = "decoder.safetensors"
 CODEC_FILE = "codec.safetensors"
 TEXT_FOLDER = "text_encoder"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model inside this package
+LONGEST_NAME = 200  # of a file; the longest there is has 30
 UNFINISHED = ".unfinished-"
+TASKS = ("music", "sound")
+# What every bundle's `config.json` has, and its type.
+KEYS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "task", "licence", "text.name"), (str,)),
+    **{key: (str, type(None)) for key in ("source.repository", "source.revision")},
+    **dict.fromkeys(("decoder", "codec", "files"), (dict,)),
+    **{"decoder.clip_seconds": (int, float), "codec.sample_rate": (int,)},
+}
 BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What a bundle's `config.json` says, unchecked beyond its format.
+    """What a bundle's `config.json` says.
 
-    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it.
+    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it, checked as far as lists of
+    models show it: see KEYS.
     """
 
     name: str
@@ -53,19 +63,23 @@ class BundleInfo:
         """Read a bundle's `config.json`; ModelError when it is damaged or of a later version."""
         path = folder / CONFIG_FILE
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            files = {str(name): (int(one["size"]), str(one["sha256"])) for name, one in config["files"].items()}
-            name, version, kind = str(config["name"]), config["version"], config["format"]
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ModelError(f"{path} is damaged", "Download or convert the model again") from error
-        if kind != FORMAT:
-            raise ModelError(f"{path} is of the format {kind!r}, not {FORMAT!r}", "Convert the model again")
-        if version != VERSION:
+            config = read_object(path)
+            kind, version = config["format"], config["version"]
+            if (kind, version) == (FORMAT, VERSION):
+                _check_keys(config)
+                return cls(config["name"], folder, config, dict(_files(config["files"])))
+        except UnreadableFileError as error:
+            raise ModelError(f"{path} is damaged: {error}", "Download or convert the model again") from error
+        except KeyError as error:
             raise ModelError(
-                f"{folder} is a bundle of version {version}, but this magnet reads version {VERSION}",
-                "Update magnet, or convert the model again",
-            )
-        return cls(name, folder, config, files)
+                f"{path} is damaged: it lacks {error.args[0]}", "Download or convert the model again"
+            ) from error
+        if kind != FORMAT:
+            raise ModelError(f"{path} is of the format {shown(kind)}, not {FORMAT!r}", "Convert the model again")
+        raise ModelError(
+            f"{folder} is a bundle of version {shown(version)}, but this magnet reads version {VERSION}",
+            "Update magnet, or convert the model again",
+        )
 
     def problems(self, on_bytes: Callable[[int], None] | None = None) -> list[str]:
         """What is wrong with the bundle's files, one line each; empty when all are whole. Reads every byte."""
@@ -81,11 +95,45 @@ class BundleInfo:
         return found
 
 
+def _check_keys(config: Mapping[str, Any]) -> None:
+    """Raise UnreadableFileError for the first of KEYS that is missing, or of another type."""
+    for key, kinds in KEYS.items():
+        value: Any = config
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise UnreadableFileError(f"it lacks {key}")
+            value = value[part]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UnreadableFileError(f"{key} is {shown(value)}")
+    if config["task"] not in TASKS:
+        raise UnreadableFileError(f"task is {shown(config['task'])}")
+    if not isinstance(config.get("sampling"), (dict, type(None))):
+        raise UnreadableFileError(f"sampling is {shown(config['sampling'])}")
+
+
+def _files(files: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, str]]]:
+    """The size and the SHA-256 of each file of a bundle; UnreadableFileError for what leads out of it."""
+    for name, one in files.items():
+        size, digest = (one.get("size"), one.get("sha256")) if isinstance(one, dict) else (None, None)
+        if type(size) is not int or size < 0 or not isinstance(digest, str):
+            raise UnreadableFileError(f"files.{shown(name)} is {shown(one)}")
+        path = PurePosixPath(name)
+        if (
+            not path.parts
+            or path.is_absolute()
+            or ".." in path.parts
+            or not name.isprintable()
+            or len(name) > LONGEST_NAME
+        ):
+            raise UnreadableFileError(f"{shown(name)} is no file of it")
+        yield name, (size, digest)
+
+
 def is_bundle(folder: Path) -> bool:
     """Whether a folder claims to be a bundle."""
     try:
-        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = read_text(folder / CONFIG_FILE)
+    except UnreadableFileError:
         return False
     return f'"{FORMAT}"' in text
 
@@ -129,15 +177,17 @@ class Store:
         folder = self.folder(name)
         return BundleInfo.read(folder) if is_bundle(folder) else None
 
+    def folders(self) -> list[Path]:
+        """The folders of all bundles, by name, those of damaged ones included."""
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return [folder for folder in folders if is_bundle(folder) and not folder.name.startswith(UNFINISHED)]
+
     def bundles(self) -> list[BundleInfo]:
         """All bundles, by name; damaged ones are left out."""
         found = []
-        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
-            if is_bundle(folder) and not folder.name.startswith(UNFINISHED):
-                try:
-                    found.append(BundleInfo.read(folder))
-                except ModelError:
-                    continue
+        for folder in self.folders():
+            with suppress(ModelError):
+                found.append(BundleInfo.read(folder))
         return found
 
     def remove(self, name: str) -> int:
