@@ -20,6 +20,8 @@ FIELDS = ("index", "slug", "seed", "model")
 LONGEST_SLUG = 60
 LONGEST_NAME = 200
 LONGEST_PATH = 1000  # bytes within the folder of a batch
+# The beginning of a template, up to its first field.
+LITERAL = re.compile(r"(?:[^{}]|\{\{|\}\})*")
 # Names that Windows reserves whatever their extension.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 # Not possible in names on every system: control characters, and what Windows keeps for itself.
@@ -95,15 +97,20 @@ def plan_folder(
         raise UsageError(f"{output} is a file, but a batch writes into a folder", f"Name one, e.g. -o {stem}/")
     if "{" in output or "}" in output:
         _check_template(output)
-        fixed = Path(output.split("{", 1)[0] + "x").parent
+        # As templates have it, where {{ and }} stand for braces.
+        fixed = Path(LITERAL.match(output)[0] + "x").parent  # type: ignore[index]
         default = str(Path(output).relative_to(fixed)) if fixed != Path() else output
+        if ".." in Path(default).parts:
+            raise UsageError(f"{output} leads out of its folder", "Write .. before the first field only")
+        folder = Path(str(fixed).format())
     else:
-        fixed, default = Path(output), FOLDER_TEMPLATE
+        folder = fixed = Path(output)
+        default = FOLDER_TEMPLATE
     _check_extension(Path(default), extensions)
     own = {item.output for item in items if item.output is not None}
     checked = {name: check_name(name, extensions) for name in sorted(own)}
     templates = [str(fixed / (default if item.output is None else checked[item.output])) for item in items]
-    return fixed, _name_all(templates, items, model)
+    return folder, _name_all(templates, items, model)
 
 
 def check_name(name: str, extensions: Sequence[str]) -> str:
