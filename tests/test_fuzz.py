@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from magnet_cli.audio.codes_file import read_codes
 from magnet_cli.checkpoints.bundle import read_bundle
 from magnet_cli.checkpoints.hugging_face_codec import read_hugging_face_codec
-from magnet_cli.checkpoints.musicgen import is_musicgen, read_musicgen
+from magnet_cli.checkpoints.musicgen import read_musicgen
 from magnet_cli.checkpoints.open import convert
 from magnet_cli.checkpoints.parts import build_codec, build_decoder
 from magnet_cli.checkpoints.released import SUPPORTED_DECODER, codec_shape, decoder_shape, read_codec, read_decoder
@@ -39,7 +39,7 @@ from magnet_cli.cli.models import flatten, from_bundle, list_row
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub import cache
 from magnet_cli.hub.download import plan_download
-from magnet_cli.hub.library import BundleInfo
+from magnet_cli.hub.library import BundleInfo, is_musicgen
 from magnet_cli.jobs.manifest import Manifest
 from magnet_cli.jobs.prompt_file import Problems, read_rows
 from magnet_cli.jobs.record import read_record, recipe
@@ -49,7 +49,7 @@ from magnet_cli.model.weights import read_safetensors, read_weights
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.train.codec_folder import CODEC_FORMAT, read_codec_folder
+from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
 from magnet_cli.train.options import Places, RunOptions
 from magnet_cli.train.run import resume
@@ -100,7 +100,7 @@ def read_settings(path: Path) -> None:
 
 def read_listed(path: Path) -> None:
     info = BundleInfo.read(path.parent)
-    record = {"name": info.name, **from_bundle(info)}
+    record = {"name": info.name, **from_bundle(info, info.facts)}
     json.dumps(record, allow_nan=False)
     "".join(list_row(record)).encode("utf-8", "surrogateescape")
     flatten(record)
@@ -327,7 +327,7 @@ READERS = {
     "codec folder": Reader(
         lambda path: read_codec_folder(path.parent),
         "config.json",
-        lambda: [json.dumps({"format": CODEC_FORMAT, "version": 1, "codec": asdict(codec_of_golden())}).encode()],
+        lambda: [json.dumps({"format": "magnet-codec", "version": 1, "codec": asdict(codec_of_golden())}).encode()],
         json_damaged,
     ),
     "codes": Reader(read_codes, "codes.npz", codes, archive_damaged),

@@ -9,7 +9,7 @@ import pyloudnorm
 import pytest
 from scipy import signal
 
-from magnet_cli.audio.files import loudness
+from magnet_cli.audio import loudness
 from magnet_cli.audio.loudness import measure, normalize, remove_offset, trim
 from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.options.output import OutputConfig

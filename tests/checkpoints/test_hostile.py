@@ -57,6 +57,7 @@ MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 11)
 )
+ALIASES += "lm_model: *a10\n"  # whoever says what is wrong with it writes 3 GB
 
 Spoil = Callable[[Path], object]
 

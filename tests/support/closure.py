@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from magnet_cli.audio.files import Waveform
+from magnet_cli.audio.blocks import Waveform
 
 PLACE = 0.020  # seconds from one place that is measured to the next: a frame, as the codec has a rhythm of its own
 JUMP_WINDOW = 0.001  # seconds either way of a place: a click is at the seam, to a sample

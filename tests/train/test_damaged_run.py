@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from magnet_cli.errors import ModelError, OutputError, UsageError
-from magnet_cli.hub.library import CODEC_FILE, CONFIG_FILE
+from magnet_cli.hub.folders import CODEC_FILE, CONFIG_FILE
+from magnet_cli.model.config import RELEASED_CODEC
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
 from magnet_cli.train.options import Places, RunOptions
@@ -92,13 +94,30 @@ def test_a_state_that_is_cut_is_named(places: Places) -> None:
             go_on(places)
 
 
+GOOD = {**asdict(RELEASED_CODEC), "ratios": [8, 5, 4, 4]}
+
+
 @pytest.mark.parametrize(
-    "codec", [None, 7, [], {}, {"ratios": 8}, {"ratios": [8], "lstm": 10**6}, {"sample_rate": float("nan")}]
+    "codec",
+    [
+        *(
+            None,
+            7,
+            [],
+            {},
+            {**GOOD, "more": 1},
+            {**GOOD, "ratios": 8},
+            {**GOOD, "ratios": [0]},
+            {**GOOD, "lstm": 10**6},
+        ),
+        *({**GOOD, "sample_rate": rate} for rate in (float("nan"), -1, 1e999, None)),
+        *({**GOOD, "pad_mode": "sideways"}, {**GOOD, "activation": "Module"}),
+    ],
 )
 def test_a_codec_folder_that_describes_none_is_an_error(tmp_path: Path, codec: Any) -> None:
     (tmp_path / CONFIG_FILE).write_text(json.dumps({"format": "magnet-codec", "version": 1, "codec": codec}))
     (tmp_path / CODEC_FILE).touch()
-    with pytest.raises(ModelError, match="describes no codec"):
+    with pytest.raises(ModelError, match=r"config\.json"):
         read_codec_folder(tmp_path)
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from magnet_cli.audio.atomic import reason, write_atomic
+from magnet_cli.audio import blocks
+from magnet_cli.audio.atomic import write_atomic
+from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.formats import check_format
+from magnet_cli.audio.reading import opened
 from magnet_cli.audio.riff_info import add_riff_tags
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.options.output import Subtype
-
-Waveform = NDArray[np.float32]  # [C, L], full scale at 1
 
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
@@ -43,7 +44,7 @@ def encode_audio(
     if not np.isfinite(waveform).all():
         raise NumericsError(
             "the waveform holds samples that are not finite, nothing was written",
-            "Try --dtype float32, or another seed",
+            "Try another seed; if every clip fails, fetch the model again",
         )
     # Encoded in memory: from inside libsndfile's callbacks an error of the disk, or Ctrl-C, would be printed and lost.
     try:
@@ -63,28 +64,34 @@ def write_audio(
     write_atomic(path, lambda file: file.write(encoded), overwrite=overwrite)
 
 
-def read_audio(path: Path) -> tuple[NDArray[np.float32], int]:
+def read_audio(path: Path) -> tuple[Waveform, int]:
     """Read an audio file: float32 [C, L], full scale at 1, and its sample rate in Hz.
 
-    Reads whatever libsndfile does (WAV, FLAC, Ogg, MP3, AIFF and more). Raises UsageError for a file that is missing,
-    is not audio, holds no samples, or holds values that are not finite.
+    Reads the containers of `reading.CONTAINERS`, at most an hour. It is read twice, since nothing but reading says how
+    long a file is; a long one lies in a temporary file. Raises UsageError for a file that is missing, is not audio,
+    holds no samples, or holds values that are not finite.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {reason(error)}", "Check the path and its permissions") from error
-    try:
-        # From memory, without a name: soundfile would take a name that ends in .raw for a request to read anything.
-        samples, sample_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)  # [L, C]
-    except soundfile.SoundFileError as error:
-        raise UsageError(
-            f"{path} is not an audio file that can be read", "Give a WAV, FLAC, Ogg or MP3 file"
-        ) from error
-    if samples.size == 0:
-        raise UsageError(f"{path} holds no samples", "Give a file with audio in it")
-    if not np.isfinite(samples).all():
-        raise UsageError(f"{path} holds samples that are not finite", "Export it again, as pcm16 or pcm24")
-    return np.ascontiguousarray(samples.T), int(sample_rate)
+    channels, frames, sample_rate = measure_audio(path)
+    waveform, position = blocks.empty((channels, frames)), 0
+    with opened(path) as file:
+        for block in file.blocks_of(path):
+            part = waveform[:, position : position + len(block)]
+            if part.shape != block.T.shape:
+                break
+            part[:] = block.T
+            position += len(block)
+    if position != frames:
+        raise UsageError(f"{path} has changed while it was read", "Try again when it is complete")
+    return waveform, sample_rate
+
+
+def measure_audio(path: Path) -> tuple[int, int, int]:
+    """Channels, samples in each and sample rate (Hz) of an audio file, all of which is read; see `read_audio`."""
+    with opened(path) as file:
+        frames = sum(len(block) for block in file.blocks_of(path))
+        if frames == 0:
+            raise UsageError(f"{path} holds no samples", "Give a file with audio in it")
+        return file.channels, frames, int(file.samplerate)
 
 
 def _encode(

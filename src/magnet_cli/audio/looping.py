@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from magnet_cli.audio.files import Waveform
+from magnet_cli.audio.blocks import Waveform
 
 
 def fit_period(waveform: Waveform, samples: int) -> Waveform:

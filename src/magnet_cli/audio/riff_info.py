@@ -6,13 +6,11 @@ written and read here. The names are soundfile's; `TAGS` has those that are used
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import soundfile
-
+from magnet_cli.audio.reading import opened
 from magnet_cli.errors import UsageError
 
 # soundfile's name -> RIFF INFO's. Multimedia Programming Interface and Data Specifications 1.0 (1991), INFO list.
@@ -41,13 +39,15 @@ def read_tags(path: Path) -> dict[str, str]:
     """
     try:
         with path.open("rb") as file:
-            if file.read(4) == b"RIFF":
-                return _read_riff_tags(path)
-        with soundfile.SoundFile(io.BytesIO(path.read_bytes())) as sound:
-            return {name: text for name, text in sound.copy_metadata().items() if name in TAGS}
+            riff = file.read(4) == b"RIFF"
+        if riff:
+            return _read_riff_tags(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions") from error
-    except (soundfile.SoundFileError, UnicodeDecodeError):
+    try:
+        with opened(path) as sound:
+            return {name: text for name, text in sound.copy_metadata().items() if name in TAGS}
+    except (UsageError, UnicodeDecodeError):
         return {}
 
 

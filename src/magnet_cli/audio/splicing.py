@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchaudio
 from numpy.typing import NDArray
 
-from magnet_cli.audio.files import Waveform
+from magnet_cli.audio import blocks
+from magnet_cli.audio.blocks import Waveform
+from magnet_cli.audio.reading import MOST_CHANNELS
+from magnet_cli.audio.resampling import check_rate, resample
 from magnet_cli.errors import MagnetWarning, UsageError
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.options.regions import Region
 
-MOST_CHANNELS = 64  # more, and the array is likely [L, C]
-FASTEST_RATE = 768_000  # Hz, the highest that converters have
 SILENCE = 2.0**-16  # half a step of 16 bits
 FADE = 0.030  # seconds of a cross-fade: longer than a period of the lowest notes, shorter than a beat of any music
 RUN_IN = 1.0  # seconds encoded before what is wanted, so that the codec does not take its beginning for a sound's
@@ -33,15 +33,14 @@ def check_waveform(waveform: NDArray[Any], sample_rate: int, config: CodecConfig
     audio = np.atleast_2d(np.asarray(waveform))
     if audio.ndim != 2 or not np.issubdtype(audio.dtype, np.floating) or not 1 <= audio.shape[0] <= MOST_CHANNELS:
         raise UsageError(f"a waveform is floats [C, L], not {audio.dtype} {list(audio.shape)}", "Transpose it?")
-    if not 1 <= sample_rate <= FASTEST_RATE:
-        raise UsageError(f"a sample rate of {sample_rate} Hz is not possible", "Give samples in a second, e.g. 44100")
+    check_rate(sample_rate)
     if audio.shape[1] * config.sample_rate < config.hop * sample_rate:
         raise UsageError(f"{audio.shape[1]} samples at {sample_rate} Hz are less than one frame", "Give more audio")
-    if not np.isfinite(audio).all():
+    if not blocks.is_finite(audio):
         raise UsageError("the waveform has samples that are not finite", "Export it again")
-    if np.abs(audio).max() < SILENCE:
+    if blocks.peak(audio) < SILENCE:
         warnings.warn("the audio is silent, so there is nothing in it to go by", MagnetWarning, stacklevel=2)
-    return audio.astype(np.float32)
+    return audio.astype(np.float32, copy=False)
 
 
 def prepare(waveform: NDArray[Any], sample_rate: int, config: CodecConfig) -> torch.Tensor:
@@ -82,8 +81,7 @@ def conform(
     if waveform.shape[0] != channels:
         waveform = np.repeat(waveform.mean(axis=0, keepdims=True), channels, axis=0)
     if sample_rate != target_rate:
-        sound = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
-        waveform = torchaudio.functional.resample(sound, sample_rate, target_rate).numpy()
+        waveform = resample(waveform, sample_rate, target_rate)
     if samples is not None:
         waveform = np.pad(waveform[:, :samples], ((0, 0), (0, max(samples - waveform.shape[1], 0))))
     return np.ascontiguousarray(waveform, dtype=np.float32)

@@ -6,10 +6,13 @@ Built without weight normalization: `checkpoints` folds it into the weights when
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from encodec.modules import SEANetDecoder, SEANetEncoder
+from encodec.modules import SConv1d, SConvTranspose1d, SEANetDecoder, SEANetEncoder
+from encodec.modules.lstm import SLSTM
+from encodec.modules.seanet import SEANetResnetBlock
 from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 
@@ -20,6 +23,12 @@ from magnet_cli.model.config import CodecConfig
 # know after 250, 5 s, differs from the loop's beginning to its end, so over its last frames the loop fades to what was
 # decoded just before its beginning, which is the same when the LSTM has forgotten.
 RUN_IN, RUN_OUT, FADE = 250, 8, 4
+
+# Frames that are encoded or decoded at once: the 30 s of the longest clips of released models, which so are decoded as
+# a whole, as their authors do. It takes about 1 GB with the codec of those models.
+PIECE = 1500
+
+Source = Callable[[int, int], Tensor]
 
 
 class Codec(nn.Module):
@@ -59,22 +68,44 @@ class Codec(nn.Module):
         return next(self.parameters()).device
 
     @torch.inference_mode()
-    def encode(self, waveform: Tensor) -> Tensor:
-        """Codes of a waveform. [B, C, L] float32 at `config.sample_rate` -> int64 [B, K, T]."""
-        latent = self.encoder(waveform.to(self.device))
-        return self.quantizer.vq.encode(latent).transpose(0, 1)
+    def encode(self, waveform: Tensor, *, piece: int = PIECE) -> Tensor:
+        """Codes of a waveform. [B, C, L] float32 at `config.sample_rate` -> int64 [B, K, T].
+
+        piece: frames that are encoded at once; see `decode_pieces`.
+        """
+        hop, samples = self.config.hop, waveform.shape[-1]
+
+        def source(first: int, end: int) -> Tensor:
+            return waveform[..., first * hop : min(end * hop, samples)].to(self.device)
+
+        latents = in_pieces(self.encoder.model, source, frames=-(-samples // hop), piece=piece, scale=(hop, 1))
+        return torch.cat([self.quantizer.vq.encode(latent).transpose(0, 1) for latent in latents], dim=-1)
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, *, loop: bool = False) -> Tensor:
+    def decode(self, codes: Tensor, *, loop: bool = False, piece: int = PIECE) -> Tensor:
         """Waveform of codes; the first K' codebooks are enough. int64 [B, K', T] -> float32 [B, C, T * hop].
 
-        loop: the sound is repeated without end, and this is one period of it.
+        loop: the sound is repeated without end, and this is one period of it. piece: see `decode_pieces`.
         """
-        if loop:
-            return self._decode_loop(codes)
-        latent = self.quantizer.vq.decode(codes.to(self.device).transpose(0, 1))
-        return self.decoder(latent)
+        return self._decode_loop(codes) if loop else torch.cat(list(self.decode_pieces(codes, piece=piece)), dim=-1)
 
+    @torch.inference_mode()
+    def decode_pieces(self, codes: Tensor, *, piece: int = PIECE) -> Iterator[Tensor]:
+        """`decode`, one part of the waveform after the other, in memory that does not grow with its length.
+
+        Each convolution sees its whole surroundings, and the LSTM's state is carried on, so the parts are those of the
+        whole: to the last bit where the kernels add up alike whatever the length, else within float32's rounding. All
+        parts are computed in windows of one length, so what rounding there is does not depend on the clip's. Up to
+        `piece` frames are decoded as a whole.
+        """
+
+        def source(first: int, end: int) -> Tensor:
+            return self.quantizer.vq.decode(codes[..., first:end].to(self.device).transpose(0, 1))
+
+        scale = (1, self.config.hop)
+        yield from in_pieces(self.decoder.model, source, frames=codes.shape[-1], piece=piece, scale=scale)
+
+    @torch.inference_mode()
     def _decode_loop(self, codes: Tensor) -> Tensor:
         frames = codes.shape[-1]
         before = -(-RUN_IN // frames) * frames  # whole rounds
@@ -86,3 +117,85 @@ class Codec(nn.Module):
         weight = 0.5 - 0.5 * torch.cos(torch.linspace(0, torch.pi, fade, device=waveform.device))
         period[..., -fade:].lerp_(waveform[..., start - fade : start], weight)
         return period
+
+
+def in_pieces(
+    network: nn.Sequential, source: Source, *, frames: int, piece: int, scale: tuple[int, int]
+) -> Iterator[Tensor]:
+    """What an encoder or a decoder makes of T `frames`, `piece` frames at a time.
+
+    source: gives the input from one frame to before another. scale: samples of the input and of the output in a frame.
+    """
+    layers = list(network)
+    place, lstm = next(((place, layer) for place, layer in enumerate(layers) if isinstance(layer, SLSTM)), (-1, None))
+    after = nn.Sequential(*layers[place + 1 :])
+    # An encoder comes down to frames before its LSTM, and a decoder goes up from them after it.
+    margin = reach(after, scale[0] if lstm is None else 1)
+    if lstm is not None:
+        before = nn.Sequential(*layers[:place])
+        source = Recurrence(before, lstm, source, frames, piece + 2 * margin, scale[0])
+    for start in range(0, frames, piece):
+        end = min(start + piece, frames)
+        first, last = window(start, frames, length=piece + 2 * margin, margin=margin)
+        made = after(source(first, last))
+        yield made[..., (start - first) * scale[1] : (end - first) * scale[1]]
+
+
+class Recurrence:
+    """What an LSTM and the layers `before` it make of T frames; it goes on from frame to frame, and never back.
+
+    memory: of so many frames at the end of what it has come to, the result is remembered. ratio: input samples in one.
+    """
+
+    def __init__(
+        self, before: nn.Sequential, lstm: SLSTM, source: Source, frames: int, memory: int, ratio: int
+    ) -> None:
+        self._before, self._lstm, self._source = before, lstm, source
+        self._frames, self._memory, self._margin = frames, memory, reach(before, ratio)
+        self._made: Tensor | None = None  # of the frames that end with `_done`
+        self._state: tuple[Tensor, Tensor] | None = None
+        self._done = 0
+
+    def __call__(self, first: int, last: int) -> Tensor:
+        """The result of the frames from `first` to before `last`, `memory` of them at most, [B, D, T']."""
+        if last > self._done or self._made is None:
+            entered, left = window(
+                self._done, self._frames, length=self._memory + 2 * self._margin, margin=self._margin
+            )
+            new = self._before(self._source(entered, left))[..., self._done - entered : last - entered]
+            steps = new.permute(2, 0, 1)
+            made, self._state = self._lstm.lstm(steps, self._state)
+            made = (made + steps if self._lstm.skip else made).permute(1, 2, 0)
+            self._made = made if self._made is None else torch.cat([self._made, made], dim=-1)[..., -self._memory :]
+            self._done = last
+        start = self._done - self._made.shape[-1]
+        return self._made[..., first - start : last - start]
+
+
+def window(start: int, frames: int, *, length: int, margin: int) -> tuple[int, int]:
+    """First frame, and that after the last, of a window on T `frames` that begins `margin` before `start`.
+
+    It is as long as all others of this `length`, and is moved where it would reach beyond either end.
+    """
+    first = min(max(start - margin, 0), max(frames - length, 0))
+    return first, min(first + length, frames)
+
+
+def reach(layers: Iterable[nn.Module], ratio: int) -> int:
+    """Frames to either side that layers look at, at most; `ratio`: samples of their input in a frame."""
+    return -(-_reach(layers, 0) // ratio)
+
+
+def _reach(layers: Iterable[nn.Module], samples: int) -> int:
+    """Samples of the input to either side that so many of the output depend on."""
+    conv: Any
+    for layer in reversed(list(layers)):
+        if isinstance(layer, SEANetResnetBlock):
+            samples = _reach(layer.block, samples)
+        elif isinstance(layer, SConv1d):
+            conv = layer.conv.conv
+            samples = samples * conv.stride[0] + (conv.kernel_size[0] - 1) * conv.dilation[0]
+        elif isinstance(layer, SConvTranspose1d):
+            conv = layer.convtr.convtr
+            samples = -(-(samples + conv.kernel_size[0]) // conv.stride[0])
+    return samples

@@ -132,6 +132,14 @@ class DecoderConfig:
         """The token that stands for a code yet to be predicted."""
         return self.codes
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights of the decoder, embeddings, heads and norms included."""
+        width, tables = self.width, self.codebooks * self.codes * self.width  # embeddings, and as many for the heads
+        attention = 2 * 4 * width * width  # to the clip itself, and to the text
+        layer = attention + 2 * width * self.feed_forward + 3 * 2 * width
+        return 2 * tables + self.codebooks * width + (self.text_width + 1) * width + self.layers * layer + 2 * width
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -182,10 +190,10 @@ class CodecConfig:
         if not 1 <= len(ratios) <= MOST_RATIOS:
             raise ShapeError(f"ratios are {len(ratios)} numbers, not 1 to {MOST_RATIOS}")
         for ratio in ratios:
-            check_sizes({"one of the ratios": ratio}, {"one of the ratios": (1, LONGEST_RATIO)})
-        if self.hop > self.sample_rate:
+            check_sizes({"one of the ratios": ratio}, {"one of the ratios": (0, LONGEST_RATIO)})
+        if not 0 < self.hop <= self.sample_rate:
             raise ShapeError(
-                f"ratios make frames of {self.hop:,} samples at {self.sample_rate:,} Hz: less than one a second"
+                f"ratios make frames of {self.hop:,} samples at {self.sample_rate:,} Hz, not one a second or more"
             )
         if self.dilation_base ** max(self.n_residual_layers - 1, 0) > WIDEST_DILATION:
             raise ShapeError(

@@ -21,7 +21,7 @@ from magnet_cli.errors import ModelError, one_line
 from magnet_cli.small_files import UnreadableFileError, open_regular, read_object
 
 Weights = dict[str, Tensor]
-Network = TypeVar("Network", bound=nn.Module)
+Built = TypeVar("Built", bound=nn.Module)
 
 # As `transformers` names them; the first is preferred.
 SHARD_INDEX = "model.safetensors.index.json"
@@ -210,7 +210,7 @@ def read_safetensors(path: Path) -> Weights:
     return as_weights(weights, path, "it")
 
 
-def assign(model: Network, weights: Weights, path: Path, *, device: torch.device, dtype: torch.dtype) -> Network:
+def assign(model: Built, weights: Weights, path: Path, *, device: torch.device, dtype: torch.dtype) -> Built:
     """Give a network built on `meta` its weights, tensor by tensor, after checking every name and shape.
 
     On the CPU, weights that are stored in `dtype` stay memory-mapped. `path` is for the error, a ModelError.

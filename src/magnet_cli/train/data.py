@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import random
 from dataclasses import dataclass
@@ -17,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
-import torchaudio
-from numpy.typing import NDArray
 from torch import Tensor
 
+from magnet_cli.audio.reading import UNKNOWN_FRAMES, opened
+from magnet_cli.audio.resampling import resample
 from magnet_cli.errors import UsageError
 from magnet_cli.small_files import UnreadableFileError, parse_json, read_json, read_text
 
@@ -54,7 +54,7 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
         raise UsageError(f"there is no audio in {folder}", f"Give files ending in {', '.join(sorted(AUDIO))}")
     for example in found:
         if not os.path.isfile(example.path):  # which takes names of any length
-            raise UsageError(f"{example.path}, which {metadata} names, is not there", "Mend the metadata")
+            raise UsageError(f"{example.path}, which {metadata} names, is not there", "Correct the metadata")
         if texts and not example.texts:
             raise UsageError(f"{example.path} has no text", "Add it to metadata.jsonl, or a .txt file beside it")
     return found
@@ -96,37 +96,30 @@ def _texts(row: dict[str, Any]) -> tuple[str, ...]:
 
 def read_segment(path: Path, start: float, seconds: float, sample_rate: int, channels: int) -> Tensor:
     """Part of a file, resampled, float32 [C, L]; silence where the file has ended. UsageError for what is no audio."""
-    try:
-        info = soundfile.info(path)
-        first, count = round(start * info.samplerate), round(seconds * info.samplerate)
-        samples: NDArray[np.float32]
-        samples, _ = soundfile.read(path, frames=count, start=min(first, info.frames), dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise UsageError(f"{path} is not an audio file that can be read", "Take it out of the data") from error
+    with opened(path) as file:
+        rate = int(file.samplerate)
+        samples = file.part(path, round(start * rate), round(seconds * rate))
     waveform = torch.from_numpy(np.ascontiguousarray(samples.T))
-    if not torch.isfinite(waveform).all():
-        raise UsageError(f"{path} holds samples that are not finite", "Take it out of the data")
     if waveform.shape[0] != channels:
         waveform = waveform.mean(dim=0, keepdim=True).expand(channels, -1)
-    if info.samplerate != sample_rate:
-        waveform = torchaudio.functional.resample(waveform, info.samplerate, sample_rate)
+    if rate != sample_rate:
+        waveform = torch.from_numpy(resample(waveform.numpy(), rate, sample_rate))
     length = round(seconds * sample_rate)
     return torch.nn.functional.pad(waveform[:, :length], (0, max(0, length - waveform.shape[1]))).contiguous()
 
 
 def duration(path: Path) -> float:
-    """Seconds of audio in a file."""
-    try:
-        info = soundfile.info(path)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise UsageError(f"{path} is not an audio file that can be read", "Take it out of the data") from error
-    return float(info.frames / info.samplerate)
+    """Seconds of audio in a file: what its header states, else the length of all that can be read."""
+    with opened(path) as file:
+        if file.frames < UNKNOWN_FRAMES:
+            return float(file.frames / file.samplerate)
+        return sum(len(block) for block in file.blocks_of(path, math.inf)) / float(file.samplerate)
 
 
 def batch_indices(count: int, batch: int, step: int, seed: int) -> list[int]:
     """Which examples step `step` trains on: every example once in each pass, in an order of its own.
 
-    A function of its arguments alone, so that a training that goes on draws what it would have drawn.
+    Depends only on its arguments, so that a training that resumes draws what it would have drawn.
     """
     positions = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
     return [_order(count, seed, turn)[place] for turn, place in positions]
