@@ -62,6 +62,10 @@ def run(console: Console, command: Command) -> None:
     with Manifest.opened(request.folder) as manifest:
         plan = plan_all(rows, command, opened, manifest)
         manifest.sweep(item.target.audio for item in plan.todo)
+        if manifest.recalled:
+            count = counted(len(manifest.recalled))
+            console.message(f"{MANIFEST_FILE} was damaged: {count} restored from the records beside the audio files")
+            manifest.start(plan.header)
         if request.resume:
             for path in clear_way(plan, manifest):
                 console.warning(f"a file had changed since it was made; it is {path} now")
