@@ -18,8 +18,8 @@ from magnet_cli.errors import UsageError
 from magnet_cli.jobs.manifest import Item
 from magnet_cli.jobs.targets import Target
 from magnet_cli.jobs.writer import Production
+from magnet_cli.pipeline import edits as arrange_module
 from magnet_cli.pipeline.generators import Progress
-from magnet_cli.pipeline.pipeline import edits as arrange_module
 from support.golden import GOLDEN
 from support.tiny_musicgen import write_musicgen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import secrets
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from magnet_cli.errors import OutputError
+
+Content = bytes | mmap.mmap  # of a file: in memory, or in another, temporary one
 
 LONGEST_PART = 255  # bytes that file systems allow a name
 
@@ -72,7 +75,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, overwrite: 
 
 
 def write_together(
-    contents: Sequence[tuple[Path, bytes]],
+    contents: Sequence[tuple[Path, Content]],
     *,
     overwrite: bool = False,
     before_publishing: Callable[[dict[Path, os.stat_result]], object] | None = None,

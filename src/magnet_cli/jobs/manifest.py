@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.audio.atomic import Content
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
@@ -260,7 +261,7 @@ class Manifest:
             ) from error
 
 
-def digest(content: bytes) -> str:
+def digest(content: Content) -> str:
     """SHA-256, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 

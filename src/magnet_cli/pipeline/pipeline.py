@@ -37,6 +37,7 @@ from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.pipeline.build import ModelInfo, build_generator, check_helpers, check_job, codec_of, describe
 from magnet_cli.pipeline.edits import Arranger
 from magnet_cli.pipeline.generators import Generator, Progress
+from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
 
 OnStep = Callable[[Progress, Sequence[Job]], None]
 OnFailure = Callable[[int, Exception], None]
@@ -47,8 +48,8 @@ class Clip:
     """One finished clip.
 
     index: its job's place among the jobs; batch: how many clips were decoded together; codes: int16 [K, T]; audio: the
-    waveform float32 [C, L], with loudness and true peak before and after; sample_rate: Hz; tokens: those of the prompt;
-    timings: seconds for each stage, shared by the clips of a batch.
+    waveform float32 [C, L], with loudness and true peak before and after, which of a long clip lies in a temporary
+    file; sample_rate: Hz; tokens: those of the prompt; timings: seconds for each stage, shared by the clips of a batch.
     """
 
     index: int
@@ -237,6 +238,7 @@ class Pipeline:
         jobs = [all_jobs[index] for index in batch]
         with memory_errors(self.codec.device, f"for a batch of {len(jobs)}"):
             arrangements = [self.arranger.arrange(job) for job in jobs]
+            check_room(self.codec, len(jobs), arrangements[0].frames)
             codes, tokens = self.generator.codes(
                 jobs,
                 arrangements,
@@ -246,7 +248,7 @@ class Pipeline:
             )
             codes = codes.cpu()  # waits for the device, so that the lap is honest
             clock.lap("decode")
-            waveforms = self.codec.decode(codes, loop=arrangements[0].loop is not None).cpu().numpy()  # [B, C, L]
+            waveforms = decode_waveforms(self.codec, codes, loop=arrangements[0].loop is not None)
             clock.lap("codec")
         for row, job in enumerate(jobs):
             clock.start()
@@ -254,7 +256,9 @@ class Pipeline:
             if kind == "auto":
                 kind = "none" if job.edit.keeps_samples else "loudness"
             # The offset goes first, so that fades end at zero.
-            raw = remove_offset(waveforms[row], self.info.sample_rate) if kind == "loudness" else waveforms[row]
+            raw = waveforms.pop(0)  # a long one takes room on the disk
+            if kind == "loudness":
+                raw = remove_offset(raw, self.info.sample_rate)
             waveform, rate = arrangements[row].finish(raw)
             audio = level(waveform, rate, replace(output, normalize=kind), loop=job.edit.loop)
             clock.lap("loudness")
