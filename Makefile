@@ -8,12 +8,17 @@ BIN := $(VENV)/bin
 # Python compiles what it imports when it first does; most of what is installed never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --no-compile
 
-.PHONY: install test lint types demo train-bundled clean
+.PHONY: install test test-dtypes lint types docs demo train-bundled clean
 
 install: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# The suite in each dtype that "auto" can be on a CPU; one without bfloat16 instructions emulates them, slowly.
+test-dtypes: $(VENV)/installed-dev
+	MAGNET_AUTO_DTYPE=float32 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	MAGNET_AUTO_DTYPE=bfloat16 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -21,6 +26,10 @@ lint: $(VENV)/installed-dev
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
+
+docs: $(VENV)/installed
+	$(BIN)/python -m magnet_cli.cli.reference > docs/cli.md.new
+	mv docs/cli.md.new docs/cli.md
 
 demo: $(VENV)/installed
 	@echo

@@ -93,6 +93,12 @@ class ReplayError(MagnetError):
     exit_code = 9
 
 
+def not_finite_remedy(dtype: str) -> str:
+    """What to do about values that are not finite in a network of this dtype: another dtype, if that can help."""
+    wider = {"float16": "float32 (or bfloat16)", "bfloat16": "float32"}
+    return f"Try --dtype {wider[dtype]}" if dtype in wider else "The weights are damaged; fetch them again"
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The text of another library's exception, on one line and not too long."""
     text = " ".join(str(error).split()) or type(error).__name__

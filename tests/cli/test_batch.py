@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +22,11 @@ import torch
 from magnet_cli import Job, Pipeline, RuntimeConfig, SamplingConfig
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, NumericsError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Manifest, digest
-from magnet_cli.jobs.plan import Plan, Request, plan_batch, plan_rows
+from magnet_cli.jobs.plan import BatchPlan, Request, plan_batch, plan_rows
 from magnet_cli.jobs.prompt_file import Problems, read_rows
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.pipeline.inputs import InputFiles
 from magnet_cli.pipeline.pipeline import Clip
 from support.command import Magnet, Result, one_line_error
 
@@ -396,6 +398,7 @@ def test_fail_fast_stops_at_the_first_failure(batch: Batch, failing: list[list[s
 def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's own exception, from within the decoder; alone, a clip that does not fit is an error."""
     pipeline = Pipeline.load(tiny, RuntimeConfig(device="cpu", batch_size=5))
+    monkeypatch.setattr(sys.modules[Pipeline.__module__], "decoded_together", lambda device, clips: clips)
     memory, most = type(pipeline.generator.reader.decoder).text_memory, SimpleNamespace(clips=1)
 
     def scarce(self: Any, states: torch.Tensor, lengths: Any) -> Any:
@@ -458,7 +461,7 @@ def test_a_folder_that_goes_away_stops_the_batch(batch: Batch, monkeypatch: pyte
 MANY = 10_000
 
 
-def plan_many(folder: Path, count: int, manifest: Manifest) -> Plan:
+def plan_many(folder: Path, count: int, manifest: Manifest) -> BatchPlan:
     """The plan of a file whose prompts and names come again and again."""
     rows = "".join(f"a prompt for clip number {k % 5000},same/{k % 7}\n" for k in range(count))
     (folder / "p.csv").write_text("prompt,output\n" + rows)
@@ -481,7 +484,9 @@ def plan_many(folder: Path, count: int, manifest: Manifest) -> Plan:
     problems = Problems(request.file)
     read = read_rows(request.file, None, problems)
     planned = plan_rows(read, request, SamplingConfig(), seed=5, check=lambda job: None, problems=problems)
-    plan = plan_batch(planned, request, manifest, header=Header(5, {}), hashes={}, problems=problems)
+    plan = plan_batch(
+        planned, request, manifest, header=Header(5, {}), hashes={}, inputs=InputFiles(), problems=problems
+    )
     problems.check()
     return plan
 

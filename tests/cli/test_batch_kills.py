@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.jobs.manifest import MANIFEST_FILE, TEMPORARY
+from magnet_cli.audio.unfinished import UNFINISHED_NAME
+from magnet_cli.jobs.manifest import MANIFEST_FILE
 from magnet_cli.jobs.record import codes_hash
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -36,7 +37,7 @@ QUICK = ("--steps", "2,1,1,1", "--temperature", "10", "--guidance", "1", "--devi
 SERVER = """
 import json, os, subprocess, sys
 import magnet_cli.cli
-import magnet_cli.production
+import magnet_cli.jobs.writer
 from transformers import T5Config, T5EncoderModel  # which this package imports as late as it can
 from magnet_cli.__main__ import main
 
@@ -174,7 +175,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def temporaries(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]
+    return [path.name for path in folder.iterdir() if UNFINISHED_NAME.fullmatch(path.name)]
 
 
 def noted(folder: Path) -> Counter[str]:
@@ -294,7 +295,7 @@ def test_a_full_or_read_only_disk_stops_a_batch_that_goes_on_when_there_is_room(
     assert full.out.split() == [f"disk/clips/{name}" for name in clips]
     assert 0 < len(clips) < FEW
     assert len([name for name in listed() if name.endswith(".json")]) == len(clips)
-    assert not any(map(TEMPORARY.fullmatch, listed()))
+    assert not any(map(UNFINISHED_NAME.fullmatch, listed()))
 
     server.ask(shell=f"mount -o remount,ro {place}")
     locked = server.start(tmp_path, *arguments)

@@ -51,6 +51,7 @@ def doctor(magnet: Magnet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> D
     monkeypatch.setenv("MAGNET_MODEL_DIR", str(tmp_path / "store"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("MAGNET_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.delenv("MAGNET_AUTO_DTYPE", raising=False)
 
     def run(*arguments: str) -> Result:
         result = magnet("doctor", *arguments)
@@ -77,7 +78,8 @@ def separately(*arguments: str, **environment: str) -> Result:
 # -- a machine that works ---------------------------------------------------------------------------------------------
 
 
-def test_a_machine_that_works(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_machine_that_works(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNET_AUTO_DTYPE", "float32")
     result = doctor("--json")
     checks = result.checks
     assert result.code == 0, result.out

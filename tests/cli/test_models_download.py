@@ -181,7 +181,21 @@ def test_originals_can_be_deleted(machine: Machine) -> None:
     assert code == 0, err
     assert not list((machine.home / "hf").rglob("state_dict.bin"))
     assert not list((machine.home / "hf").rglob("model.safetensors"))
+    assert not [path for path in (machine.home / "hf").rglob("models--*") if ".locks" not in path.parts]
     assert machine.magnet("generate", "x", "-o", "a.wav", "--offline", *QUICK)[0] == 0
+
+
+def test_other_files_of_the_repository_stay_when_originals_are_deleted(machine: Machine) -> None:
+    storage = machine.home / "hf" / "hub" / f"models--{REPOSITORY.replace('/', '--')}"
+    snapshot = storage / "snapshots" / ("a" * 40)  # of another revision, fetched by another program
+    snapshot.mkdir(parents=True)
+    (storage / "blobs").mkdir()
+    (storage / "blobs" / ("b" * 40)).write_text("theirs")
+    (snapshot / "README.md").symlink_to(f"../../blobs/{'b' * 40}")
+    code, _, err = machine.magnet("models", "download", MODEL, "--delete-originals")
+    assert code == 0, err
+    assert sorted(path.name for path in storage.rglob("*") if path.is_file()) == ["README.md", "b" * 40]
+    assert (snapshot / "README.md").read_text() == "theirs"
 
 
 def test_two_at_once_make_one_bundle(server: HubServer, machine: Machine) -> None:

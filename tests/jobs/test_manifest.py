@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magnet_cli.audio.unfinished import unfinished_path
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Made, Manifest, digest, item_key
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.pipeline.inputs import InputFiles
 
 HEADER = Header(7, {"lufs": -14.0})
 
@@ -54,16 +56,16 @@ def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
 def test_an_item_is_what_makes_its_sound() -> None:
     job, output, hashes = Job("a", 1, SamplingConfig()), OutputConfig(), {"decoder": "1"}
     keys = {
-        item_key(job, output, ".wav", hashes, {}),
-        item_key(Job("b", 1, SamplingConfig()), output, ".wav", hashes, {}),
-        item_key(Job("a", 2, SamplingConfig()), output, ".wav", hashes, {}),
-        item_key(Job("a", 1, SamplingConfig(guidance=0.0)), output, ".wav", hashes, {}),
-        item_key(job, OutputConfig(lufs=-20), ".wav", hashes, {}),
-        item_key(job, output, ".flac", hashes, {}),
-        item_key(job, output, ".wav", {"decoder": "2"}, {}),
+        item_key(job, output, ".wav", hashes, InputFiles()),
+        item_key(Job("b", 1, SamplingConfig()), output, ".wav", hashes, InputFiles()),
+        item_key(Job("a", 2, SamplingConfig()), output, ".wav", hashes, InputFiles()),
+        item_key(Job("a", 1, SamplingConfig(guidance=0.0)), output, ".wav", hashes, InputFiles()),
+        item_key(job, OutputConfig(lufs=-20), ".wav", hashes, InputFiles()),
+        item_key(job, output, ".flac", hashes, InputFiles()),
+        item_key(job, output, ".wav", {"decoder": "2"}, InputFiles()),
     }
     assert len(keys) == 7
-    assert item_key(job, output, ".WAV", hashes, {}) in keys
+    assert item_key(job, output, ".WAV", hashes, InputFiles()) in keys
 
 
 def test_an_item_that_fails_keeps_what_it_left_before(tmp_path: Path) -> None:
@@ -118,14 +120,15 @@ def test_a_changed_file_is_moved_aside_and_never_lost(tmp_path: Path) -> None:
 
 
 def test_unfinished_files_are_swept_where_this_batch_writes_and_nowhere_else(tmp_path: Path) -> None:
-    names = [".magnet-0123456789abcdef.wav", "other/.magnet-0123456789abcdef.wav", ".magnet-notes.txt"]
-    names += ["drums/.magnet-0123456789abcdef", "made/.magnet-0123456789abcdef.json"]
+    unfinished = unfinished_path(Path(), "").name
+    names = [f"{unfinished}.wav", f"other/{unfinished}.wav", ".magnet-notes.txt"]
+    names += [f"drums/{unfinished}", f"made/{unfinished}.json"]
     for name in names:
         make(tmp_path, name)
     entry = Entry("a", (make(tmp_path, "made/a.wav"),))
     Manifest(tmp_path, [], {"a": entry}).sweep([tmp_path / "x.wav", tmp_path / "drums/x.wav", tmp_path / "no/x.wav"])
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert left == [".magnet-notes.txt", "made/a.wav", "other/.magnet-0123456789abcdef.wav"]
+    assert left == [".magnet-notes.txt", "made/a.wav", f"other/{unfinished}.wav"]
 
 
 # -- damaged manifests ------------------------------------------------------------------------------------------------

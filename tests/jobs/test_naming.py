@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magnet_cli.errors import UsageError
-from magnet_cli.jobs.naming import LONGEST_SLUG, Item, plan_paths, slug
+from magnet_cli.jobs.naming import LONGEST_SLUG, ClipName, plan_paths, slug
 
 EXTENSIONS = (".wav", ".flac", ".ogg")
 
 
 def names(output: str | None, *items: tuple[str, int]) -> list[str]:
-    paths = plan_paths(
-        output, [Item(prompt, seed) for prompt, seed in items], model="magnet-small", extensions=EXTENSIONS
+    _, paths = plan_paths(
+        output, [ClipName(prompt, seed) for prompt, seed in items], model="magnet-small", extensions=EXTENSIONS
     )
     return [path.as_posix() for path in paths]
 

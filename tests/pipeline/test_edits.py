@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,10 @@ from magnet_cli.errors import UsageError
 from magnet_cli.jobs.manifest import Item
 from magnet_cli.jobs.targets import Target
 from magnet_cli.jobs.writer import Production
+from magnet_cli.options.runtime import DTypeName
 from magnet_cli.pipeline import edits as arrange_module
-from magnet_cli.pipeline.generators import Progress
-from support.golden import GOLDEN
+from magnet_cli.pipeline.events import StepDone
+from support.golden import GOLDEN, load_in
 from support.tiny_musicgen import write_musicgen
 
 QUICK = SamplingConfig(steps=(3, 2, 1, 1))
@@ -57,7 +59,7 @@ def calls(pipeline: Pipeline, jobs: Sequence[Job]) -> int:
     """How many passes are reported, counted for every clip."""
     counted = 0
 
-    def step(progress: Progress, batch: Sequence[Job]) -> None:
+    def step(progress: StepDone, batch: Sequence[Job]) -> None:
         nonlocal counted
         assert 1 <= progress.done <= progress.total
         counted += len(batch)
@@ -138,10 +140,35 @@ def test_the_bar_ends_at_its_end_however_many_passes_there_were(
         assert shown.done == shown.total == one.passes(wanted)
 
 
+def test_the_bar_names_the_clip_that_is_decoded(pipeline: Pipeline, tmp_path: Path) -> None:
+    labels: list[str] = []
+
+    class Watched(Shown):
+        def advance(self, label: str, passes: int) -> None:
+            labels.append(label)
+
+    jobs = [Job(prompt, 1, QUICK) for prompt in "abcdefg"]  # in batches of 5 and 2
+    items = [Item(job, Target(tmp_path / f"{job.prompt}.wav", None, None)) for job in jobs]
+    production = Production(pipeline, "x", OutputConfig(), metadata=False, helpers=dict.fromkeys(pipeline.helpers, "y"))
+    made = list(make(cast(Console, Watched()), production, items))
+    assert [product.clip.batch for product in made] == [5] * 5 + [2] * 2
+    seen = dict.fromkeys((label.split(" · ")[0], label[-1]) for label in labels)
+    assert list(seen) == [(f"clip {number}/7", prompt) for number, prompt in enumerate("abcdefg", 1)]
+
+
 # -- alone and among others -------------------------------------------------------------------------------------------
 
 
-def test_a_clip_is_the_same_alone_and_among_others(pipeline: Pipeline, file: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "at_once"), [("float32", False), ("bfloat16", False), ("int8", False), ("float32", True)]
+)
+def test_a_clip_is_the_same_alone_and_among_others(
+    musicgen: str, file: str, dtype: DTypeName, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """at_once: clips of a batch are decoded together, as on a GPU, where other dtypes round otherwise."""
+    pipeline = load_in(dtype, str(GOLDEN / "music"), batch_size=5, hybrid=musicgen)
+    if at_once:
+        monkeypatch.setattr(sys.modules[Pipeline.__module__], "decoded_together", lambda device, clips: clips)
     edits: list[dict[str, Any]] = [
         {"continue_from": file},  # not to be decoded with those after it, of the same file
         *({"inpaint": file, "vary": share} for share in (0.1, 0.2, 0.5)),  # windows, elsewhere for each
@@ -163,6 +190,7 @@ def test_a_clip_is_the_same_alone_and_among_others(pipeline: Pipeline, file: str
         assert np.array_equal(clip.codes, alone.codes), clip.job.edit
         # The codec sums in another order in a batch.
         assert np.allclose(clip.waveform, alone.waveform, atol=1e-3 * abs(alone.waveform).max())
+        assert at_once or np.array_equal(clip.waveform, alone.waveform)
 
 
 def test_an_input_is_read_and_encoded_once(
@@ -172,7 +200,8 @@ def test_an_input_is_read_and_encoded_once(
     soundfile.write(own, soundfile.read(file)[0][:RATE], RATE, subtype="FLOAT")
     read: list[Path] = []
     arranger = arrange_module.Arranger(pipeline.codec, codebooks=4, clip_seconds=2, span=3)
-    monkeypatch.setattr(arranger, "_read", lambda path: (read.append(path), arrange_module.read_audio(path))[1])
+    plain = arranger.inputs.read
+    monkeypatch.setattr(arranger, "_read", lambda path: (read.append(path), plain(path))[1])
     for seed in range(5):
         arranger.arrange(Job("x", seed, QUICK, EditConfig(continue_from=own)))
         arranger.arrange(Job("y", seed, QUICK, EditConfig(continue_from=own, keep=0.2)))

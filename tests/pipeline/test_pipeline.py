@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,15 @@ from magnet_cli.audio.loudness import measure
 from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import DeviceError, NumericsError, UsageError
 from magnet_cli.options.edit import EditConfig
-from support.golden import GOLDEN, Golden
+from magnet_cli.options.runtime import DTypeName
+from magnet_cli.pipeline.events import StepDone
+from support.golden import GOLDEN, Golden, load_in
 
 PROMPTS = ["disco beat", "a very long description of slow jazz with strings", "rain", "x", "footsteps in a cave"]
 QUICK = SamplingConfig(steps=(4, 2, 2, 2))
+# What the bundled model was trained on: prompts of several lengths, of which a code or more differed in a batch.
+STYLES = ["ambient pad", "slow jazz piano, 75 bpm", "rock guitar riff with drums and organ, 100 bpm"]
+STYLED = SamplingConfig(steps=(4, 2, 2, 2), temperature=1.0, guidance=3.0)
 
 
 @pytest.fixture(scope="module", params=["music", "sound"])
@@ -54,6 +59,37 @@ def test_a_clip_is_the_same_alone_in_a_batch_and_in_another_order(
                 assert np.array_equal(clip.codes, alone[clip.job])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_clip_is_the_same_alone_and_in_a_batch_in_every_dtype(dtype: DTypeName) -> None:
+    jobs = [Job(prompt, 100 + number, STYLED) for number, prompt in enumerate(STYLES)]
+    alone, batching = load_in(dtype, "bundled"), load_in(dtype, "bundled", batch_size=len(jobs))
+    for together in batching.generate(jobs):
+        clip = next(alone.generate([together.job]))
+        assert (clip.batch, together.batch) == (1, len(jobs))
+        assert np.array_equal(clip.codes, together.codes)
+        assert np.array_equal(clip.waveform, together.waveform)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_clip_does_not_depend_on_the_one_before(dtype: DTypeName) -> None:
+    """Neither on one that is done nor on one that was stopped half-way; without text, nothing else tells them apart."""
+    pipeline = load_in(dtype, str(GOLDEN / "music"), rescorer=str(GOLDEN / "music"))
+    first, second = (Job("", seed, STYLED, EditConfig(unconditional=True)) for seed in (1, 2))
+
+    def stop(progress: StepDone, jobs: Sequence[Job]) -> None:
+        if progress.stage.startswith("codebook 2"):
+            raise KeyboardInterrupt
+
+    alone = next(pipeline.generate([second])).codes
+    next(pipeline.generate([first]))
+    assert np.array_equal(next(pipeline.generate([second])).codes, alone)
+    with pytest.raises(KeyboardInterrupt):
+        next(pipeline.generate([first], on_step=stop))
+    networks = [reader.network for reader in (pipeline.generator.reader, pipeline.generator.rescorer)]  # type: ignore
+    assert [network._states for network in networks] == [None, None]
+    assert np.array_equal(next(pipeline.generate([second])).codes, alone)
+
+
 def test_seeds_and_prompts_matter(pipeline: Pipeline) -> None:
     jobs = [Job("disco beat", 1, QUICK), Job("disco beat", 2, QUICK), Job("rain", 1, QUICK)]
     clips = [clip.codes for clip in pipeline.generate(jobs)]
@@ -77,7 +113,7 @@ def test_a_drawn_seed_is_reported_and_makes_the_clip_again(pipeline: Pipeline) -
 
 
 def test_continuation_equals_the_reference_through_the_pipeline(golden: Golden) -> None:
-    pipeline = Pipeline.load(str(golden.folder), RuntimeConfig(device="cpu"))
+    pipeline = load_in("float32", str(golden.folder))
     audio = golden.arrays["cont_prompt_wav"][0].numpy()
     known = pipeline.continuation(audio, pipeline.info.sample_rate)
     clip = next(pipeline.generate(golden.prompts[2], sampling=golden.cases[1], known=known))
@@ -185,17 +221,24 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
         Pipeline.load(str(GOLDEN / "music"), RuntimeConfig(device="cuda:99"))
 
 
-def test_values_that_are_not_finite_are_named() -> None:
-    pipeline = Pipeline.load(str(GOLDEN / "music"), RuntimeConfig(device="cpu"))
+@pytest.mark.parametrize(
+    ("dtype", "remedy"),
+    [
+        ("float32", "The weights are damaged; fetch them again"),
+        ("bfloat16", "Try --dtype float32"),
+        ("float16", "Try --dtype float32 (or bfloat16)"),
+    ],
+)
+def test_values_that_are_not_finite_are_named(dtype: DTypeName, remedy: str) -> None:
+    pipeline = load_in(dtype, str(GOLDEN / "music"))
     pipeline.generator.reader.decoder.layers[1].up.weight[3, 4] = float("nan")  # type: ignore[index, union-attr]
-    with pytest.raises(NumericsError, match="codebook 0, step 0, float32"):
+    with pytest.raises(NumericsError, match=f"codebook 0, step 0, {dtype}") as caught:
         next(pipeline.generate("x", sampling=QUICK))
+    assert caught.value.hint == remedy
 
 
 def test_low_precision_runs_and_says_so() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MagnetWarning)  # whether this CPU is fast at it
-        pipeline = Pipeline.load(str(GOLDEN / "music"), RuntimeConfig(device="cpu", dtype="bfloat16"))
+    pipeline = load_in("bfloat16", str(GOLDEN / "music"))
     assert pipeline.info.dtype == "bfloat16"
     assert pipeline.generator.reader.decoder.dtype == torch.bfloat16
     clip = next(pipeline.generate("x", seed=1, sampling=QUICK))

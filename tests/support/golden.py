@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from magnet_cli import Pipeline, RuntimeConfig
 from magnet_cli.checkpoints.parts import build_codec, build_decoder
 from magnet_cli.checkpoints.released import read_codec, read_decoder
+from magnet_cli.errors import MagnetWarning
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextEncoder
+from magnet_cli.options.runtime import DTypeName
 from magnet_cli.options.sampling import SamplingConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -70,3 +74,18 @@ def load_golden(kind: str) -> Golden:
         cases=[_case(options) for options in description["cases"]],
         arrays={name: t.long() if t.dtype == torch.int16 else t for name, t in tensors.items()},
     )
+
+
+def load_in(
+    dtype: DTypeName,
+    model: str,
+    *,
+    batch_size: int | None = None,
+    rescorer: str | None = None,
+    hybrid: str | None = None,
+) -> Pipeline:
+    """A model on the CPU in this dtype, whether or not the CPU has instructions for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "this CPU has no fast", MagnetWarning)
+        runtime = RuntimeConfig(device="cpu", dtype=dtype, batch_size=batch_size)
+        return Pipeline.load(model, runtime, rescorer=rescorer, hybrid=hybrid)

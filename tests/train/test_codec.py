@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,3 +217,104 @@ def test_too_little_audio_for_its_codebooks(magnet: Magnet, data: Path, tmp_path
     arguments = [*OPTIONS, "--steps", "1", "--begin", "transform", "--codes", "2048"]
     result = magnet("train", "codec", str(data), "-o", str(tmp_path / "c"), *arguments)
     one_line_error(result, 2, "too few for 2048 codes")
+
+
+# -- what is there already --------------------------------------------------------------------------------------------
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def work(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with its data and somebody's thesis, and the working directory in it."""
+    project = tmp_path / "project"
+    shutil.copytree(data, project / "data")
+    (project / "thesis" / "chapters").mkdir(parents=True)
+    (project / "thesis" / "chapters" / "draft.tex").write_text("years of work")
+    (project / "link").symlink_to("thesis")
+    (project / "here").mkdir()
+    monkeypatch.chdir(project / "here")
+    return project
+
+
+@pytest.mark.parametrize(
+    "output", ["../data", "..", ".", "../../project", "../thesis", "../thesis/chapters", "../data/model", "../link"]
+)
+@pytest.mark.parametrize("kind", ["codec", "decoder"])
+def test_training_replaces_no_folder_of_somebodys(magnet: Magnet, work: Path, kind: str, output: str) -> None:
+    before = content(work)
+    options = ("--from", "../nowhere", "--steps", "1", "--cpu", "-q")  # which would be missed if anything were loaded
+    one_line_error(magnet("train", kind, "../data", "-o", output, *options), 7)
+    one_line_error(magnet("train", kind, "../data", "-o", output, *options, "--restart"), 7)
+    assert content(work) == before
+
+
+def test_a_training_replaces_the_output_of_an_earlier_one_alone(magnet: Magnet, work: Path) -> None:
+    command = ["train", "codec", "../data", *OPTIONS, "--steps", "1", "--adversarial-from", "99"]
+    assert magnet(*command, "-o", "first").code == 0
+    assert magnet(*command, "-o", "first", "--restart", "--seed", "5").code == 0
+
+    Path("first/notes.txt").write_text("mine")
+    before = content(Path("first"))
+    one_line_error(magnet(*command, "-o", "first", "--restart"), 7, "first holds notes.txt", "Move notes.txt elsewhere")
+    assert content(Path("first")) == before
+    Path("first/notes.txt").unlink()
+    Path("first.run/notes.txt").write_text("mine")  # nothing there is ever removed
+    assert magnet(*command, "-o", "first", "--restart").code == 0
+    assert Path("first.run/notes.txt").read_text() == "mine"
+
+    # A codec that came from elsewhere, with no run beside it, is somebody's.
+    Path("first").rename("second")
+    before = content(Path("second"))
+    for options in ((), ("--restart",)):
+        one_line_error(magnet(*command, "-o", "second", *options), 7, "there is no second.run beside it")
+    # Nor is a codec trained over itself.
+    one_line_error(magnet(*command, "-o", "second", "--from", "second", "--restart"), 7)
+    Path("first.run").rename("second.run")
+    one_line_error(magnet(*command, "-o", "second", "--from", "second", "--restart"), 7, "second is second")
+    assert content(Path("second")) == before
+    one_line_error(
+        magnet("train", "decoder", "../data", "-o", "second", "--codec", "x", "--restart"), 7, "not a bundle"
+    )
+
+
+def test_what_is_beside_the_output_is_not_overwritten(magnet: Magnet, work: Path) -> None:
+    command = ["train", "codec", "../data", *OPTIONS, "--steps", "1", "--adversarial-from", "99", "--restart"]
+    for name in ("state.pt", "log.csv", "settings.json", "samples/take.wav"):
+        path = Path("model.run") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"mine": true}')
+        one_line_error(magnet(*command, "-o", "model"), 7, f"it holds {name}")
+        assert path.read_text() == '{"mine": true}'
+        path.unlink()
+    Path("diary.txt").write_text("mine")
+    assert magnet(*command, "-o", "model").code == 0
+    Path("model.run/log.csv").unlink()
+    Path("model.run/log.csv").symlink_to("../diary.txt")
+    one_line_error(magnet(*command, "-o", "model"), 7, "model.run holds log.csv")
+    Path("model.run/log.csv").unlink()
+    Path("model.run").rename("elsewhere")
+    Path("model.run").symlink_to("elsewhere")
+    one_line_error(magnet(*command, "-o", "model"), 7, "model.run", "not a folder")
+    assert Path("diary.txt").read_text() == "mine"
+
+
+def test_a_training_that_was_killed_before_it_published_publishes(magnet: Magnet, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "codec"
+    command = ["train", "codec", str(data), "-o", str(output), *OPTIONS, "--steps", "2", "--adversarial-from", "99"]
+    assert magnet(*command).code == 0
+    weights = (output / "codec.safetensors").read_bytes()
+
+    (output / "codec.safetensors").write_bytes(b"older")  # of the state before
+    os.utime(output / "config.json", ns=(0, 0))
+    assert magnet(*command).code == 0
+    assert (output / "codec.safetensors").read_bytes() == weights
+
+    shutil.rmtree(output)
+    assert magnet(*command).code == 0
+    assert (output / "codec.safetensors").read_bytes() == weights
+    published = output.stat().st_ino
+    assert magnet(*command).code == 0
+    assert output.stat().st_ino == published  # once is enough

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import signal
 import stat
 import threading
@@ -14,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from magnet_cli.audio.confine import check_within
+from magnet_cli.audio.unfinished import create_unfinished, unfinished_path
 from magnet_cli.errors import OutputError
 
 Content = bytes | mmap.mmap  # of a file: in memory, or in another, temporary one
@@ -51,7 +52,7 @@ def _try_folder(folder: Path, path: Path) -> None:
     """Raise OutputError unless a file can be made in this folder; `path` is what it is wanted for."""
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: {folder} is not a folder", "Choose another folder")
-    probe = _temporary(folder, "")
+    probe = unfinished_path(folder, "")
     try:
         probe.touch(exist_ok=False)
     except OSError as error:
@@ -78,15 +79,19 @@ def write_together(
     contents: Sequence[tuple[Path, Content]],
     *,
     overwrite: bool = False,
+    within: Path | None = None,
     before_publishing: Callable[[dict[Path, os.stat_result]], object] | None = None,
 ) -> None:
     """Create several files as `write_atomic` does one: all of them, or none.
 
-    They take their names in order, so the last is there only if all are. before_publishing: called once all are
-    complete on the disk and none has its name, with the size and time that each will have.
+    They take their names in order, so the last is there only if all are. within: a folder that they are in; no link is
+    followed out of it. before_publishing: called once all are complete on the disk and none has its name, with the size
+    and time that each will have.
     """
     with _Unpublished(overwrite=overwrite) as files:
         for path, content in contents:
+            if within is not None:
+                check_within(within, path)
             files.add(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
         if before_publishing is not None:
             before_publishing(files.stats())
@@ -99,6 +104,7 @@ class _Unpublished:
     def __init__(self, *, overwrite: bool) -> None:
         self._overwrite = overwrite
         self._files: list[tuple[Path, Path, Path]] = []  # as named, where it really is, its temporary file
+        self._open: list[BinaryIO] = []
 
     def __enter__(self) -> _Unpublished:
         return self
@@ -108,22 +114,31 @@ class _Unpublished:
             self._remove()
 
     def _remove(self) -> None:
+        while self._open:
+            with suppress(OSError):  # what could not be written before
+                self._open.pop().close()
         while self._files:
             with suppress(OSError):  # gone already after a rename
                 self._files.pop()[2].unlink()
 
     def add(self, name: Path, write: Callable[[BinaryIO], object]) -> None:
-        """Fill a hidden file beside the one it is to become, and flush it to the disk."""
+        """Fill a hidden file beside the one it is to become, and flush it to the disk.
+
+        It stays open, which says that it has a writer, until it has its name.
+        """
         path = Path(os.path.realpath(name)) if self._overwrite and name.is_symlink() else name
         _check_target(path, overwrite=self._overwrite)
-        temporary = _temporary(path.parent, path.suffix)
+        temporary = unfinished_path(path.parent, path.suffix)
         self._files.append((name, path, temporary))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            file = create_unfinished(temporary)
+            self._open.append(file)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            if os.name == "nt":
+                file.close()  # Windows renames no open file
         except OSError as error:
             raise _output_error(path, error) from error
 
@@ -215,12 +230,6 @@ def _claim(temporary: Path, path: Path) -> None:
     except BaseException:
         path.unlink()
         raise
-
-
-def _temporary(folder: Path, suffix: str) -> Path:
-    # Not made from the file's own name, which may have the greatest length already; nor by tempfile, whose files only
-    # their owner may read.
-    return folder / f".magnet-{secrets.token_hex(8)}{suffix}"
 
 
 def _check_target(path: Path, *, overwrite: bool) -> None:

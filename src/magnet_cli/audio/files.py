@@ -50,7 +50,7 @@ def encode_audio(
     if not blocks.is_finite(waveform):
         raise NumericsError(
             "the waveform holds samples that are not finite, nothing was written",
-            "Try --dtype float32, or another seed",
+            "Try another seed; if every clip fails, fetch the model again",
         )
     extension = path.suffix.lower()
     size = waveform.size * (4 if extension != ".wav" else SAMPLE_BYTES[subtype])

@@ -75,7 +75,7 @@ class Normalized:
 
 def import_meters() -> None:
     """Import what the functions below use: most of a second, which a thread can spend while a clip is made."""
-    with suppress(ImportError):  # told by the function that needs it
+    with suppress(ImportError):  # reported by the function that needs it
         import pyloudnorm  # noqa: F401
         import scipy.ndimage
         import scipy.signal  # noqa: F401
@@ -111,7 +111,7 @@ def normalize(waveform: NDArray[Any], sample_rate: int, config: OutputConfig) ->
 
 
 def remove_offset(waveform: NDArray[Any], sample_rate: int) -> NDArray[Any]:
-    """A waveform [C, L] less each channel's constant offset: nobody hears it, but it uses up the room below a ceiling.
+    """A waveform [C, L] without each channel's constant offset, which is inaudible but uses the room below a ceiling.
 
     What counts is a mean of more than OFFSET of the peak that is there at both ends, too. A slow swell has a mean as
     well, and taking that away would make a click of the silence around it.
@@ -170,7 +170,7 @@ def _checked(waveform: NDArray[Any]) -> Waveform:
         bad = sum(int(np.count_nonzero(~np.isfinite(checked[:, part]))) for part in blocks.spans(checked.shape[1]))
         raise NumericsError(
             f"{bad} of {checked.size} samples of the waveform are not finite",
-            "Try --dtype float32, or another seed",
+            "Try another seed; if every clip fails, fetch the model again",
         )
     return checked
 

@@ -11,8 +11,6 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import torch
-import torchaudio
 
 from magnet_cli.audio.blocks import Waveform, empty, spans
 from magnet_cli.errors import UsageError
@@ -72,6 +70,9 @@ def resample(waveform: Waveform, sample_rate: int, target_rate: int) -> Waveform
 
 
 def _torchaudio(waveform: Waveform, before: int, after: int) -> Waveform:
+    import torch  # here alone: inputs are measured before anything heavy is loaded
+    import torchaudio
+
     return np.asarray(torchaudio.functional.resample(torch.from_numpy(waveform.copy()), before, after).numpy())
 
 

@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from magnet_cli.audio.files import write_audio
@@ -24,7 +26,7 @@ from magnet_cli.audio.loudness import normalize
 from magnet_cli.bench.flops import minimum_flops
 from magnet_cli.bench.precision import Deviation, deviation
 from magnet_cli.decoding.masked import Network, Step, decode
-from magnet_cli.engines.device import matmul_rate, memory_errors
+from magnet_cli.engines.device import decoded_together, matmul_rate, memory_errors
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig, DecoderConfig
@@ -40,7 +42,7 @@ RANDOM_SCALE = 0.02  # small enough for float16, whatever the depth
 
 
 @dataclass(frozen=True)
-class Parts:
+class BenchParts:
     """What a clip passes through.
 
     network: what decodes, the model itself or a faster form of it; in_float32: makes the model with the weights as they
@@ -50,7 +52,7 @@ class Parts:
     name: str
     text: TextEncoder
     model: MaskedTransformer
-    network: MaskedTransformer | Network
+    network: Network
     codec: Codec
     in_float32: Callable[[], MaskedTransformer]
 
@@ -112,7 +114,7 @@ class Report:
         ]
 
 
-def benchmark(parts: Parts, sampling: SamplingConfig, *, batch: int = 1, runs: int = 3) -> Report:
+def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, runs: int = 3) -> Report:
     """Generate `batch` clips `runs` times, after one run that is not counted."""
     if batch < 1 or runs < 1:
         raise UsageError(f"cannot measure {runs} runs of {batch} clips", "Give at least 1 of each")
@@ -154,11 +156,11 @@ def benchmark(parts: Parts, sampling: SamplingConfig, *, batch: int = 1, runs: i
     )
 
 
-def _deviation(parts: Parts, sampling: SamplingConfig, codes: Tensor) -> Deviation | None:
-    """How far the logits for this clip [1, K, T] are from float32; None where there is no memory to tell."""
+def _deviation(parts: BenchParts, sampling: SamplingConfig, codes: Tensor) -> Deviation | None:
+    """How far the logits for this clip [1, K, T] are from float32; None without enough memory for the comparison."""
     exact = parts.model
     try:
-        with memory_errors(torch.device("cpu"), "to compare with float32"):
+        with memory_errors(torch.device("cpu"), "to compare with float32", dtype="float32"):
             if exact.dtype != torch.float32 or exact.device.type != "cpu":
                 exact = parts.in_float32()
             text = parts.text.encode([PROMPT])
@@ -167,10 +169,27 @@ def _deviation(parts: Parts, sampling: SamplingConfig, codes: Tensor) -> Deviati
         return None
 
 
-def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> tuple[Tensor, dict[str, float]]:
+def _generate(parts: BenchParts, sampling: SamplingConfig, batch: int) -> tuple[Tensor, dict[str, float]]:
     """One batch from prompts to files. Returns its codes [B, K, T], and seconds for each stage."""
-    clock = Clock(parts.model.device)
-    text = parts.text.encode([PROMPT] * batch)
+    clock = StageClock(parts.model.device)
+    size = decoded_together(parts.model.device, batch)
+    groups = [range(first, min(first + size, batch)) for first in range(0, batch, size)]
+    codes, waveforms = zip(*(_decode(parts, sampling, seeds, clock) for seeds in groups), strict=True)
+    rate, output = parts.codec.config.sample_rate, OutputConfig()
+    finals = [normalize(waveform, rate, output).waveform for group in waveforms for waveform in group]
+    clock.lap("loudness")
+    with tempfile.TemporaryDirectory(prefix="magnet-bench-") as folder:
+        for row, final in enumerate(finals):
+            write_audio(Path(folder) / f"{row}.wav", final, rate, output.subtype, overwrite=False)
+        clock.lap("write")
+    return torch.cat(codes), clock.laps
+
+
+def _decode(
+    parts: BenchParts, sampling: SamplingConfig, seeds: Sequence[int], clock: StageClock
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """Codes [B, K, T] and waveforms [B, C, L] of clips that are decoded together."""
+    text = parts.text.encode([PROMPT] * len(seeds))
     with torch.inference_mode():
         memory = parts.model.text_memory(text.states, text.lengths)
     clock.lap("text")
@@ -179,21 +198,13 @@ def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> tuple[Tenso
         if step.step + 1 == step.steps:
             clock.lap(f"codebook {step.codebook + 1}")
 
-    seeds = list(range(batch))
     codes = decode(parts.network, memory, seeds, sampling, frames=parts.frames, on_step=finished)
-    waveforms = parts.codec.decode(codes).cpu().numpy()
+    waveforms: NDArray[np.float32] = parts.codec.decode(codes).cpu().numpy()
     clock.lap("codec")
-    rate, output = parts.codec.config.sample_rate, OutputConfig()
-    finals = [normalize(waveform, rate, output).waveform for waveform in waveforms]
-    clock.lap("loudness")
-    with tempfile.TemporaryDirectory(prefix="magnet-bench-") as folder:
-        for row, final in enumerate(finals):
-            write_audio(Path(folder) / f"{row}.wav", final, rate, output.subtype, overwrite=False)
-        clock.lap("write")
-    return codes, clock.laps
+    return codes, waveforms
 
 
-class Clock:
+class StageClock:
     """Seconds for each stage; waits for the device at the end of each."""
 
     def __init__(self, device: torch.device) -> None:
@@ -207,9 +218,9 @@ class Clock:
         return time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap was this stage's."""
+        """The time since the last lap was this stage's, too."""
         now = self._now()
-        self.laps[stage] = now - self._started
+        self.laps[stage] = self.laps.get(stage, 0.0) + now - self._started
         self._started = now
 
 
@@ -291,8 +302,8 @@ def random_parts(
     shape: str,
     device: torch.device,
     dtype: torch.dtype,
-    network: Callable[[MaskedTransformer], MaskedTransformer | Network],
-) -> Parts:
+    network: Callable[[MaskedTransformer], Network],
+) -> BenchParts:
     """A released model's shape with random weights. network: what decodes, made from the model."""
     known = shapes()
     if shape not in known:
@@ -307,13 +318,13 @@ def parts_of(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    network: Callable[[MaskedTransformer], MaskedTransformer | Network],
-) -> Parts:
-    """Parts of any shape, with random weights."""
+    network: Callable[[MaskedTransformer], Network],
+) -> BenchParts:
+    """BenchParts of any shape, with random weights."""
     model = random_decoder(config, device, dtype)
     with device:
         random_codec = Codec(codec).eval().requires_grad_(False)
-    return Parts(
+    return BenchParts(
         name,
         random_text_encoder(config.text_width, device),
         model,

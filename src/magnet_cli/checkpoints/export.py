@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import warnings
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import torch
 import yaml
 
 from magnet_cli.checkpoints.bundle import Model
-from magnet_cli.checkpoints.released import CODEC_FILE, DECODER_FILE
+from magnet_cli.checkpoints.released import CODEC_FILE, DECODER_FILE, released_decoder
 from magnet_cli.errors import MagnetWarning, OutputError
-from magnet_cli.hub.library import TEXT_FOLDER, new_folder
+from magnet_cli.hub.folders import EXPORT, EXPORT_FILE, TEXT_FILES, TEXT_FOLDER, check_apart, new_folder
 from magnet_cli.model.config import CodecConfig, DecoderConfig
 from magnet_cli.model.weights import Weights
 
@@ -22,47 +24,33 @@ from magnet_cli.model.weights import Weights
 # those that also name an encoder of the Hub.
 KNOWN_TEXT_ENCODERS = ("t5-", "google/flan-t5-")
 
-DESCRIPTION = "condition_provider.conditioners.description.output_proj."
-RELEASED_NAMES = (
-    ("embeddings.", "emb."),
-    ("layers.", "transformer.layers."),
-    ("output_heads.", "linears."),
-    ("text_projection.", DESCRIPTION),
-)
-RELEASED_PARTS = (
-    (".self_attention.qkv.weight", ".self_attn.in_proj_weight"),
-    (".self_attention.out.", ".self_attn.out_proj."),
-    (".cross_attention.out.", ".cross_attention.out_proj."),
-    (".self_norm.", ".norm1."),
-    (".cross_norm.", ".norm_cross."),
-    (".feed_forward_norm.", ".norm2."),
-    (".up.", ".linear1."),
-    (".down.", ".linear2."),
-)
-
 
 def export(model: Model, target: Path, *, overwrite: bool = False) -> None:
     """Write a model in the released format, with its text encoder beside it, whole or not at all.
 
     The reference takes only text encoders that it knows by name: for another there is a MagnetWarning, and such a model
-    loads here alone. Raises OutputError when `target` exists (unless `overwrite`) or cannot be written.
+    loads here alone. Raises OutputError when `target` exists (unless `overwrite`, and then be of an earlier export),
+    cannot be written, or is a folder that the model is in, or one above or in that.
     """
     decoder, codec = model.decoder, model.codec
+    check_apart(target, [decoder.path.parent, codec.path.parent, model.text_folder])
     if not decoder.text.name.startswith(KNOWN_TEXT_ENCODERS):
         warnings.warn(
             f"the text encoder {decoder.text.name!r} is none that audiocraft knows, so only magnet can load this model",
             MagnetWarning,
             stacklevel=2,
         )
-    with new_folder(target, overwrite=overwrite) as folder:
+    with new_folder(target, EXPORT, overwrite=overwrite) as folder:
         settings = decoder_settings(decoder.config, codec.config, decoder.text.name, decoder.task)
         _save(folder / DECODER_FILE, settings, released_decoder(decoder.weights))
         _save(folder / CODEC_FILE, codec_settings(codec.config), released_codec(codec.weights))
         text = folder / TEXT_FOLDER
         text.mkdir()
         for path in sorted(model.text_folder.iterdir()):
-            if path.is_file():
+            if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in TEXT_FILES):
                 shutil.copyfile(path, text / path.name)
+        # By it a later export knows that it may replace the folder; audiocraft does not look at it.
+        (folder / EXPORT_FILE).write_text(json.dumps({**EXPORT.content, "version": 1}), encoding="utf-8")
 
 
 def _save(path: Path, settings: dict[str, Any], weights: Weights) -> None:
@@ -79,26 +67,6 @@ def _save(path: Path, settings: dict[str, Any], weights: Weights) -> None:
             os.fsync(file.fileno())
     except RuntimeError as error:  # how PyTorch reports a full disk
         raise OutputError(f"cannot write {path.name}", "Check the space on that disk") from error
-
-
-def released_decoder(weights: Weights) -> Weights:
-    """A decoder's tensors under their released names, those of cross-attention stacked."""
-    released: Weights = {}
-    for name, weight in weights.items():
-        if name.endswith(".cross_attention.query.weight"):
-            block = name.removesuffix("query.weight")
-            weight = torch.cat([weight, weights[f"{block}key_value.weight"]])
-            name = f"{block}in_proj_weight"
-        elif name.endswith(".cross_attention.key_value.weight"):
-            continue
-        for ours, theirs in RELEASED_NAMES:
-            if name.startswith(ours):
-                name = theirs + name.removeprefix(ours)
-                break
-        for ours, theirs in RELEASED_PARTS:
-            name = name.replace(ours, theirs)
-        released[name] = weight
-    return released
 
 
 def released_codec(weights: Weights) -> Weights:

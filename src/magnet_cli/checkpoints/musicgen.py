@@ -14,6 +14,7 @@ from magnet_cli.checkpoints.hugging_face_codec import hugging_face_codec, huggin
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.errors import ModelError, one_line
 from magnet_cli.hub.library import sha256
+from magnet_cli.hub.registry import ModelFacts
 from magnet_cli.model.weights import Weights, read_weights
 from magnet_cli.options.sampling import MusicGenSampling
 
@@ -129,21 +130,44 @@ class MusicGenModel:
     checkpoint: MusicGenCheckpoint
 
     @property
-    def sampling(self) -> MusicGenSampling:
-        """The sampling options that suit it."""
-        return MusicGenSampling()
+    def name(self) -> str:
+        """What it is called."""
+        return self.origin.name
+
+    @property
+    def is_musicgen(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.checkpoint.path.parent
+
+    @property
+    def codec(self) -> CodecCheckpoint:
+        """The codec whose codes it writes."""
+        return self.checkpoint.codec
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """What decides what it can do."""
+        codec = self.codec.config
+        return ModelFacts(
+            family="musicgen",
+            task="music",
+            seconds=self.checkpoint.most_frames / codec.frame_rate,
+            frame_rate=codec.frame_rate,
+            sample_rate=codec.sample_rate,
+            codebooks=self.checkpoint.decoder.num_codebooks,
+            parameters=sum(one.numel() for one in self.checkpoint.weights["decoder"].values()),
+            text_encoder="t5",
+            licence=self.origin.licence,
+            sampling=MusicGenSampling(),
+        )
 
     @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the file its weights are in; the Hub cache names large files by it."""
         path = self.checkpoint.path.resolve()
         return {self.checkpoint.path.name: path.name if SHA256.fullmatch(path.name) else sha256(path)}
-
-
-def is_musicgen(folder: Path) -> bool:
-    """Whether a folder holds a model of MusicGen's kind in the format of transformers."""
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and str(settings.get("model_type")).startswith("musicgen")

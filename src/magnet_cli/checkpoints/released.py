@@ -7,7 +7,6 @@ Hugging Face format. A tensor that is missing, unexpected or of the wrong shape 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def read_decoder(folder: Path) -> DecoderCheckpoint:
     path, package = _read_part(folder, DECODER_FILE)
     settings = Settings.parse(package.get("xp.cfg"), path)
     settings.require(SUPPORTED_DECODER)
-    weights = _rename_decoder(as_weights(package.get("best_state"), path, "best_state"), path)
+    weights = own_decoder(as_weights(package.get("best_state"), path, "best_state"), path)
     projection = weights.get("text_projection.weight")
     if projection is None or projection.dim() != 2:
         raise ModelError(f"{path} has no text projection", "It is no MAGNeT checkpoint; choose another")
@@ -139,36 +138,66 @@ def _read_part(folder: Path, name: str) -> tuple[Path, Mapping[Any, Any]]:
     return path, read_package(path)
 
 
-DECODER_NAMES = (
-    (r"^emb\.", "embeddings."),
-    (r"^transformer\.layers\.", "layers."),
-    (r"^linears\.", "output_heads."),
-    (r"^condition_provider\.conditioners\.description\.output_proj\.", "text_projection."),
-    (r"\.self_attn\.in_proj_weight$", ".self_attention.qkv.weight"),
-    (r"\.self_attn\.out_proj\.", ".self_attention.out."),
-    (r"\.cross_attention\.out_proj\.", ".cross_attention.out."),
-    (r"\.norm1\.", ".self_norm."),
-    (r"\.norm_cross\.", ".cross_norm."),
-    (r"\.norm2\.", ".feed_forward_norm."),
-    (r"\.linear1\.", ".up."),
-    (r"\.linear2\.", ".down."),
+DESCRIPTION = "condition_provider.conditioners.description.output_proj."
+# What the decoder's tensors are called in the released format, and here. The first table holds beginnings of names.
+RELEASED_BEGINNINGS = (
+    ("emb.", "embeddings."),
+    ("transformer.layers.", "layers."),
+    ("linears.", "output_heads."),
+    (DESCRIPTION, "text_projection."),
+)
+RELEASED_PARTS = (
+    (".self_attn.in_proj_weight", ".self_attention.qkv.weight"),
+    (".self_attn.out_proj.", ".self_attention.out."),
+    (".cross_attention.out_proj.", ".cross_attention.out."),
+    (".norm1.", ".self_norm."),
+    (".norm_cross.", ".cross_norm."),
+    (".norm2.", ".feed_forward_norm."),
+    (".linear1.", ".up."),
+    (".linear2.", ".down."),
+)
+# Cross-attention's stacked projection, of which ours is split: its inputs differ.
+STACKED, QUERY, KEY_VALUE = (
+    f".cross_attention.{name}" for name in ("in_proj_weight", "query.weight", "key_value.weight")
 )
 
 
-def _rename_decoder(state: Weights, path: Path) -> Weights:
-    """The released tensors under our names. Cross-attention's stacked projection is split: its inputs differ."""
-    renamed: Weights = {}
-    for name, weight in state.items():
-        for pattern, replacement in DECODER_NAMES:
-            name = re.sub(pattern, replacement, name)
-        if name.endswith("cross_attention.in_proj_weight"):
-            if weight.dim() != 2 or weight.shape[0] % 3:
-                raise ModelError(f"{name} in {path} has shape {list(weight.shape)}", "Fetch it again")
-            block, third = name.removesuffix("in_proj_weight"), weight.shape[0] // 3
-            renamed[block + "query.weight"], renamed[block + "key_value.weight"] = weight[:third], weight[third:]
-        else:
-            renamed[name] = weight
-    return renamed
+def _renamed(name: str, *, before: int, after: int) -> str:
+    """A tensor's name, from one column of the tables to the other."""
+    for names in RELEASED_BEGINNINGS:
+        if name.startswith(names[before]):
+            name = names[after] + name.removeprefix(names[before])
+            break
+    for names in RELEASED_PARTS:
+        name = name.replace(names[before], names[after])
+    return name
+
+
+def own_decoder(state: Weights, path: Path) -> Weights:
+    """The released tensors of a decoder, of the file `path`, under our names."""
+    own: Weights = {}
+    for released, weight in state.items():
+        name = _renamed(released, before=0, after=1)
+        if not name.endswith(STACKED):
+            own[name] = weight
+            continue
+        if weight.dim() != 2 or weight.shape[0] % 3:
+            raise ModelError(f"{name} in {path} has shape {list(weight.shape)}", "Fetch it again")
+        block, third = name.removesuffix(STACKED), weight.shape[0] // 3
+        own[block + QUERY], own[block + KEY_VALUE] = weight[:third], weight[third:]
+    return own
+
+
+def released_decoder(weights: Weights) -> Weights:
+    """A decoder's tensors under their released names: the reverse of `own_decoder`."""
+    released: Weights = {}
+    for name, weight in weights.items():
+        block = name.removesuffix(QUERY)
+        if name.endswith(QUERY):
+            name, weight = block + STACKED, torch.cat([weight, weights[block + KEY_VALUE]])
+        if not name.endswith(KEY_VALUE):
+            released[_renamed(name, before=1, after=0)] = weight
+    return released
 
 
 def fold_weight_norm(state: Weights, path: Path) -> Weights:

@@ -19,7 +19,7 @@ _REQUIRED = object()
 class Settings:
     """Values by dotted key, each checked when it is read; ModelError for what is missing or of the wrong kind.
 
-    References are resolved then, too, so those that nobody needs (`${oc.env:USER}`) are no problem.
+    References are resolved at that time, so references that nothing reads (`${oc.env:USER}`) are no problem.
     """
 
     def __init__(self, tree: Mapping[str, Any], path: Path) -> None:

@@ -14,13 +14,16 @@ from magnet_cli.cli.config_file import config_path, read_defaults
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
+from magnet_cli.cli.help import HelpGroup
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
+from magnet_cli.cli.signature import command
 from magnet_cli.cli.train import app as train
 from magnet_cli.errors import MagnetError
 
 app = typer.Typer(
     name="magnet",
+    cls=HelpGroup,
     help="Text to music and sound effects with Meta's MAGNeT models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -52,7 +55,7 @@ def magnet(
             raise
 
 
-def _options(command: Any) -> dict[str, dict[str, str]]:
+def _options(group: Any) -> dict[str, dict[str, str]]:
     """The parameters behind the options of each command: {"generate": {"true-peak": "true_peak", ...}, ...}."""
     return {
         name: {
@@ -61,19 +64,13 @@ def _options(command: Any) -> dict[str, dict[str, str]]:
             for option in parameter.opts
             if option.startswith("--") and option != "--help"
         }
-        for name, one in command.commands.items()
+        for name, one in group.commands.items()
         if not hasattr(one, "commands")
     }
 
 
-app.command()(generate)
-app.command()(batch)
-app.command()(info)
-app.command()(replay)
-app.command()(encode)
-app.command()(decode)
-app.command()(bench)
-app.command()(doctor)
+for function in (generate, batch, info, replay, encode, decode, bench, doctor):
+    command(app)(function)
 app.add_typer(models)
 app.add_typer(train)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import chosen, given
-from magnet_cli.cli.run_jobs import helper_names, short_name
-from magnet_cli.hub.registry import DEFAULT_BEGINNER, DEFAULT_MODEL
+from magnet_cli.cli.options import ClipOptions, FileOptions, HelperOptions, Speech
+from magnet_cli.cli.signature import given_of
+from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
@@ -18,115 +19,106 @@ from magnet_cli.options.sampling_overrides import Overrides
 
 
 def batch(
-    context: typer.Context,
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="Prompts: .txt (one a line, # comments), .csv, .jsonl, or - for standard input."
+            metavar="FILE",
+            help="File of prompts: .txt with one prompt on each line and # before comments, .csv, .jsonl, or - for "
+            "standard input.",
         ),
     ],
+    *,
+    model: options.Model = DEFAULT_MODEL,
+    clips: ClipOptions,
     output: Annotated[
         str,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="A folder, or a template with {index} {slug} {seed} {model}."
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed} and {model}.",
+            rich_help_panel="Files",
         ),
     ],
+    files: FileOptions,
     format: Annotated[
-        str | None, typer.Option("--format", metavar="txt|csv|jsonl", help="What FILE is. [default: its extension]")
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="txt|csv|jsonl",
+            help="Format of FILE.",
+            show_default="by its extension",
+            rich_help_panel="Batch",
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Skip what the folder holds already, or make all of it again.")
-    ] = True,
-    mix: Annotated[bool, typer.Option("--mix", help="Add to a folder that holds another batch.")] = False,
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first clip that fails, or go on without it.")
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the clips that would be generated, and estimates of time and disk space. Generate nothing.",
+            rich_help_panel="Batch",
+        ),
     ] = False,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Clips to decode together. [default: by memory]", show_default=False)
-    ] = None,
-    model: options.Model = DEFAULT_MODEL,
-    seed: options.Seed = None,
-    variations: options.Variations = 1,
-    preset: options.PresetName = None,
-    steps: options.Steps = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    greedy: options.Greedy = False,
-    guidance: options.Guidance = None,
-    min_guidance: options.MinGuidance = None,
-    spans: options.SpansName = None,
-    span_score: options.SpanScoreName = None,
-    no_anneal: options.NoAnneal = False,
-    duration: options.Duration = None,
-    overlap: options.Overlap = None,
-    continue_from: options.Continue = None,
-    keep: options.Keep = None,
-    join: options.Join = False,
-    inpaint: options.Inpaint = None,
-    regions: options.Regions = None,
-    vary: options.Vary = None,
-    blend: options.Blend = False,
-    loop: options.LoopFlag = False,
-    bpm: options.Bpm = None,
-    bars: options.Bars = None,
-    hybrid: options.Hybrid = None,
-    hybrid_model: options.HybridModel = DEFAULT_BEGINNER,
-    negative: options.Negative = None,
-    unconditional: options.Unconditional = False,
-    rescorer: options.RescorerName = None,
-    rescore_weight: options.RescoreWeight = None,
-    normalize: options.NormalizeName = OutputConfig.normalize,
-    lufs: options.Lufs = OutputConfig.lufs,
-    true_peak: options.TruePeak = OutputConfig.true_peak,
-    subtype: options.SubtypeName = OutputConfig.subtype,
-    save_codes: options.SaveCodes = False,
-    no_metadata: options.NoMetadata = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that are in the way.")] = False,
-    device: options.Device = RuntimeConfig.device,
-    dtype: options.DType = RuntimeConfig.dtype,
-    compile: options.Compile = False,
-    model_dir: options.ModelDir = None,
-    cache_dir: options.CacheDir = None,
-    offline: options.Offline = False,
-    json: options.AsJson = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Skip the clips that the folder already holds, or regenerate them.",
+            rich_help_panel="Batch",
+        ),
+    ] = True,
+    mix: Annotated[
+        bool, typer.Option("--mix", help="Add to a folder that holds another batch.", rich_help_panel="Batch")
+    ] = False,
+    fail_fast: Annotated[
+        bool,
+        typer.Option(
+            "--fail-fast/--keep-going",
+            help="Stop at the first clip that fails, or continue with the next one.",
+            rich_help_panel="Batch",
+        ),
+    ] = False,
+    overrides: Overrides,
+    edits: Annotated[Mapping[str, Any], given_of(EditConfig)],
+    helpers: HelperOptions,
+    finish: OutputConfig,
+    runtime: RuntimeConfig,
+    places: PlacesConfig,
+    speech: Speech,
 ) -> None:
     """Generate a clip for every row of a file.
 
-    Every clip is written as soon as it is done. The same command goes on where it stopped.
+    Every clip is written as soon as it is finished. A batch that was stopped resumes with the same command.
 
-    Columns of .csv and .jsonl: prompt, and any of seed, variations, output, and the options for sampling and edits, by
-    their names.
+    The columns of .csv and .jsonl files are prompt and any of seed, variations, output, and the options of sampling,
+    length and editing by their names.
 
     Example: magnet batch prompts.txt -o clips/
     """
-    console = Console(quiet=quiet, verbose=verbose)
+    console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():
         from magnet_cli.cli.batch_run import Command, run, show
+        from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.plan import Request
 
+        wanted = resolve(model, places)
         request = Request(
             file=file,
             output=output,
-            model=short_name(model),
-            seed=seed,
-            variations=variations,
-            overrides=chosen(Overrides, context),
-            edits=given(EditConfig, context),
-            helpers=helper_names(rescorer, hybrid_model),
-            finish=chosen(OutputConfig, context),
-            codes=save_codes,
-            metadata=not no_metadata,
+            model=wanted.file_name,
+            seed=clips.seed,
+            variations=clips.variations,
+            overrides=overrides,
+            edits=edits,
+            helpers=helpers.names(hybrid=True),  # a row may ask for one
+            finish=finish,
+            codes=files.save_codes,
+            metadata=not files.no_metadata,
             resume=resume,
             mix=mix,
-            force=force,
+            force=files.force,
         )
-        command = Command(
-            request, model, format, chosen(RuntimeConfig, context), chosen(PlacesConfig, context), fail_fast, json
-        )
+        command = Command(request, wanted, format, runtime, fail_fast, speech.json)
         if dry_run:
             show(console, command)
         else:

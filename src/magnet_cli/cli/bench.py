@@ -9,8 +9,9 @@ import typer
 
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import chosen
+from magnet_cli.cli.options import Speech
 from magnet_cli.cli.run_jobs import load, open_parts
+from magnet_cli.cli.signature import only, without
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
@@ -18,49 +19,64 @@ from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sam
 from magnet_cli.options.sampling_overrides import Overrides
 
 if TYPE_CHECKING:
-    from magnet_cli.bench.speed import Parts
+    from magnet_cli.bench.speed import BenchParts
 
 
 def bench(
-    context: typer.Context,
+    *,
     model: options.Model = DEFAULT_MODEL,
     random_weights: Annotated[
         str | None,
         typer.Option(
             metavar="small-10secs|small-30secs|medium-10secs|medium-30secs",
-            help="Instead, a released shape with random weights: no download, the same time, noise.",
-            show_default=False,
+            help="Measure a network of this released size with random weights instead of --model. It needs no "
+            "download, takes the same time, and generates noise.",
+            rich_help_panel="Measurement",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch", "-b", metavar="N", help="Clips decoded together.")] = 1,
-    runs: Annotated[int, typer.Option(metavar="N", help="Runs, after one that is not counted.")] = 3,
-    preset: options.PresetName = None,
-    steps: options.Steps = None,
-    spans: options.SpansName = None,
-    plain: Annotated[bool, typer.Option("--plain", help="The readable decoder instead of the fast one.")] = False,
-    device: options.Device = RuntimeConfig.device,
-    dtype: options.DType = RuntimeConfig.dtype,
-    compile: options.Compile = False,
-    model_dir: options.ModelDir = None,
-    cache_dir: options.CacheDir = None,
-    offline: options.Offline = False,
-    json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch",
+            "-b",
+            metavar="N",
+            help="Number of clips to decode together, at least 1.",
+            rich_help_panel="Measurement",
+        ),
+    ] = 1,
+    runs: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Number of runs to measure, at least 1, after one run that is not counted.",
+            rich_help_panel="Measurement",
+        ),
+    ] = 3,
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain", help="Measure the readable decoder instead of the fast one.", rich_help_panel="Measurement"
+        ),
+    ] = False,
+    overrides: Annotated[Overrides, only("preset", "steps", "spans")],
+    runtime: Annotated[RuntimeConfig, without("batch_size")],
+    places: PlacesConfig,
+    speech: Annotated[Speech, only("json", "quiet")],
 ) -> None:
-    """Measure latency, throughput, every stage, arithmetic against the device's peak, memory, and precision.
+    """Measure the speed, memory and precision of a model.
 
-    Medians; a plain matrix product is measured in turn with the runs, so that the ratio means something on a busy
-    machine, too. The last line tells how far the logits are from those of the plain decoder in float32.
+    Prints latency, throughput, the time of every stage, and the arithmetic as a share of the device's peak. All are
+    medians. A plain matrix product is measured between the runs, so that the share is meaningful on a busy machine,
+    too. The last line states how much the logits differ from those of the plain decoder in float32.
     """
-    console = Console(quiet=quiet)
+    console = Console(quiet=speech.quiet)
     with console.reporting():
-        overrides, runtime = chosen(Overrides, context), chosen(RuntimeConfig, context)
         if batch_size < 1 or runs < 1:
             raise UsageError(f"cannot measure {runs} runs of {batch_size} clips", "Give at least 1 of each")
 
         defaults = None
         if random_weights is None:
-            defaults, parts = model_parts(console, model, runtime, chosen(PlacesConfig, context), plain=plain)
+            defaults, parts = model_parts(console, model, runtime, places, plain=plain)
         else:
             parts = shape_parts(random_weights, runtime, plain=plain)
 
@@ -76,14 +92,14 @@ def bench(
             report = replace(report, dtype=runtime.dtype)
         if isinstance(parts.network, GraphTransformer) and parts.network.compiled:
             report = replace(report, network=f"{report.network}, compiled,")
-        if json:
+        if speech.json:
             console.result(asdict(report))
         else:
             for name, value in report.rows:
                 console.result(f"{name:<12} {value}")
 
 
-def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> Parts:
+def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> BenchParts:
     """A released shape with random weights."""
     from magnet_cli.bench.speed import random_parts
     from magnet_cli.engines.choose import fastest
@@ -100,18 +116,20 @@ def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> Parts:
 
 def model_parts(
     console: Console, model: str, runtime: RuntimeConfig, places: PlacesConfig, *, plain: bool
-) -> tuple[SamplingConfig, Parts]:
+) -> tuple[SamplingConfig, BenchParts]:
     """A model's sampling options and its parts; UsageError for one that is no MAGNeT."""
-    opened = open_parts(console, model, {}, places)
+    from magnet_cli.hub.locate import resolve
+
+    opened = open_parts(console, resolve(model, places), {})
 
     import torch
 
-    from magnet_cli.bench.speed import Parts
+    from magnet_cli.bench.speed import BenchParts
     from magnet_cli.checkpoints.bundle import Model
     from magnet_cli.checkpoints.parts import build_decoder
     from magnet_cli.pipeline.generators import MaskedGenerator
 
-    pipeline = load(console, model, opened, runtime)
+    pipeline = load(console, opened, runtime)
     sampling, source = pipeline.info.sampling, opened.source
     if (
         not isinstance(source, Model)
@@ -122,7 +140,7 @@ def model_parts(
     reader = pipeline.generator.reader
     network = reader.decoder if plain else reader.network
     stored = source.decoder
-    return sampling, Parts(
+    return sampling, BenchParts(
         pipeline.info.name,
         reader.text_encoder,
         reader.decoder,

@@ -10,11 +10,12 @@ import typer
 
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import chosen
+from magnet_cli.cli.options import FileOptions, Speech
 from magnet_cli.cli.run_jobs import Opened, open_parts
+from magnet_cli.cli.signature import only
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import DEFAULT_MODEL
-from magnet_cli.options.output import OutputConfig, Subtype
+from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 
 if TYPE_CHECKING:
@@ -22,79 +23,86 @@ if TYPE_CHECKING:
 
     from magnet_cli.model.codec import Codec
 
-Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")]
-
 
 def encode(
-    context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="AUDIO", help="An audio file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="CODES.npz", help="Where the codes go.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="AUDIO", help="Audio file of any sample rate and number of channels.")
+    ],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="CODES.npz", help="File of codes to write.")],
     model: options.Model = DEFAULT_MODEL,
-    force: Force = False,
-    device: options.Device = RuntimeConfig.device,
-    model_dir: options.ModelDir = None,
-    cache_dir: options.CacheDir = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
+    files: Annotated[FileOptions, only("force")],
+    runtime: Annotated[RuntimeConfig, only("device")],
+    places: PlacesConfig,
+    speech: Annotated[Speech, only("quiet")],
 ) -> None:
-    """Encode audio with a model's codec: an .npz file with `codes`, int16 [K, T].
+    """Encode an audio file with a model's codec.
 
-    Any sample rate and number of channels will do. All codebooks that the model uses are kept.
+    Writes an .npz file with `codes`, int16 [codebooks, frames], of all codebooks that the model uses.
     """
-    console = Console(quiet=quiet)
+    console = Console(quiet=speech.quiet)
     with console.reporting():
         from magnet_cli.audio.atomic import check_writable, write_atomic
         from magnet_cli.audio.files import read_audio
+        from magnet_cli.hub.locate import resolve
 
         if output.suffix.lower() != ".npz":
             raise UsageError(f"{output} is no .npz file", f"Name it {output.name}.npz")
-        runtime = chosen(RuntimeConfig, context)
         waveform, rate = read_audio(file)
-        check_writable([output], overwrite=force)
-        opened = open_parts(console, model, {}, chosen(PlacesConfig, context))
+        check_writable([output], overwrite=files.force)
+        opened = open_parts(console, resolve(model, places), {})
 
         import numpy as np
 
         from magnet_cli.audio.splicing import prepare
-        from magnet_cli.pipeline.build import vocabulary
 
         codec = build(opened, runtime)
-        codebooks = vocabulary(opened.source).codebooks
+        codebooks = opened.source.facts.codebooks
         codes = codec.encode(prepare(waveform, rate, codec.config))[0, :codebooks].cpu().numpy().astype(np.int16)
         archive = io.BytesIO()
         np.savez(archive, codes=codes)
-        write_atomic(output, lambda target: target.write(archive.getvalue()), overwrite=force)
+        write_atomic(output, lambda target: target.write(archive.getvalue()), overwrite=files.force)
         seconds = waveform.shape[1] / rate
         console.message(f"{output.name}: {seconds:.2f} s as {codes.shape[0]} codebooks of {codes.shape[1]} frames")
         console.result(str(output))
 
 
 def decode(
-    context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="CODES.npz", help="What encode or --save-codes has written.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="AUDIO", help="Where the audio goes.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CODES.npz", help="File of codes that magnet encode or magnet generate --save-codes wrote."
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="AUDIO", help="File to write: .wav, .flac or .ogg.")
+    ],
     model: options.Model = DEFAULT_MODEL,
-    loop: Annotated[bool, typer.Option("--loop", help="The end of the codes meets their beginning.")] = False,
-    subtype: options.SubtypeName = OutputConfig.subtype,
-    force: Force = False,
-    device: options.Device = RuntimeConfig.device,
-    model_dir: options.ModelDir = None,
-    cache_dir: options.CacheDir = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="Decode the codes as a loop: their end leads into their beginning.")
+    ] = False,
+    finish: Annotated[OutputConfig, only("subtype")],
+    files: Annotated[FileOptions, only("force")],
+    runtime: Annotated[RuntimeConfig, only("device")],
+    places: PlacesConfig,
+    speech: Annotated[Speech, only("quiet")],
 ) -> None:
-    """Decode the codes in an .npz file with a model's codec, at the level the codec gives."""
-    console = Console(quiet=quiet)
+    """Decode a file of codes with a model's codec.
+
+    The audio keeps the level that the codec gives it.
+    """
+    console = Console(quiet=speech.quiet)
     with console.reporting():
         from magnet_cli.audio.atomic import check_writable
         from magnet_cli.audio.files import write_audio
         from magnet_cli.audio.formats import check_format
+        from magnet_cli.hub.locate import resolve
 
-        kept: Subtype = chosen(OutputConfig, context).subtype
-        check_format(output, kept)
-        codes, runtime = read_codes(file), chosen(RuntimeConfig, context)
-        check_writable([output], overwrite=force)
-        opened = open_parts(console, model, {}, chosen(PlacesConfig, context))
+        check_format(output, finish.subtype)
+        codes = read_codes(file)
+        check_writable([output], overwrite=files.force)
+        opened = open_parts(console, resolve(model, places), {})
 
         import torch
 
@@ -104,7 +112,7 @@ def decode(
         check_codes(codes, codec, file, model)
         check_room(codec, 1, codes.shape[1])
         (waveform,) = decode_waveforms(codec, torch.tensor(codes.astype("int64")).unsqueeze(0), loop=loop)
-        write_audio(output, waveform, codec.config.sample_rate, kept, overwrite=force)
+        write_audio(output, waveform, codec.config.sample_rate, finish.subtype, overwrite=files.force)
         console.message(f"{output.name}: {waveform.shape[1] / codec.config.sample_rate:.2f} s")
         console.result(str(output))
 
@@ -113,9 +121,8 @@ def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
     """A model's codec alone, on the device that is asked for."""
     from magnet_cli.checkpoints.parts import build_codec
     from magnet_cli.engines.device import resolve_device
-    from magnet_cli.pipeline.build import codec_of
 
-    return build_codec(codec_of(opened.source), resolve_device(runtime))
+    return build_codec(opened.source.codec, resolve_device(runtime))
 
 
 def read_codes(path: Path) -> NDArray[Any]:

@@ -10,9 +10,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -21,6 +20,8 @@ from magnet_cli.errors import INTERRUPTED, MagnetError, MagnetWarning, OutputErr
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
+
+    from magnet_cli.hub.download import Downloading, DownloadPlan
 
 
 class Console:
@@ -228,36 +229,22 @@ class Transfers:
     """Bars over downloads, one for each repository; on a stream that is no terminal, a line for each."""
 
     def __init__(self, console: Console, bar: Progress, words: Callable[[float], str]) -> None:
-        self.storages: list[Path] = []
+        self.fetched: list[DownloadPlan] = []  # of which nothing was here before
         self._console = console
         self._bar = bar
         self._words = words
         self._tasks: dict[str, TaskID] = {}
 
-    def report(self, plan: DownloadPlan, done: int) -> None:
-        """`done` bytes of what a plan lacks have arrived; the first call says what it will cost."""
+    def hear(self, event: Downloading) -> None:
+        """Show how far a download is; of the first event about one, say what it will cost."""
+        plan, done = event.plan, event.done
         if plan.repository not in self._tasks:
             size = self._words(plan.missing_size)
             self._console.message(f"downloading {plan.repository} at {plan.revision[:8]}: {size}")
             self._tasks[plan.repository] = self._bar.add_task(plan.repository, total=plan.missing_size)
-            if plan.missing_size == plan.size:  # nothing of it was here before
-                self.storages.append(plan.storage)
+            if plan.missing_size == plan.size:
+                self.fetched.append(plan)
         self._bar.update(self._tasks[plan.repository], completed=done)
-
-
-class DownloadPlan(Protocol):
-    """What a download will fetch; see `hub.download.Plan`."""
-
-    @property
-    def repository(self) -> str: ...
-    @property
-    def revision(self) -> str: ...
-    @property
-    def storage(self) -> Path: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def missing_size(self) -> int: ...
 
 
 class ProgressBar:

@@ -28,7 +28,8 @@ from magnet_cli._version import __version__
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import human
 from magnet_cli.errors import MagnetError, one_line
-from magnet_cli.hub.library import UNFINISHED, BundleInfo, Store
+from magnet_cli.hub.folders import REPLACED, UNFINISHED
+from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES
 from magnet_cli.options.runtime import RuntimeConfig
 
@@ -337,7 +338,7 @@ def check_bundles() -> Iterator[Check]:
     folders = sorted(one for one in root.iterdir() if one.is_dir()) if root.is_dir() else []
     for folder in folders:
         name = f"model {folder.name}"
-        if folder.name.startswith(UNFINISHED):
+        if folder.name.startswith((UNFINISHED, REPLACED)):
             yield Check(name, "warning", f"{human(disk_size(folder))} of an unfinished model", f"Remove {folder}")
             continue
         try:
@@ -357,11 +358,11 @@ def check_bundles() -> Iterator[Check]:
 
 def check_hub_cache() -> Iterator[Check]:
     """Released checkpoints and their text encoders in the cache of the Hub."""
+    from magnet_cli.hub.cache import storage_folder
+
     encoders = [name for encoder in TEXT_ENCODER_BYTES for name in (f"google-t5/{encoder}", encoder)]
-    folders = {
-        name: f"models--{name.replace('/', '--')}" for name in (*(m.repository for m in MODELS.values()), *encoders)
-    }
-    here = {name: hub_cache() / folder for name, folder in folders.items() if (hub_cache() / folder).is_dir()}
+    folders = {name: storage_folder(name) for name in (*(m.repository for m in MODELS.values()), *encoders)}
+    here = {name: folder for name, folder in folders.items() if folder.is_dir()}
     found = [f"{name} ({human(disk_size(folder))})" for name, folder in here.items()]
     yield Check("Hub cache", "ok", ", ".join(found) or f"no released model in {hub_cache()}")
 

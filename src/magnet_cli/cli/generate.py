@@ -5,104 +5,79 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import chosen
+from magnet_cli.cli.options import ClipOptions, FileOptions, HelperOptions, Speech
 from magnet_cli.cli.run_jobs import (
     describe_sampling,
-    draft_sampling,
-    early_check,
-    helper_names,
     load,
     make,
     open_parts,
+    resolve_helpers,
     result,
-    short_name,
 )
+from magnet_cli.cli.signature import without
 from magnet_cli.errors import HubError, UsageError
-from magnet_cli.hub.library import BUNDLED_FOLDER, is_bundle
-from magnet_cli.hub.registry import BUNDLED, DEFAULT_BEGINNER, DEFAULT_MODEL
-from magnet_cli.jobs.naming import Item as Name
-from magnet_cli.jobs.naming import plan_paths
+from magnet_cli.hub.registry import BUNDLED, DEFAULT_MODEL
+from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, check_prompt, plan
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
+from magnet_cli.pipeline.rules import ModelGroup, usual_sampling
+
+if TYPE_CHECKING:
+    from magnet_cli.hub.locate import ResolvedModel
 
 
 def generate(
-    context: typer.Context,
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PROMPT...", help="What it should sound like; - reads standard input.", show_default=False
+            metavar="PROMPT...",
+            help="Text that describes the sound. - reads the text from standard input.",
+            show_default=False,
         ),
     ] = None,
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar=options.MODEL_METAVAR,
+            help=options.MODEL_HELP,
+            show_default=f"{DEFAULT_MODEL}, or {BUNDLED} where that is not here and cannot be downloaded",
+            rich_help_panel="Clips",
+        ),
+    ] = None,
+    clips: ClipOptions,
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="PATH",
-            help="A .wav, .flac or .ogg file, a folder, or a template with {index} {slug} {seed} {model}. "
-            "[default: a new file here]",
+            help="File to write (.wav, .flac or .ogg), folder, or template with {index}, {slug}, {seed} and {model}.",
+            show_default="a new .wav file in the current folder",
+            rich_help_panel="Files",
         ),
     ] = None,
-    model: options.OptionalModel = None,
-    seed: options.Seed = None,
-    variations: options.Variations = 1,
-    preset: options.PresetName = None,
-    steps: options.Steps = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    greedy: options.Greedy = False,
-    guidance: options.Guidance = None,
-    min_guidance: options.MinGuidance = None,
-    spans: options.SpansName = None,
-    span_score: options.SpanScoreName = None,
-    no_anneal: options.NoAnneal = False,
-    duration: options.Duration = None,
-    overlap: options.Overlap = None,
-    continue_from: options.Continue = None,
-    keep: options.Keep = None,
-    join: options.Join = False,
-    inpaint: options.Inpaint = None,
-    regions: options.Regions = None,
-    vary: options.Vary = None,
-    blend: options.Blend = False,
-    loop: options.LoopFlag = False,
-    bpm: options.Bpm = None,
-    bars: options.Bars = None,
-    hybrid: options.Hybrid = None,
-    hybrid_model: options.HybridModel = DEFAULT_BEGINNER,
-    negative: options.Negative = None,
-    unconditional: options.Unconditional = False,
-    rescorer: options.RescorerName = None,
-    rescore_weight: options.RescoreWeight = None,
-    normalize: options.NormalizeName = OutputConfig.normalize,
-    lufs: options.Lufs = OutputConfig.lufs,
-    true_peak: options.TruePeak = OutputConfig.true_peak,
-    subtype: options.SubtypeName = OutputConfig.subtype,
-    save_codes: options.SaveCodes = False,
-    no_metadata: options.NoMetadata = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")] = False,
-    device: options.Device = RuntimeConfig.device,
-    dtype: options.DType = RuntimeConfig.dtype,
-    compile: options.Compile = False,
-    model_dir: options.ModelDir = None,
-    cache_dir: options.CacheDir = None,
-    offline: options.Offline = False,
-    json: options.AsJson = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    files: FileOptions,
+    overrides: Overrides,
+    edit: EditConfig,
+    helpers: HelperOptions,
+    finish: OutputConfig,
+    runtime: Annotated[RuntimeConfig, without("batch_size")],
+    places: PlacesConfig,
+    speech: Speech,
 ) -> None:
     """Generate audio from text.
 
@@ -110,60 +85,65 @@ def generate(
 
     Example: magnet generate "disco beat" -o out.wav
     """
-    console = Console(quiet=quiet, verbose=verbose)
+    console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():
-        overrides, finish = chosen(Overrides, context), chosen(OutputConfig, context)
-        edit, places = chosen(EditConfig, context), chosen(PlacesConfig, context)
-        runtime = chosen(RuntimeConfig, context)
-        helpers = helper_names(rescorer, None if hybrid is None else hybrid_model)
-        wanted, fallback = model or DEFAULT_MODEL, None
-        texts = read_prompts(prompts or [], unconditional=unconditional)
-        drafts = plan(texts, apply_all(overrides, draft_sampling(wanted)), seed=seed, variations=variations, edit=edit)
-        early_check(wanted, helpers)(drafts[0])
-        if rescore_weight is not None and rescorer is None:
+        from magnet_cli.hub.locate import bundled_model, resolve
+        from magnet_cli.pipeline.inputs import InputFiles
+
+        names = helpers.names(hybrid=edit.hybrid is not None)
+        wanted, helping, fallback = resolve(model or DEFAULT_MODEL, places), resolve_helpers(names, places), None
+        texts = read_prompts(prompts or [], unconditional=edit.unconditional)
+        draft = apply_all(overrides, usual_sampling(wanted))
+        drafts = plan(texts, draft, seed=clips.seed, variations=clips.variations, edit=edit)
+        inputs = InputFiles()
+        ModelGroup(wanted, helping).checker(inputs)(drafts[0])
+        if overrides.rescore_weight is not None and helpers.rescorer is None:
             console.warning("--rescore-weight counts for nothing without --rescorer")
-        targets = plan_targets(output, drafts, wanted, codes=save_codes, metadata=not no_metadata)
+        metadata = not files.no_metadata
+        targets = plan_targets(output, drafts, wanted, codes=files.save_codes, metadata=metadata)
         from magnet_cli.jobs.targets import check_targets
 
-        check_targets(targets, finish.subtype, overwrite=force)
-        if seed is None and quiet and not json:
+        check_targets(targets, finish.subtype, overwrite=files.force)
+        if clips.seed is None and speech.quiet and not speech.json:
             console.essential(f"seed {drafts[0].seed}")
         try:
-            opened = open_parts(console, wanted, helpers, places)
+            opened = open_parts(console, wanted, helping)
         except HubError as error:
-            if model is not None or not is_bundle(BUNDLED_FOLDER):
+            instead = bundled_model(places) if model is None else None
+            if instead is None:
                 raise
             console.essential(
-                f"no {wanted}: {error.message}. {error.hint}. "
+                f"no {wanted.given}: {error.message}. {error.hint}. "
                 f"This is the small {BUNDLED} model instead, no match for it."
             )
-            wanted, fallback = BUNDLED, error.message
-            targets = plan_targets(output, drafts, wanted, codes=save_codes, metadata=not no_metadata)
-            check_targets(targets, finish.subtype, overwrite=force)
-            opened = open_parts(console, wanted, helpers, places)
-        sampling = apply_all(overrides, opened.source.sampling)
+            wanted, fallback = instead, error.message
+            targets = plan_targets(output, drafts, wanted, codes=files.save_codes, metadata=metadata)
+            check_targets(targets, finish.subtype, overwrite=files.force)
+            opened = open_parts(console, wanted, helping)
+        sampling = apply_all(overrides, opened.source.facts.sampling)
         jobs = [replace(draft, sampling=sampling) for draft in drafts]
-        opened.check()(jobs[0])
-        pipeline = load(console, wanted, opened, runtime)
+        opened.group.checker(inputs)(jobs[0])
+        pipeline = load(console, opened, runtime, inputs)
         console.detail(f"sampling: {describe_sampling(sampling)}")
 
         from magnet_cli.jobs.manifest import Item
         from magnet_cli.jobs.writer import Production
 
-        metadata = not no_metadata
         production = Production(
-            pipeline, wanted, finish, overwrite=force, metadata=metadata, helpers=helpers, fallback=fallback
+            pipeline, wanted.given, finish, overwrite=files.force, metadata=metadata, helpers=names, fallback=fallback
         )
         items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
         for product in make(console, production, items):
-            console.result(result(product, as_json=json))
+            console.result(result(product, as_json=speech.json))
 
 
-def plan_targets(output: str | None, jobs: Sequence[Job], model: str, *, codes: bool, metadata: bool) -> list[Target]:
+def plan_targets(
+    output: str | None, jobs: Sequence[Job], model: ResolvedModel, *, codes: bool, metadata: bool
+) -> list[Target]:
     """Files for every job."""
-    items = [Name(job.prompt, job.seed) for job in jobs]
-    paths = plan_paths(output, items, model=short_name(model), extensions=AUDIO_EXTENSIONS)
-    return [Target.beside(path, metadata=metadata, codes=codes) for path in paths]
+    items = [ClipName(job.prompt, job.seed) for job in jobs]
+    folder, paths = plan_paths(output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
+    return [Target.beside(path, metadata=metadata, codes=codes, folder=folder) for path in paths]
 
 
 def read_prompts(prompts: Sequence[str], *, unconditional: bool) -> list[str]:

@@ -11,21 +11,24 @@ import typer
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import chosen, licence_note
-from magnet_cli.cli.run_jobs import decibels, load, make, open_parts
+from magnet_cli.cli.options import FileOptions, Speech, licence_note
+from magnet_cli.cli.run_jobs import decibels, load, make, open_parts, resolve_helpers
+from magnet_cli.cli.signature import only, option_of
 from magnet_cli.errors import ReplayError, UsageError
-from magnet_cli.jobs.naming import Item as Name
-from magnet_cli.jobs.naming import plan_paths
+from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 
 File = Annotated[
-    Path, typer.Argument(metavar="FILE", help="An audio file that magnet has made, or the .json beside it.")
+    Path, typer.Argument(metavar="FILE", help="Audio file that magnet generated, or the .json file beside it.")
 ]
 
 
-def info(file: File, json: options.AsJson = False) -> None:
-    """Show how a clip was made: prompt, seed, options, model, licence, machine."""
+def info(file: File, *, json: options.AsJson = False) -> None:
+    """Show how a clip was generated.
+
+    Prints its prompt, seed, options, model, licence and machine, from the audio file or the .json file beside it.
+    """
     console = Console()
     with console.reporting():
         from magnet_cli.jobs.record import read_record
@@ -82,39 +85,48 @@ def _word(value: Any) -> str:
 
 
 def replay(
-    context: typer.Context,
     file: File,
+    *,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="PATH", help="Where it goes. [default: NAME-replay beside FILE]"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="File to write, folder, or template with {slug}, {seed} and {model}.",
+            show_default="NAME-replay beside FILE",
+            rich_help_panel="Files",
+        ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Compare only; write nothing.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the codes and write no file.", rich_help_panel="Files")
+    ] = False,
+    files: Annotated[FileOptions, only("force")],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="NAME|HUB_ID|FOLDER", help="Where the model is now. [default: as then]"),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar=options.MODEL_METAVAR,
+            help="Model that generated the clip, where it has another name or place now.",
+            show_default="as the clip's record says",
+            rich_help_panel="Model files",
+        ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Which device. [default: as then]")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar=options.DTYPES, help="Precision of the decoder. [default: as then]"),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")] = False,
-    model_dir: options.ModelDir = None,
-    cache_dir: options.CacheDir = None,
-    offline: options.Offline = False,
-    json: options.AsJson = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    places: PlacesConfig,
+    device: Annotated[str | None, option_of(RuntimeConfig, "device", unset="the clip's own if it is here")] = None,
+    dtype: Annotated[str | None, option_of(RuntimeConfig, "dtype", unset="the clip's own")] = None,
+    speech: Speech,
 ) -> None:
-    """Make a clip again, and say whether its codes are the same, bit for bit.
+    """Regenerate a clip and compare its codes, bit for bit.
 
-    Exit code 9 says that they are not; the message says what is otherwise than it was.
+    The exit code is 9 if the codes differ; the message then names what has changed.
     """
-    console = Console(quiet=quiet, verbose=verbose)
+    console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():
+        from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.record import read_record, recipe
+        from magnet_cli.pipeline.inputs import InputFiles
 
         record = read_record(file)
         wanted = recipe(record)
@@ -122,22 +134,23 @@ def replay(
         if not check:
             from magnet_cli.jobs.targets import check_targets
 
-            check_targets([target], wanted.output.subtype, overwrite=force)
+            check_targets([target], wanted.output.subtype, overwrite=files.force)
         runtime = runtime_as_then(record, device, dtype)
-        named = model or wanted.model
-        opened = open_parts(console, named, wanted.helpers, chosen(PlacesConfig, context))
-        opened.check()(wanted.job)
-        pipeline = load(console, named, opened, runtime)
+        named = resolve(model or wanted.model, places)
+        opened = open_parts(console, named, resolve_helpers(wanted.helpers, places))
+        inputs = InputFiles()
+        opened.group.checker(inputs)(wanted.job)
+        pipeline = load(console, opened, runtime, inputs)
 
         from magnet_cli.jobs.manifest import Item
         from magnet_cli.jobs.record import codes_hash, differences
         from magnet_cli.jobs.writer import Production
 
-        production = Production(pipeline, named, wanted.output, overwrite=force, helpers=wanted.helpers)
+        production = Production(pipeline, named.given, wanted.output, overwrite=files.force, helpers=wanted.helpers)
         (product,) = make(console, production, [Item(wanted.job, target)], write=not check)
         same = codes_hash(product.clip.codes) == wanted.codes_sha256
         reasons = differences(record, product.record)
-        if json:
+        if speech.json:
             console.result({"path": None if check else str(target.audio), "same": same, "differences": reasons})
         elif check:
             console.result("same" if same else "different")
@@ -154,10 +167,11 @@ def plan_replay(file: Path, output: str | None, prompt: str, seed: int) -> Targe
     """The files of a replay."""
     if output is None:
         suffix = file.suffix if file.suffix.lower() in AUDIO_EXTENSIONS else AUDIO_EXTENSIONS[0]
+        folder: Path | None = file.parent
         path = file.with_name(f"{file.stem}-replay{suffix}")
     else:
-        (path,) = plan_paths(output, [Name(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
-    return Target.beside(path, metadata=True, codes=False)
+        folder, (path,) = plan_paths(output, [ClipName(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
+    return Target.beside(path, metadata=True, codes=False, folder=folder)
 
 
 def runtime_as_then(record: dict[str, Any], device: str | None, dtype: str | None) -> RuntimeConfig:

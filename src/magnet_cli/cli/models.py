@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
+from magnet_cli.cli.help import HelpGroup
+from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, human, licence_note
+from magnet_cli.cli.signature import command, without
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.hub.library import BundleInfo, Store, is_bundle
-from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
+from magnet_cli.hub.library import BundleInfo, Store
+from magnet_cli.hub.registry import MODELS, ModelFacts, ModelSpec, RescorerSpec, registered
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling_overrides import Overrides
 
+if TYPE_CHECKING:
+    from magnet_cli.hub.locate import ResolvedModel
+
 app = typer.Typer(
     name="models",
-    help="List, download, inspect, check, convert and remove models.",
+    cls=HelpGroup,
+    help="List, download, inspect, convert and remove models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -32,13 +36,14 @@ DTYPES = ("float16", "bfloat16", "float32")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name, as magnet models list shows it.")]
 
 
-@app.command("list")
-def list_models(as_json: AsJson = False, model_dir: ModelDir = None) -> None:
+@command(app, "list")
+def list_models(as_json: AsJson = False, model_dir: ModelDir = None, cache_dir: CacheDir = None) -> None:
     """List the released models, and the bundles on this machine."""
     console = Console()
     with console.reporting():
-        store = Store.at(model_dir)
-        records = [describe(name, store) for name in known_names(store)]
+        from magnet_cli.hub.locate import known_models
+
+        records = [describe(model) for model in known_models(PlacesConfig(model_dir, cache_dir))]
         if as_json:
             for record in records:
                 console.result(record)
@@ -47,12 +52,14 @@ def list_models(as_json: AsJson = False, model_dir: ModelDir = None) -> None:
             console.result(line)
 
 
-@app.command()
-def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None) -> None:
+@command(app)
+def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None, cache_dir: CacheDir = None) -> None:
     """Show everything known about a model."""
     console = Console()
     with console.reporting():
-        record = describe(name, Store.at(model_dir))
+        from magnet_cli.hub.locate import resolve
+
+        record = describe(resolve(name, PlacesConfig(model_dir, cache_dir)))
         if as_json:
             console.result(record)
             return
@@ -60,7 +67,7 @@ def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None) -> Non
             console.result(f"{key:24} {value}")
 
 
-@app.command()
+@command(app)
 def download(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="Names of models, or Hub ids.", show_default=False)
@@ -80,47 +87,47 @@ def download(
     """
     console = Console(quiet=quiet)
     with console.reporting():
+        from magnet_cli.hub.locate import resolve
+
         wanted = [*MODELS] if everything else names or []
         if not wanted:
             raise UsageError("there is nothing to download", "Name a model, or give --all")
         places = PlacesConfig(model_dir, cache_dir, offline)
         for name in wanted:
-            console.result(str(fetch(name, places, console, delete_originals=delete_originals)))
+            console.result(str(fetch(resolve(name, places), console, delete_originals=delete_originals)))
 
 
-def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals: bool) -> Path:
+def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> Path:
     """Bring one model here, telling what it costs; returns the folder of its bundle, of a MusicGen as it came."""
-    from magnet_cli.hub.locate import obtain, store_name
+    from magnet_cli.hub.download import Access
+    from magnet_cli.hub.locate import fetch_first, locate_model, resolve
 
-    musicgen = musicgen_name(name)
-    if musicgen is not None:
-        from magnet_cli.hub.cache import RESCORER
-        from magnet_cli.hub.download import Access
-
-        with console.transfers(human) as transfers:
-            access = Access(places.cache_dir, places.offline, transfers.report)
-            folder = obtain(RESCORERS[musicgen].repository, RESCORER, access, model=musicgen)
-        console.message(f"{musicgen} ({licence_note(RESCORERS[musicgen].licence)}) is ready")
-        return folder
-    if store_name(name) is None:
-        raise UsageError(f"{name!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
+    if model.repository is None:
+        raise UsageError(f"{model.given!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
     with console.transfers(human) as transfers:
-        download_first(name, places, transfers.report)
-        with console.busy(f"checking {name}"):
-            from magnet_cli.checkpoints.open import mend, open_model
+        access = Access(model.places.cache_dir, model.places.offline, transfers.hear)
+        if model.is_musicgen:
+            source = locate_model(model, access)
+            console.message(f"{model.name} ({licence_note(source.licence)}) is ready")
+            return source.folder
+        fetch_first(model, access)
+        with console.busy(f"checking {model.given}"):
+            from magnet_cli.checkpoints.open import mend, open_magnet
 
-            for problem in mend(name, places):
-                console.warning(f"{name}: {problem}; it is made again")
-        model = open_model(name, places, on_download=transfers.report)
-    console.message(f"{name} ({licence_note(model.origin.licence)}) is ready")
+            for problem in mend(model):
+                console.warning(f"{model.given}: {problem}; it is made again")
+        opened = open_magnet(resolve(model.given, model.places), listener=transfers.hear)
+    console.message(f"{model.given} ({licence_note(opened.origin.licence)}) is ready")
     if delete_originals:
-        for storage in transfers.storages:
-            shutil.rmtree(storage, ignore_errors=True)
-            console.message(f"deleted {storage}")
-    return model.decoder.path.parent
+        from magnet_cli.hub.cache import discard_snapshot
+
+        for plan in transfers.fetched:
+            discard_snapshot(plan.storage, plan.revision, [file.name for file in plan.files])
+            console.message(f"deleted what was fetched to {plan.storage}")
+    return opened.folder
 
 
-@app.command()
+@command(app)
 def path(name: Name, model_dir: ModelDir = None) -> None:
     """Print the folder of a model's bundle."""
     console = Console()
@@ -128,7 +135,7 @@ def path(name: Name, model_dir: ModelDir = None) -> None:
         console.result(str(require(name, Store.at(model_dir)).folder))
 
 
-@app.command()
+@command(app)
 def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None:
     """Check every byte of a bundle against the hashes written with it."""
     console = Console(quiet=quiet)
@@ -143,7 +150,7 @@ def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None
         console.message(f"{name}: {len(info.files)} files, {human(info.size)}, all as they were written")
 
 
-@app.command()
+@command(app)
 def remove(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -154,21 +161,21 @@ def remove(
     console = Console(quiet=quiet)
     with console.reporting():
         store = Store.at(model_dir)
-        folder = store.folder(name)
-        if not yes and folder.is_dir():
+        folder = store.removable(name)
+        if not yes:
             typer.confirm(f"Delete {folder}?", abort=True, err=True)
         size = store.remove(name)
         console.message(f"removed {folder}, {human(size)}")
 
 
-@app.command()
+@command(app)
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the bundle to.")],
     dtype: Annotated[
         str | None, typer.Option(metavar="|".join(DTYPES), help="Of the decoder's weights. [default: as stored]")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing bundle.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a bundle that is there.")] = False,
     quiet: Quiet = False,
     model_dir: ModelDir = None,
     cache_dir: CacheDir = None,
@@ -191,11 +198,11 @@ def convert(
         console.result(str(target))
 
 
-@app.command()
+@command(app)
 def export(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the checkpoint to.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export that is there.")] = False,
     quiet: Quiet = False,
     model_dir: ModelDir = None,
     cache_dir: CacheDir = None,
@@ -204,41 +211,41 @@ def export(
     """Write a model, such as a trained one, in the released format, which audiocraft loads, too."""
     console = Console(quiet=quiet)
     with console.reporting():
+        from magnet_cli.hub.locate import resolve
+
+        model = resolve(source, PlacesConfig(model_dir, cache_dir, offline))
         with console.busy(f"exporting {source}"):
             from magnet_cli.checkpoints.export import export as export_model
-            from magnet_cli.checkpoints.open import open_model
+            from magnet_cli.checkpoints.open import check_written, open_magnet
+            from magnet_cli.hub.folders import EXPORT
 
-            model = open_model(source, PlacesConfig(model_dir, cache_dir, offline))
-            export_model(model, target, overwrite=force)
+            check_written(model, target, EXPORT, overwrite=force)
+            export_model(open_magnet(model), target, overwrite=force)
         console.result(str(target))
 
 
-@app.command()
+@command(app)
 def defaults(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A model's name, or the folder of a bundle.")],
-    preset: options.PresetName = None,
-    steps: options.Steps = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    guidance: options.Guidance = None,
-    min_guidance: options.MinGuidance = None,
-    spans: options.SpansName = None,
-    span_score: options.SpanScoreName = None,
-    no_anneal: options.NoAnneal = False,
-    rescore_weight: options.RescoreWeight = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Back to what models of its kind have.")] = False,
-    model_dir: options.ModelDir = None,
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="Name of a model, or folder of a bundle.")],
+    *,
+    overrides: Annotated[Overrides, without("greedy")],
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Restore the defaults of released models of its kind.")
+    ] = False,
+    model_dir: ModelDir = None,
 ) -> None:
-    """Show how a bundle is sampled unless told otherwise; with options: write that into the bundle."""
+    """Show or set the default sampling options of a bundle.
+
+    With options, writes them into the bundle. Always prints the defaults.
+    """
     console = Console()
     with console.reporting():
-        overrides = options.chosen(Overrides, context)
+        from magnet_cli.hub.locate import resolve
+
         changed = overrides != Overrides()
         if reset and changed:
             raise UsageError("--reset takes no other options", "Reset first, then set")
-        folder = Path(name) if is_bundle(Path(name)) else require(name, Store.at(model_dir)).folder
+        folder = resolve(name, PlacesConfig(model_dir)).bundle or require(name, Store.at(model_dir)).folder
         from magnet_cli.checkpoints.bundle import read_bundle, set_sampling
 
         if reset or changed:
@@ -250,13 +257,6 @@ def defaults(
 # -- what is known ----------------------------------------------------------------------------------------------------
 
 
-def known_names(store: Store) -> list[str]:
-    """Names of the released MAGNeTs and MusicGens, and of the bundles in the store beyond them."""
-    here = [bundle.folder.name for bundle in store.bundles()]
-    bundled = [BUNDLED] if store.find(BUNDLED) else []
-    return [*MODELS, *RESCORERS, *bundled, *(name for name in here if name not in MODELS)]
-
-
 def require(name: str, store: Store) -> BundleInfo:
     """The bundle of a model, which must be here."""
     info = store.find(name)
@@ -265,16 +265,20 @@ def require(name: str, store: Store) -> BundleInfo:
     return info
 
 
-def describe(name: str, store: Store) -> dict[str, Any]:
+def describe(model: ResolvedModel) -> dict[str, Any]:
     """Everything known about a model, released or here."""
-    musicgen = musicgen_name(name)
-    if musicgen is not None:
-        return from_musicgen(RESCORERS[musicgen])
-    spec = MODELS.get(name)
-    info = store.find(name)
-    if spec is None and info is None:
-        raise UsageError(f"unknown model {name!r}", "See magnet models list")
-    return {"name": name, **(from_spec(spec) if spec else {}), **from_bundle(info)}
+    spec = registered(model.repository or "")
+    if isinstance(spec, RescorerSpec):
+        return from_musicgen(spec, model.folder)
+    record: dict[str, Any] = {"name": model.name}
+    if spec is not None:
+        record |= from_spec(spec)
+    elif model.repository is not None:
+        record |= {"repository": model.repository}
+    if model.bundle is not None and model.facts is not None:
+        return record | from_bundle(BundleInfo.read(model.bundle), model.facts)
+    here = {} if model.folder is None else {"folder": str(model.folder)}
+    return {**record, "licence": model.licence, "here": model.folder is not None, **here}
 
 
 def from_spec(spec: ModelSpec) -> dict[str, Any]:
@@ -293,30 +297,26 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def from_musicgen(spec: RescorerSpec) -> dict[str, Any]:
+def from_musicgen(spec: RescorerSpec, folder: Path | None) -> dict[str, Any]:
     """What is known of a MusicGen, which stays in the Hub cache as it came."""
-    from magnet_cli.hub.cache import RESCORER, cached
-
-    folder = cached(spec.repository, RESCORER)
     here = {"here": False} if folder is None else {"here": True, "folder": str(folder), "revision": folder.name}
     return {**asdict(spec), "use": MUSICGEN_USES, "commercial_use": False, **here}
 
 
-def from_bundle(info: BundleInfo | None) -> dict[str, Any]:
+def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
     """What a bundle tells of itself."""
-    if info is None:
-        return {"here": False}
     config = info.config
     return {
         "here": True,
         "folder": str(info.folder),
         "bytes": info.size,
-        "task": config["task"],
-        "seconds": config["decoder"]["clip_seconds"],
-        "sample_rate": config["codec"]["sample_rate"],
-        "text_encoder": config["text"]["name"],
-        "licence": config["licence"],
-        "revision": config["source"]["revision"],
+        "task": facts.task,
+        "seconds": facts.seconds,
+        "parameters": facts.parameters,
+        "sample_rate": facts.sample_rate,
+        "text_encoder": facts.text_encoder,
+        "licence": facts.licence,
+        "revision": (config.get("source") or {}).get("revision"),
         **({"sampling": config["sampling"]} if config.get("sampling") else {}),
         "decoder": config["decoder"],
         "codec": config["codec"],

@@ -2,151 +2,111 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import Annotated, ClassVar
 
 import typer
 
-from magnet_cli.hub.library import Store, is_bundle
-from magnet_cli.hub.registry import DEFAULT_MODEL, NON_COMMERCIAL, RESCORERS, UNKNOWN_LICENCE, musicgen_name
-from magnet_cli.options.runtime import DTypeName, PlacesConfig
-from magnet_cli.options.sampling import PRESETS
+from magnet_cli.cli.signature import option_of
+from magnet_cli.hub.registry import DEFAULT_BEGINNER, NON_COMMERCIAL, UNKNOWN_LICENCE
+from magnet_cli.options.declared import Option, Panel
+from magnet_cli.options.job import MOST_VARIATIONS
+from magnet_cli.options.runtime import PlacesConfig
 
-if TYPE_CHECKING:
-    from magnet_cli.hub.download import Plan
+MODEL_METAVAR = "NAME|HUB_ID|FOLDER"
+MODEL_HELP = "Model to use: a name from magnet models list, a repository on the Hugging Face Hub, or a folder."
 
-T = TypeVar("T")
-
-ModelDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--model-dir",
-        envvar="MAGNET_MODEL_DIR",
-        metavar="DIR",
-        help="The folder of converted models. [default: in the user's cache folder]",
-        show_default=False,
-    ),
-]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir",
-        envvar="MAGNET_CACHE_DIR",
-        metavar="DIR",
-        help="The folder of downloads. [default: the Hub cache]",
-        show_default=False,
-    ),
-]
-Offline = Annotated[bool, typer.Option("--offline", envvar="MAGNET_OFFLINE", help="Make no request to the Hub.")]
-Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME|HUB_ID|FOLDER", help="Which checkpoint.")]
-OptionalModel = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME|HUB_ID|FOLDER",
-        help=f"Which checkpoint. [default: {DEFAULT_MODEL}; the bundled one where that cannot be had]",
-        show_default=False,
-    ),
-]
-Seed = Annotated[
-    int | None, typer.Option(help="Same seed, same clip. [default: drawn, and reported]", show_default=False)
-]
-Variations = Annotated[
-    int, typer.Option("--variations", "-n", help="Clips for each prompt, with seeds SEED, SEED+1, ...")
-]
-PresetName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="|".join(PRESETS), help="; ".join(f"{name}: {one.summary}" for name, one in PRESETS.items()) + "."
-    ),
-]
-Steps = Annotated[str | None, typer.Option(metavar="N,N,N,N", help="Decoding steps for each codebook.")]
-Temperature = Annotated[float | None, typer.Option(help="Softmax temperature.")]
-TopP = Annotated[float | None, typer.Option(help="Draw from the codes that hold this probability.")]
-TopK = Annotated[int | None, typer.Option(help="Draw from the K most probable codes instead.")]
-Greedy = Annotated[bool, typer.Option("--greedy", help="Take the most probable code.")]
-Guidance = Annotated[float | None, typer.Option(help="How strongly the text guides, at first.")]
-MinGuidance = Annotated[float | None, typer.Option(help="... and at last.")]
-SpansName = Annotated[str | None, typer.Option(metavar="nonoverlap|stride1", help="Where spans lie.")]
-SpanScoreName = Annotated[str | None, typer.Option(metavar="max|prod", help="How spans are ranked.")]
-NoAnneal = Annotated[bool, typer.Option("--no-anneal", help="Keep the temperature constant.")]
-Duration = Annotated[
-    float | None,
-    typer.Option(metavar="SECONDS", help="Less than the model's clip: cut. More: go on in windows. [default: a clip]"),
-]
-Overlap = Annotated[
-    float | None,
-    typer.Option(metavar="SECONDS", help="What each window shares with the one before. [default: half a clip]"),
-]
-Continue = Annotated[
-    str | None, typer.Option("--continue", metavar="FILE", help="Begin with the end of this audio file.")
-]
-Keep = Annotated[float | None, typer.Option(metavar="SECONDS", help="How much of it. [default: a third of the clip]")]
-Join = Annotated[bool, typer.Option("--join", help="Put the clip behind the file, as one sound.")]
-Inpaint = Annotated[str | None, typer.Option(metavar="FILE", help="Make parts of this audio file anew.")]
-Regions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--region", metavar="FROM:TO", help="Which parts, in seconds; give it again for more.", show_default=False
-    ),
-]
-Vary = Annotated[float | None, typer.Option(metavar="SHARE", help="Which share of the rest, 0 to 1.")]
-Blend = Annotated[bool, typer.Option("--blend", help="Keep the file's own samples everywhere else.")]
-LoopFlag = Annotated[bool, typer.Option("--loop", help="The end of the clip meets its beginning.")]
-Bpm = Annotated[float | None, typer.Option(help="Make the loop whole bars at this tempo.")]
-Bars = Annotated[int | None, typer.Option(help="How many bars. [default: 1, 2, 4, ... as many as fit]")]
-Hybrid = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="Let a MusicGen make the beginning, frame after frame.")
-]
-HybridModel = Annotated[str, typer.Option("--hybrid-model", metavar="NAME|FOLDER", help="Which MusicGen.")]
-Negative = Annotated[str | None, typer.Option(metavar="TEXT", help="What it should not sound like. Experimental.")]
-Unconditional = Annotated[bool, typer.Option("--unconditional", help="Without any text.")]
-RescorerName = Annotated[
-    str | None,
-    typer.Option("--rescorer", metavar="NAME|HUB_ID|FOLDER", help="A second model that helps to choose what is kept."),
-]
-RescoreWeight = Annotated[
-    float | None, typer.Option(metavar="W", help="The model's own share in that, 0 to 1. [default: 0.7]")
-]
-NormalizeName = Annotated[
-    str,
-    typer.Option(metavar="auto|loudness|peak|none", help="What to normalize; auto: loudness, but not what is kept."),
-]
-Lufs = Annotated[float, typer.Option(help="Target loudness, LUFS.")]
-TruePeak = Annotated[float, typer.Option(help="Ceiling for the true peak, dBTP.")]
-SubtypeName = Annotated[str, typer.Option(metavar="pcm16|pcm24|float32", help="Sample format.")]
-SaveCodes = Annotated[bool, typer.Option("--save-codes", help="Write <name>.codes.npz, too.")]
-NoMetadata = Annotated[
-    bool, typer.Option("--no-metadata", help="Neither write <name>.json nor embed how the clip was made.")
-]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Which device.")]
-DTYPES = "|".join(get_args(DTypeName))
-DType = Annotated[str, typer.Option(metavar=DTYPES, help="Precision of the decoder.")]
-Compile = Annotated[
-    bool, typer.Option("--compile", help="On a GPU, for long runs: compile the decoder, which takes tens of seconds.")
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and results only.")]
+ModelDir = Annotated[Path | None, option_of(PlacesConfig, "model_dir")]
+CacheDir = Annotated[Path | None, option_of(PlacesConfig, "cache_dir")]
+Offline = Annotated[bool, option_of(PlacesConfig, "offline")]
+Model = Annotated[str, typer.Option("--model", "-m", metavar=MODEL_METAVAR, help=MODEL_HELP, rich_help_panel="Clips")]
 
 
-def chosen(kind: Callable[..., T], context: typer.Context) -> T:
-    """The options of a command that are fields of this dataclass."""
-    return kind(**given(kind, context))
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """How many clips of each prompt, and from which random numbers."""
+
+    PANEL: ClassVar[Panel] = "Clips"
+
+    seed: int | None = field(
+        default=None,
+        metadata=Option(
+            help="Seed of the first clip of each prompt, 0 to 2^64 - 1. The same seed generates the same clip.",
+            metavar="N",
+            unset="drawn at random, and reported",
+        ),
+    )
+    variations: int = field(
+        default=1,
+        metadata=Option(
+            help=f"Number of clips for each prompt, 1 to {MOST_VARIATIONS:,}. They use the seeds N, N + 1, N + 2, ...",
+            metavar="COUNT",
+            short="-n",
+        ),
+    )
 
 
-def given(kind: Callable[..., object], context: typer.Context) -> dict[str, Any]:
-    """Those options of a command that are fields of a dataclass and are set."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in context.params.items()
-        if name in names and value is not None and value is not False and value != []
-    }
+@dataclass(frozen=True, kw_only=True)
+class HelperOptions:
+    """Models that help the one that generates."""
+
+    PANEL: ClassVar[Panel] = "Other models"
+
+    rescorer: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Second model whose probabilities help to choose which codes are kept: a MAGNeT with the same codec "
+            "or, for music, a MusicGen.",
+            metavar=MODEL_METAVAR,
+        ),
+    )
+    hybrid_model: str = field(
+        default=DEFAULT_BEGINNER,
+        metadata=Option(
+            help="MusicGen model that generates the beginning that --hybrid asks for.", metavar="NAME|FOLDER"
+        ),
+    )
+
+    def names(self, *, hybrid: bool) -> dict[str, str]:
+        """The models by what they do; without the one for hybrids if there are none."""
+        names = {"rescorer": self.rescorer, "hybrid": self.hybrid_model if hybrid else None}
+        return {role: name for role, name in names.items() if name is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Which files are written for a clip."""
+
+    PANEL: ClassVar[Panel] = "Files"
+
+    save_codes: bool = field(
+        default=False, metadata=Option(help="Write the codes of each clip to NAME.codes.npz beside it.")
+    )
+    no_metadata: bool = field(
+        default=False,
+        metadata=Option(
+            help="Neither write NAME.json beside each clip nor embed in the audio file how it was generated."
+        ),
+    )
+    force: bool = field(default=False, metadata=Option(help="Overwrite existing files.", short="-f"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """What a command says while it works."""
+
+    PANEL: ClassVar[Panel] = "Other"
+
+    json: bool = field(default=False, metadata=Option(help="Print the results as JSON, one object on each line."))
+    quiet: bool = field(default=False, metadata=Option(help="Print only results and errors.", short="-q"))
+    verbose: bool = field(
+        default=False, metadata=Option(help="Print more about what is done, e.g. the sampling options.", short="-v")
+    )
+
+
+AsJson = Annotated[bool, option_of(Speech, "json")]
+Quiet = Annotated[bool, option_of(Speech, "quiet")]
 
 
 def licence_note(licence: str) -> str:
@@ -154,22 +114,6 @@ def licence_note(licence: str) -> str:
     if licence == UNKNOWN_LICENCE:
         return "weights of unknown licence"
     return f"weights {licence}, non-commercial use only" if licence == NON_COMMERCIAL else f"weights {licence}"
-
-
-def download_first(model: str, places: PlacesConfig, report: Callable[[Plan, int], None]) -> None:
-    """Download a model of the Hub that is not here, before seconds go into importing PyTorch: failing must be quick."""
-    from magnet_cli.hub.cache import RESCORER
-    from magnet_cli.hub.download import Access
-    from magnet_cli.hub.locate import locate_model, obtain, store_name
-
-    name, musicgen = store_name(model), musicgen_name(model)
-    if musicgen is not None and (musicgen == model or not os.path.isdir(model)):
-        access = Access(places.cache_dir, places.offline, report)
-        obtain(RESCORERS[musicgen].repository, RESCORER, access, model=musicgen)
-        return
-    if name is None or os.path.isdir(model) or is_bundle(Store.at(places.model_dir).folder(name)):
-        return
-    locate_model(model, Access(places.cache_dir, places.offline, report))
 
 
 def human(size: float) -> str:

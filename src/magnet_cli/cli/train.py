@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,23 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import CacheDir, ModelDir, Offline, Quiet, chosen, download_first, given, human
-from magnet_cli.cli.train_options import (
-    BatchSize,
-    Data,
-    LastRate,
-    LogEvery,
-    OnCpu,
-    Output,
-    Rate,
-    Restart,
-    SampleEvery,
-    SaveEvery,
-    Seed,
-    Steps,
-    Tensorboard,
-    Warmup,
-)
+from magnet_cli.cli.help import HelpGroup
+from magnet_cli.cli.options import Speech, human
+from magnet_cli.cli.signature import command, given_of, only
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.options.runtime import PlacesConfig
@@ -50,98 +36,83 @@ from magnet_cli.train.options import (
 )
 
 if TYPE_CHECKING:
+    from magnet_cli.hub.locate import ResolvedModel
     from magnet_cli.train.decoder import Parts
     from magnet_cli.train.run import OnProgress, Progress
 
 app = typer.Typer(
     name="train",
-    help="Train or fine-tune the decoder, and train a codec.",
+    cls=HelpGroup,
+    help="Train or fine-tune a decoder, or train a codec.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    epilog="Several GPUs or machines: accelerate launch -m magnet_cli train ... (needs pip install magnet-cli[train]).",
+    epilog="On several GPUs or machines, run accelerate launch -m magnet_cli train ..., which comes with "
+    "pip install magnet-cli[train].",
 )
 
 OWN = "own"
 DTYPES = ("float16", "bfloat16", "float32")
+CODEC_RUN = RunOptions(steps=500_000, batch_size=64)
+DECODER_RUN = RunOptions(steps=100_000, batch_size=16)
 LINES = 20  # log entries between lines on a stderr that is no terminal
 
+Data = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="Folder of audio files, with their texts in metadata.jsonl or metadata.csv, or in a .json or .txt file "
+        "beside each.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder to write. The state, log and samples of the training go to DIR.run beside it.",
+        rich_help_panel="Training",
+    ),
+]
+OnCpu = Annotated[
+    bool,
+    typer.Option("--cpu", help="Train on the CPU, whatever devices accelerate finds.", rich_help_panel="Run"),
+]
 
-@app.command()
+
+@command(app)
 def codec(
-    context: typer.Context,
     data: Data,
+    *,
     output: Output,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="DIR", help="Go on from this codec or bundle.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Codec to continue from: a folder that magnet train codec wrote, or a bundle.",
+            show_default="none: a new codec",
+            rich_help_panel="Training",
+        ),
     ] = None,
-    steps: Steps = 500_000,
-    batch_size: BatchSize = 64,
-    sample_rate: Annotated[int, typer.Option(help="Hz.")] = CodecShape.sample_rate,
-    channels: Annotated[int, typer.Option(help="1: mono, 2: stereo.")] = CodecShape.channels,
-    ratios: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Strides of its decoder; their product is the samples in a frame.")
-    ] = ",".join(map(str, CodecShape.ratios)),
-    filters: Annotated[int, typer.Option(help="Channels next to the waveform.")] = CodecShape.filters,
-    dimension: Annotated[int, typer.Option(help="Of what is quantized.")] = CodecShape.dimension,
-    lstm: Annotated[int, typer.Option(help="LSTM layers.")] = CodecShape.lstm,
-    codebooks: Annotated[int, typer.Option(help="Codes in a frame.")] = CodecShape.codebooks,
-    codes: Annotated[int, typer.Option(help="Codes in a codebook.")] = CodecShape.codes,
-    begin: Annotated[
-        str, typer.Option(metavar="|".join(get_args(Begin)), help="A new codec's weights: see the documentation.")
-    ] = CodecTraining.begin,
-    decoder_only: Annotated[bool, typer.Option("--decoder-only", help="Keep the codes that it gives.")] = False,
-    seconds: Annotated[float, typer.Option(help="Length of the crops.")] = CodecTraining.seconds,
-    adversarial_from: Annotated[
-        int, typer.Option(help="First step with a discriminator; beyond the last one: none.")
-    ] = CodecTraining.adversarial_from,
-    adversarial_every: Annotated[
-        int, typer.Option(help="Steps between those with it.")
-    ] = CodecTraining.adversarial_every,
-    discriminator_filters: Annotated[int, typer.Option(help="Its width.")] = CodecTraining.discriminator_filters,
-    discriminator_windows: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Its STFT windows, in samples.")
-    ] = ",".join(map(str, CodecTraining.discriminator_windows)),
-    learning_rate: Rate = CODEC_OPTIMIZATION.learning_rate,
-    warmup: Warmup = CODEC_OPTIMIZATION.warmup,
-    last_rate: LastRate = CODEC_OPTIMIZATION.last_rate,
-    seed: Seed = RunOptions.seed,
-    save_every: SaveEvery = RunOptions.save_every,
-    sample_every: SampleEvery = RunOptions.sample_every,
-    log_every: LogEvery = RunOptions.log_every,
-    tensorboard: Tensorboard = RunOptions.tensorboard,
-    restart: Restart = RunOptions.restart,
+    run: RunOptions = CODEC_RUN,
+    options: CodecTraining,
+    optimization: Annotated[Optimization, only("learning_rate", "warmup", "last_rate")] = CODEC_OPTIMIZATION,
+    shape: CodecShape,
     cpu: OnCpu = False,
-    quiet: Quiet = False,
+    speech: Annotated[Speech, only("quiet")],
 ) -> None:
-    """Train an EnCodec codec on audio, with its adversarial losses; what is written goes into magnet train decoder.
+    """Train an EnCodec codec on audio.
 
-    The same command goes on where it was stopped. Sizes and schedule default to those of the published codecs.
+    Writes a folder for magnet train decoder --codec. A training that was stopped resumes with the same command. Sizes
+    and schedule default to those of the published codecs.
     """
-    console = _console(quiet)
+    console = _console(speech)
     with console.reporting():
-        run = RunOptions(**given(RunOptions, context), device="cpu" if cpu else "auto")
-        shape = CodecShape(
-            sample_rate=sample_rate,
-            channels=channels,
-            ratios=_numbers(ratios, "--ratios"),
-            filters=filters,
-            dimension=dimension,
-            lstm=lstm,
-            codebooks=codebooks,
-            codes=codes,
-        )
-        if begin not in get_args(Begin):
-            raise UsageError(f"unknown beginning {begin!r}", "Give random or transform")
-        options = CodecTraining(
-            begin=begin,  # type: ignore[arg-type]
-            decoder_only=decoder_only,
-            seconds=seconds,
-            adversarial_from=adversarial_from,
-            adversarial_every=adversarial_every,
-            discriminator_filters=discriminator_filters,
-            discriminator_windows=_numbers(discriminator_windows, "--discriminator-windows"),
-        )
-        optimization = replace(CODEC_OPTIMIZATION, learning_rate=learning_rate, warmup=warmup, last_rate=last_rate)
+        run = replace(run, device="cpu" if cpu else "auto")
+        if options.begin not in get_args(Begin):
+            raise UsageError(f"unknown beginning {options.begin!r}", "Give random or transform")
+        Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):
             from magnet_cli.train.codec import train_codec
             from magnet_cli.train.codec_folder import read_codec_folder
@@ -161,127 +132,129 @@ def codec(
         _done(console, output)
 
 
-@app.command()
+@command(app)
 def decoder(
-    context: typer.Context,
     data: Data,
+    *,
     output: Output,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="MODEL", help="Go on from this model: a name, a Hub id or a folder."),
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Model to continue from: a name, a repository on the Hugging Face Hub, or a folder. Give either this "
+            "or --codec.",
+            rich_help_panel="Training",
+        ),
     ] = None,
     codec_folder: Annotated[
         Path | None,
-        typer.Option("--codec", metavar="DIR", help="For a new decoder: the codec, or a bundle that has one."),
+        typer.Option(
+            "--codec",
+            metavar="DIR",
+            help="Codec for a new decoder: a folder that magnet train codec wrote, or a bundle. Give either this or "
+            "--from.",
+            rich_help_panel="Training",
+        ),
     ] = None,
     text_encoder: Annotated[
         str,
-        typer.Option(metavar="NAME", help=f"For a new decoder: a T5 by name or folder, or {OWN}: one trained along."),
+        typer.Option(
+            metavar="NAME",
+            help=f"Text encoder of a new decoder: the name or folder of a T5, or {OWN} for a new text encoder that is "
+            "trained with the decoder.",
+            rich_help_panel="Training",
+        ),
     ] = "t5-base",
-    lora: Annotated[
-        int | None, typer.Option(metavar="RANK", help="Train low-rank adapters instead of all weights.")
-    ] = None,
-    lora_alpha: Annotated[int, typer.Option(help="Their scale, over the rank.")] = LoraOptions.alpha,
-    steps: Steps = 100_000,
-    batch_size: BatchSize = 16,
-    width: Annotated[int, typer.Option(help="Of a new decoder.")] = DecoderShape.width,
-    heads: Annotated[int, typer.Option(help="Of a new decoder.")] = DecoderShape.heads,
-    layers: Annotated[int, typer.Option(help="Of a new decoder.")] = DecoderShape.layers,
-    feed_forward: Annotated[int, typer.Option(help="Of a new decoder.")] = DecoderShape.feed_forward,
-    clip_seconds: Annotated[float, typer.Option(help="Length of the clips of a new decoder.")] = (
-        DecoderShape.clip_seconds
-    ),
-    max_period: Annotated[
-        float, typer.Option(help="Of a new decoder's positions: the longest period, in frames over 2 pi.")
-    ] = DecoderShape.max_period,
-    text_width: Annotated[int, typer.Option(help="Of a text encoder trained along.")] = TextShape.width,
-    text_layers: Annotated[int, typer.Option(help="Of a text encoder trained along.")] = TextShape.layers,
-    text_heads: Annotated[int, typer.Option(help="Of a text encoder trained along.")] = TextShape.heads,
-    vocabulary: Annotated[int, typer.Option(help="Of its tokenizer.")] = TextShape.vocabulary,
-    round_numbers: Annotated[
-        int, typer.Option(help="Let its tokenizer read tempi as multiples of this; 0: as they are.")
-    ] = TextShape.round_numbers,
-    task: Annotated[str, typer.Option(metavar="music|sound", help="What a new model makes.")] = "music",
-    licence: Annotated[str | None, typer.Option(help="Of the result. [default: that of --from, else unknown]")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the result. [default: the folder's]")] = None,
-    dtype: Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Of the weights in the bundle.")] = "float16",
+    lora: Annotated[Mapping[str, Any], given_of(LoraOptions)],
+    run: RunOptions = DECODER_RUN,
     text_dropout: Annotated[
         float | None,
-        typer.Option(help="Share of clips trained without their text. [default: 0.3 for music, 0.1 for sound]"),
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the clips that are trained without their text, 0 to 1, which makes guidance possible.",
+            show_default="0.3 for music, 0.1 for sound",
+            rich_help_panel="Training",
+        ),
     ] = None,
-    codebook_shares: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="How often each codebook is trained. [default: all alike]")
+    training: DecoderTraining,
+    optimization: Optimization,
+    shape: DecoderShape,
+    text: TextShape,
+    task: Annotated[
+        str,
+        typer.Option(metavar="|".join(get_args(Task)), help="What a new decoder generates.", rich_help_panel="Bundle"),
+    ] = "music",
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Licence of the trained model.",
+            show_default=f"that of --from, otherwise {UNKNOWN_LICENCE}",
+            rich_help_panel="Bundle",
+        ),
     ] = None,
-    precision: Annotated[
-        str, typer.Option(metavar="|".join(get_args(Precision)), help="Of the arithmetic.")
-    ] = DecoderTraining.precision,
-    learning_rate: Rate = Optimization.learning_rate,
-    warmup: Warmup = Optimization.warmup,
-    last_rate: LastRate = Optimization.last_rate,
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = Optimization.weight_decay,
-    max_norm: Annotated[float, typer.Option(help="Longer gradients are cut; 0: never.")] = Optimization.max_norm,
-    ema: Annotated[float, typer.Option(help="Decay of the average of the weights.")] = Optimization.ema,
-    ema_every: Annotated[int, typer.Option(help="Steps between its updates.")] = Optimization.ema_every,
-    seed: Seed = RunOptions.seed,
-    save_every: SaveEvery = RunOptions.save_every,
-    sample_every: SampleEvery = RunOptions.sample_every,
-    log_every: LogEvery = RunOptions.log_every,
-    tensorboard: Tensorboard = RunOptions.tensorboard,
-    restart: Restart = RunOptions.restart,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Name of the trained model.",
+            show_default="that of the output folder",
+            rich_help_panel="Bundle",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(DTYPES), help="Precision of the weights that are written.", rich_help_panel="Bundle"
+        ),
+    ] = "float16",
     cpu: OnCpu = False,
-    quiet: Quiet = False,
-    model_dir: ModelDir = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
+    places: PlacesConfig,
+    speech: Annotated[Speech, only("quiet")],
 ) -> None:
-    """Train MAGNeT's decoder on audio and texts, from nothing or from any model; writes a bundle.
+    """Train MAGNeT's decoder on audio and texts.
 
-    The same command goes on where it was stopped. Size and schedule default to those of the small released model.
+    Continues from any model, or trains a new decoder, and writes a bundle that every command accepts as --model. A
+    training that was stopped resumes with the same command. Sizes and schedule default to those of the small released
+    model.
     """
-    console = _console(quiet)
+    console = _console(speech)
     with console.reporting():
         if task not in get_args(Task):
             raise UsageError(f"unknown task {task!r}", "Give music or sound")
-        if dtype not in DTYPES or precision not in get_args(Precision):
-            raise UsageError(f"unknown type {dtype!r} or {precision!r}", f"Give one of {', '.join(DTYPES)}")
+        if dtype not in DTYPES or training.precision not in get_args(Precision):
+            raise UsageError(f"unknown type {dtype!r} or {training.precision!r}", f"Give one of {', '.join(DTYPES)}")
         if (start is None) == (codec_folder is None):
             raise UsageError(
-                "training needs either a model to go on from, or a codec for a new one", "Give --from or --codec"
+                "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
             )
-        run = RunOptions(**given(RunOptions, context), device="cpu" if cpu else "auto")
-        shares = None if codebook_shares is None else _numbers(codebook_shares, "--codebook-shares")
-        adapters = None if lora is None else LoraOptions(rank=lora, alpha=lora_alpha)
-        optimization = chosen(Optimization, context)
-        places = PlacesConfig(model_dir, cache_dir, offline)
+        run = replace(run, device="cpu" if cpu else "auto")
+        from magnet_cli.hub.download import Access
+        from magnet_cli.hub.locate import fetch_first, resolve
+
+        base = None if start is None else resolve(start, places)
+        _check_places(output, data, base=base, others=[codec_folder, Path(text_encoder)])
         with console.transfers(human) as transfers:
-            if start is not None:
-                download_first(start, places, transfers.report)
+            if base is not None:
+                fetch_first(base, Access(places.cache_dir, places.offline, transfers.hear))
             with console.busy("loading"):
                 import torch
 
-                from magnet_cli.checkpoints.open import open_model
+                from magnet_cli.checkpoints.open import open_magnet
                 from magnet_cli.train.decoder import Publication, start_from, train_decoder
 
-                model = open_model(start, places, on_download=transfers.report) if start is not None else None
+                model = None if base is None else open_magnet(base, listener=transfers.hear)
         if model is not None:
             parts, kind = start_from(model), model.decoder.task
             licence = licence or model.origin.licence
         else:
-            shape = chosen(DecoderShape, context)
-            text = TextShape(
-                width=text_width,
-                layers=text_layers,
-                heads=text_heads,
-                feed_forward=4 * text_width,
-                vocabulary=vocabulary,
-                round_numbers=round_numbers,
-            )
-            parts, kind = _new_parts(data, codec_folder, shape, text_encoder, text, seed, places), task  # type: ignore[assignment]
-        options = DecoderTraining(
+            text = replace(text, feed_forward=4 * text.width)
+            parts, kind = _new_parts(data, codec_folder, shape, text_encoder, text, run.seed, places), task  # type: ignore[assignment]
+        options = replace(
+            training,
             text_dropout=TEXT_DROPOUT[kind] if text_dropout is None else text_dropout,
-            codebook_shares=shares,
-            precision=precision,  # type: ignore[arg-type]
-            lora=adapters,
+            lora=LoraOptions(**lora) if "rank" in lora else None,
         )
         publication = Publication(
             name=name or output.name, task=kind, licence=licence or UNKNOWN_LICENCE, dtype=getattr(torch, dtype)
@@ -299,6 +272,13 @@ def decoder(
                 on_tokens=lambda done, all_: console.message(f"tokenized {done} of {all_} clips"),
             )
         _done(console, output)
+
+
+def _check_places(output: Path, data: Path, *, base: ResolvedModel | None, others: Sequence[Path | None]) -> None:
+    """OutputError unless a decoder's training may write to its output, which is none of the folders that it reads."""
+    before = None if base is None else base.own_folder
+    inputs = [path for path in (before, *others) if path is not None and path.exists()]
+    Places(output).check("decoder", [data, *inputs])
 
 
 def _new_parts(
@@ -329,18 +309,9 @@ def _new_parts(
     return start_new(shape, codec, seed=seed, text=folder, text_name=text_encoder)
 
 
-def _console(quiet: bool) -> Console:
+def _console(speech: Speech) -> Console:
     """Under a launcher, only the first process speaks."""
-    return Console(quiet=quiet or os.environ.get("RANK", "0") != "0")
-
-
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"{option} must be whole numbers with commas between, not {text!r}", "Give e.g. 8,5,4,2"
-        ) from error
+    return Console(quiet=speech.quiet or os.environ.get("RANK", "0") != "0")
 
 
 @contextmanager

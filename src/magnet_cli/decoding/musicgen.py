@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from magnet_cli.decoding.masked import Known
 from magnet_cli.decoding.philox import uniforms
-from magnet_cli.decoding.steps import guide, propose
-from magnet_cli.errors import ModelError, NumericsError, UsageError, one_line
+from magnet_cli.decoding.steps import propose
+from magnet_cli.errors import ModelError, NumericsError, UsageError, not_finite_remedy, one_line
+from magnet_cli.model.decoder import guide
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
@@ -78,6 +79,14 @@ class TextCondition:
         return TextCondition(
             torch.cat([self.states, torch.zeros_like(self.states)]), torch.cat([self.attn_mask, self.attn_mask])
         )
+
+
+@dataclass(frozen=True)
+class ColumnDone:
+    """A pass, which predicts a column of the delayed grid, is done: `done` of `total`."""
+
+    done: int
+    total: int
 
 
 class MusicGen:
@@ -184,11 +193,11 @@ class MusicGen:
         *,
         sampling: MusicGenSampling,
         prefix: Tensor | None = None,
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: Callable[[ColumnDone], None] | None = None,
     ) -> Tensor:
         """Codes [B, K, T] of one clip for each prompt (None: no text), with its own seed.
 
-        prefix: codes [B or 1, K, P] that the clips begin with. on_step: told how many of how many passes are done.
+        prefix: codes [B or 1, K, P] that the clips begin with. on_step: called after every pass.
         Raises UsageError for a clip that is too long or a prefix that does not fit, NumericsError when the model
         computes a value that is not finite.
         """
@@ -209,7 +218,7 @@ class MusicGen:
             grid[..., column] = torch.where(is_open[..., column], drawn, grid[..., column])
             seen = column
             if on_step is not None:
-                on_step(column - first + 1, last - first + 1)
+                on_step(ColumnDone(column - first + 1, last - first + 1))
         return undelay(grid)
 
     def _predict(self, columns: Tensor, text: TextCondition, guidance: float, cache: Cache) -> Tensor:
@@ -247,8 +256,7 @@ class MusicGen:
 def not_finite(dtype: torch.dtype) -> NumericsError:
     """The error for a MusicGen or another rescorer that computes a value that is not finite."""
     name = str(dtype).removeprefix("torch.")
-    remedy = "The weights are damaged; fetch them again" if name == "float32" else "Try --dtype float32 (or bfloat16)"
-    return NumericsError(f"a model computed values that are not finite in {name}", remedy)
+    return NumericsError(f"a model computed values that are not finite in {name}", not_finite_remedy(name))
 
 
 def _empty_decoder(source: MusicGenCheckpoint) -> MusicgenForCausalLM:

@@ -7,7 +7,11 @@ What is left out, exactly (a term that is zero, or a number that was computed be
   output can reach only frames within l*c of it;
 - everything that is as it was in the step before: decoding a code changes states l layers above it within l*c only.
 
-`decode` calls `FastTransformer.guided`; its result depends on its arguments alone, whatever was computed before.
+`decode` calls `FastTransformer.guided`; its result depends on its arguments alone, whatever was computed before, but
+for rounding: what is left out changes the order in which numbers are added. In float32 the codes are those of the plain
+network; in bfloat16, and in int8 with its rounded matrices, a code can differ from it where two are about equally
+probable. A clip that is decoded alone after `forget`, as the pipeline does on CPUs, is computed by the same operations
+each time, so its codes are the same each time, in every dtype.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.decoding.steps import guide
 from magnet_cli.engines.linear import Int8Linear, Projections
 from magnet_cli.engines.local_attention import Band
 from magnet_cli.model.decoder import (
     Layer,
     MaskedTransformer,
     TextMemory,
+    guide,
     merge_heads,
     sinusoidal_positions,
     split_heads,
@@ -215,9 +219,7 @@ class FastTransformer:
             index = torch.arange(states.rows * states.frames, device=codes.device)
         row, frame = index.div(states.frames, rounding_mode="floor") % len(codes), index % states.frames
         tokens = codes[row, :, frame]  # [M', K]
-        tables = enumerate(self.model.embeddings)
-        x = torch.stack([table(tokens[:, k]) for k, table in tables]).sum(0) + states.positions[frame]
-        states.inputs[0].index_copy_(0, index, x)
+        states.inputs[0].index_copy_(0, index, self.model.embed(tokens) + states.positions[frame])
 
     def _project(self, states: States, index: int, at: Tensor | None, size: int) -> None:
         """Queries, keys and values of a layer at these indices of the first `size` flattened frames."""

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,12 +69,33 @@ def damaged(folder: Path) -> list[str]:
 
 
 def discard(folder: Path, names: Sequence[str]) -> None:
-    """Take files out of a cached snapshot, link and content, so that the next download fetches them again."""
+    """Take files out of a cached snapshot, link and content, so that the next download fetches them again.
+
+    A link that leads out of the cache, as a user may have put it there, goes alone.
+    """
+    blobs = Path(os.path.realpath(folder)).parents[1] / "blobs"
     for name in names:
         path = folder / name
         if path.is_symlink():
-            path.parent.joinpath(os.readlink(path)).unlink(missing_ok=True)
+            content = Path(os.path.normpath(os.path.realpath(path.parent) / Path(os.readlink(path))))
+            if content.parent == blobs and HASH.fullmatch(content.name):
+                content.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
+
+
+def discard_snapshot(storage: Path, revision: str, names: Sequence[str]) -> None:
+    """Delete these files of a cached snapshot, and what is then empty of the folders around them."""
+    folder = storage / "snapshots" / revision
+    discard(folder, names)
+    reference = storage / "refs" / "main"
+    inner = {parent for name in names for parent in (folder / name).parents if folder in parent.parents}
+    with suppress(OSError):  # first of those that hold anything else
+        for path in (*sorted(inner, reverse=True), folder):
+            path.rmdir()
+        if reference.read_text(encoding="ascii").strip() == revision:
+            reference.unlink()
+        for path in (reference.parent, folder.parent, storage / "blobs", storage):
+            path.rmdir()
 
 
 def snapshot(repository: str, cache_dir: Path | None) -> Path | None:

@@ -44,7 +44,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """What a download will fetch. `revision` is the commit that `reference` (normally main) stood for."""
 
     repository: str
@@ -84,16 +84,24 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Downloading:
+    """So many bytes of the `plan.missing_size` of a download have arrived."""
+
+    plan: DownloadPlan
+    done: int
+
+
+@dataclass(frozen=True)
 class Access:
     """How models are looked for.
 
     cache_dir: instead of the Hub cache (HF_HUB_CACHE, HF_HOME). offline: make no request; HF_HUB_OFFLINE sets it too.
-    progress: called during a download with its plan and the bytes done of `plan.missing_size`, first with 0.
+    listener: hears how far a download is, first that nothing is done.
     """
 
     cache_dir: Path | None = None
     offline: bool = False
-    progress: Callable[[Plan, int], None] | None = None
+    listener: Callable[[Downloading], None] | None = None
 
 
 DEFAULT_ACCESS = Access()
@@ -109,7 +117,7 @@ def plan_download(
     *,
     revision: str = "main",
     model: str | None = None,
-) -> Plan:
+) -> DownloadPlan:
     """Ask the Hub, in one request, for the commit and for sizes and hashes of the wanted files.
 
     Raises HubError, offline too: that one names the files missing in the cache. model: whose they are, for messages.
@@ -136,7 +144,7 @@ def plan_download(
             raise HubError(f"{constants.ENDPOINT} gives no size and hash of {name}", "Check HF_ENDPOINT")
         pointer = storage / "snapshots" / info.sha / name
         chosen.append(RemoteFile(name, size, digest, pointer.is_file() and pointer.stat().st_size == size))
-    return Plan(repository, info.sha, revision, storage, tuple(chosen))
+    return DownloadPlan(repository, info.sha, revision, storage, tuple(chosen))
 
 
 def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -165,13 +173,16 @@ def _offline(repository: str, wanted: Wanted, access: Access, model: str | None)
 # -- downloading ------------------------------------------------------------------------------------------------------
 
 
-def download(plan: Plan, *, progress: Callable[[int], None] | None = None) -> Download:
-    """Fetch what the cache lacks of a plan, going on where an earlier run stopped. Parallel runs share the work.
+def download(plan: DownloadPlan, *, listener: Callable[[Downloading], None] | None = None) -> Download:
+    """Fetch what the cache lacks of a plan, resuming unfinished files. Parallel runs share the work.
 
-    progress: called with the bytes done of `plan.missing_size`. Raises HubError; OutputError if the disk is full or
-    cannot be written.
+    Raises HubError; OutputError if the disk is full or cannot be written.
     """
-    report = progress or (lambda done: None)
+
+    def report(done: int) -> None:
+        if listener is not None:
+            listener(Downloading(plan, done))
+
     with _errors(plan.repository, "the cache"):
         _check_space(plan)
     done = 0
@@ -193,7 +204,7 @@ def download(plan: Plan, *, progress: Callable[[int], None] | None = None) -> Do
     return Download(plan.repository, plan.revision, plan.folder, {file.name: file.size for file in plan.files})
 
 
-def _check_space(plan: Plan) -> None:
+def _check_space(plan: DownloadPlan) -> None:
     """Raise OutputError unless the disk has room for what is missing."""
     plan.storage.mkdir(parents=True, exist_ok=True)
     partials = [plan.partial(file) for file in plan.files if not file.cached]
@@ -206,7 +217,7 @@ def _check_space(plan: Plan) -> None:
         )
 
 
-def _obtain_file(plan: Plan, file: RemoteFile, report: Callable[[int], None]) -> None:
+def _obtain_file(plan: DownloadPlan, file: RemoteFile, report: Callable[[int], None]) -> None:
     """Bring one file into the cache, under the library's own lock."""
     blob, partial, pointer = plan.storage / "blobs" / file.hash, plan.partial(file), plan.folder / file.name
     for folder in (blob.parent, pointer.parent):
@@ -233,7 +244,7 @@ def _obtain_file(plan: Plan, file: RemoteFile, report: Callable[[int], None]) ->
             blob.replace(pointer)
 
 
-def _fetch(plan: Plan, file: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
+def _fetch(plan: DownloadPlan, file: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
     """Complete an unfinished file."""
     with partial.open("ab") as target:
         if target.tell() > file.size:
@@ -243,7 +254,7 @@ def _fetch(plan: Plan, file: RemoteFile, partial: Path, report: Callable[[int], 
             _persistently(lambda: _receive(plan, file, target, report), target.tell)
 
 
-def _receive(plan: Plan, file: RemoteFile, target: BinaryIO, report: Callable[[int], None]) -> None:
+def _receive(plan: DownloadPlan, file: RemoteFile, target: BinaryIO, report: Callable[[int], None]) -> None:
     """Append what the server sends from where the target ends."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
@@ -374,7 +385,7 @@ def _errors(repository: str, what: str) -> Iterator[None]:
 
 def _disconnected(error: Exception, kinds: set[str], repository: str, what: str) -> HubError:
     """The HubError for a connection that does not come about, or breaks."""
-    again = "Run the same command again: it goes on where this one stopped"
+    again = "Run the same command again: it resumes the download"
     if "ReadTimeout" in kinds:
         return HubError(f"{constants.ENDPOINT} fell silent at {what} of {repository}", again)
     reason = one_line(error, 100).rstrip(".")

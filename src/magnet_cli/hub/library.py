@@ -9,33 +9,43 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from magnet_cli.errors import ModelError, OutputError, UsageError
-from magnet_cli.hub.registry import BUNDLED
+from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.hub.folders import (
+    BUNDLE,
+    CODEC_FILE,
+    CONFIG_FILE,
+    DECODER_FILE,
+    FORMAT,
+    TEXT_FOLDER,
+    check_own,
+    clear_leftovers,
+    remove_folder,
+)
+from magnet_cli.hub.registry import BUNDLED, ModelFacts, registered
+from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
+from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
+from magnet_cli.options.strict_json import from_plain
 
-FORMAT, VERSION = "magnet-bundle", 1
-CONFIG_FILE = "config.json"
-DECODER_FILE = "decoder.safetensors"
-CODEC_FILE = "codec.safetensors"
-TEXT_FOLDER = "text_encoder"
+VERSION = 1  # of a bundle
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model inside this package
-UNFINISHED = ".unfinished-"
 BLOCK = 1 << 20
+
+Part = TypeVar("Part", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What a bundle's `config.json` says, unchecked beyond its format.
+    """What a bundle's `config.json` says.
 
-    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it.
+    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it, unchecked beyond its
+    format; the properties raise ModelError for a part that is missing or wrong.
     """
 
     name: str
@@ -67,7 +77,67 @@ class BundleInfo:
             )
         return cls(name, folder, config, files)
 
-    def problems(self, on_bytes: Callable[[int], None] | None = None) -> list[str]:
+    def part(self, kind: Callable[..., Part], key: str) -> Part:
+        """A configuration from its part of `config.json`; ModelError unless every field is there and of its type."""
+        try:
+            return from_plain(kind, self.config.get(key))
+        except ValueError as error:
+            raise ModelError(
+                f"{key}.{error} in {self.folder / CONFIG_FILE} is missing or wrong",
+                "Download or convert the model again",
+            ) from error
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that hold weights, as noted."""
+        return {name: digest for name, (_, digest) in sorted(self.files.items()) if name.endswith(".safetensors")}
+
+    @property
+    def task(self) -> Task:
+        """What the model makes."""
+        task = self.config.get("task")
+        if task not in ("music", "sound"):
+            raise ModelError(f"{self.folder / CONFIG_FILE} names the task {task!r}", "Convert the model again")
+        return task
+
+    @property
+    def licence(self) -> str:
+        """Of the weights."""
+        return str(self.config.get("licence"))
+
+    @property
+    def own_sampling(self) -> SamplingConfig | None:
+        """The sampling options that the bundle names, if it does."""
+        if self.config.get("sampling") is None:
+            return None
+        try:
+            sampling = self.part(SamplingConfig, "sampling")
+            check_steps(sampling, codebooks=self.part(DecoderConfig, "decoder").codebooks)
+        except UsageError as error:
+            raise ModelError(
+                f"sampling in {self.folder / CONFIG_FILE}: {error.message}", "Set it again with magnet models defaults"
+            ) from error
+        return sampling
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model without its weights."""
+        decoder, codec = self.part(DecoderConfig, "decoder"), self.part(CodecConfig, "codec")
+        if not 0 < codec.hop <= codec.sample_rate:
+            raise ModelError(
+                f"{self.folder / CONFIG_FILE} has frames of {codec.hop} samples at {codec.sample_rate} Hz",
+                "Download or convert the model again",
+            )
+        return magnet_facts(
+            decoder,
+            codec,
+            self.part(TextConfig, "text"),
+            self.task,
+            licence=self.licence,
+            sampling=self.own_sampling or default_sampling(self.task, decoder.clip_seconds, decoder.codebooks),
+        )
+
+    def problems(self) -> list[str]:
         """What is wrong with the bundle's files, one line each; empty when all are whole. Reads every byte."""
         found = []
         for name, (size, digest) in self.files.items():
@@ -76,9 +146,33 @@ class BundleInfo:
                 found.append(f"{name} is missing")
             elif path.stat().st_size != size:
                 found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
-            elif sha256(path, on_bytes) != digest:
+            elif sha256(path) != digest:
                 found.append(f"{name} has other content than when it was written")
         return found
+
+
+def magnet_facts(
+    decoder: DecoderConfig,
+    codec: CodecConfig,
+    text: TextConfig,
+    task: Task,
+    *,
+    licence: str,
+    sampling: SamplingConfig,
+) -> ModelFacts:
+    """What the configurations of a MAGNeT say."""
+    return ModelFacts(
+        family="magnet",
+        task=task,
+        seconds=decoder.clip_seconds,
+        frame_rate=codec.frame_rate,
+        sample_rate=codec.sample_rate,
+        codebooks=decoder.codebooks,
+        parameters=decoder.parameters,
+        text_encoder=text.name,
+        licence=licence,
+        sampling=sampling,
+    )
 
 
 def is_bundle(folder: Path) -> bool:
@@ -90,14 +184,21 @@ def is_bundle(folder: Path) -> bool:
     return f'"{FORMAT}"' in text
 
 
-def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal; `on_bytes` is told how many more bytes were read."""
+def is_musicgen(folder: Path) -> bool:
+    """Whether a folder holds a model of MusicGen's kind in the format of transformers."""
+    try:
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and str(settings.get("model_type")).startswith("musicgen")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
-            if on_bytes is not None:
-                on_bytes(len(block))
     return digest.hexdigest()
 
 
@@ -116,10 +217,11 @@ class Store:
         return cls(Path(os.path.expanduser(named)) if named else user_cache_path("magnet") / "models")
 
     def folder(self, name: str) -> Path:
-        """Where the bundle of a model is or would be. `name` is a short name or a Hub id."""
+        """Where the bundle of a model is or would be. `name` is a short name, a Hub id, or the folder's own name."""
         if name == BUNDLED:
             return BUNDLED_FOLDER
-        safe = name.replace("/", "--")
+        spec = registered(name)
+        safe = (name if spec is None else spec.name).replace("/", "--")
         if not safe or safe.startswith(".") or not all(c.isalnum() or c in "-_." for c in safe):
             raise UsageError(f"{name!r} is no name of a model", "See magnet models list")
         return self.root / safe
@@ -129,33 +231,37 @@ class Store:
         folder = self.folder(name)
         return BundleInfo.read(folder) if is_bundle(folder) else None
 
+    def folders(self) -> list[Path]:
+        """The folders of all bundles, by name; damaged ones are among them."""
+        found = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        # Those that begin with a dot are unfinished.
+        return [folder for folder in found if is_bundle(folder) and not folder.name.startswith(".")]
+
     def bundles(self) -> list[BundleInfo]:
         """All bundles, by name; damaged ones are left out."""
         found = []
-        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
-            if is_bundle(folder) and not folder.name.startswith(UNFINISHED):
-                try:
-                    found.append(BundleInfo.read(folder))
-                except ModelError:
-                    continue
+        for folder in self.folders():
+            with suppress(ModelError):
+                found.append(BundleInfo.read(folder))
         return found
 
-    def remove(self, name: str) -> int:
-        """Delete the bundle of a model; returns the bytes it took. UsageError when there is none."""
+    def removable(self, name: str) -> Path:
+        """The folder of a bundle that may be removed. UsageError when there is none, OutputError when it is not ours.
+
+        Ours is what `folders.check_own` takes for a bundle: without any other file, and no link.
+        """
         folder = self.folder(name)
         if name == BUNDLED:
             raise UsageError(f"{name} is part of this package", "Remove another, or uninstall magnet")
-        if not folder.is_dir():
+        if not os.path.lexists(folder):
+            clear_leftovers(self.root)
             raise UsageError(f"{name} is not in {self.root}", "See magnet models list")
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        # Out of the way first, in one step: nobody ever sees half a bundle.
-        doomed = self.root / f"{UNFINISHED}{secrets.token_hex(4)}"
-        try:
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
-        except OSError as error:
-            raise OutputError(f"cannot remove {folder}: {error.strerror}", "Check the folder's permissions") from error
-        return size
+        check_own(folder, BUNDLE)
+        return folder
+
+    def remove(self, name: str) -> int:
+        """Delete the bundle of a model; returns the bytes it took. Raises what `removable` does."""
+        return remove_folder(self.removable(name), BUNDLE)
 
 
 def read_ahead(folder: Path) -> None:
@@ -165,35 +271,12 @@ def read_ahead(folder: Path) -> None:
     """
     if hasattr(os, "posix_fadvise"):
         paths = [folder / DECODER_FILE, *(folder / TEXT_FOLDER).glob("*.safetensors"), folder / CODEC_FILE]
-        threading.Thread(target=_read_ahead, args=(paths,), daemon=True).start()  # nobody waits for it
+        threading.Thread(target=_read_ahead, args=(paths,), daemon=True).start()  # nothing waits for it
 
 
 def _read_ahead(paths: list[Path]) -> None:
-    with suppress(OSError):  # told by whoever reads the file
+    with suppress(OSError):  # reported by whoever reads the file
         for path in paths:
             with path.open("rb") as file:
                 for start in range(0, path.stat().st_size, BLOCK):  # Linux reads little of a longer stretch
                     os.posix_fadvise(file.fileno(), start, BLOCK, os.POSIX_FADV_WILLNEED)
-
-
-@contextmanager
-def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """An empty folder that takes the name `target` when the block ends well, and is removed otherwise.
-
-    OutputError when `target` exists (unless `overwrite`) or cannot be written.
-    """
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} already exists", "Remove it first, or choose another folder")
-    unfinished = target.parent / f"{UNFINISHED}{secrets.token_hex(4)}"
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        if target.exists():
-            shutil.rmtree(target)
-        unfinished.rename(target)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}", "Check the space and permissions there"
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -10,26 +10,28 @@ import hashlib
 import json
 import math
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.audio.atomic import Content
-from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.audio.confine import Confinement, check_within
+from magnet_cli.audio.unfinished import sweep
+from magnet_cli.errors import OutputError
 from magnet_cli.jobs.targets import Target
-from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
+
+if TYPE_CHECKING:
+    from magnet_cli.pipeline.inputs import InputFiles
 
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
-TEMPORARY = re.compile(r"\.magnet-[0-9a-f]{16}(\.\w+)?")  # see `audio.atomic`
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,17 @@ class Item:
     key: str = ""
 
 
-def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, str], inputs: dict[str, str]) -> str:
+def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, str], inputs: InputFiles) -> str:
     """What a clip is, in 32 hexadecimal digits: the same for the same clip, whatever it is called.
 
-    hashes: of the models' files; inputs: those of inputs so far, which this adds to.
+    hashes: of the models' files.
     """
     facts = {
         "prompt": job.prompt,
         "seed": job.seed,
         "sampling": _plain(job.sampling),
         "edit": _plain(job.edit),
-        "input": input_hash(job.edit, inputs),
+        "input": None if job.edit.input is None else inputs.sha256(job.edit.input),
         "output": _plain(output),
         "format": suffix.lower(),
         "model": dict(hashes),
@@ -93,18 +95,6 @@ def _plain(options: Any) -> dict[str, Any]:
     return asdict(options)
 
 
-def input_hash(edit: EditConfig, known: dict[str, str]) -> str | None:
-    """SHA-256 of the audio file a clip starts from. known: those of other clips, which this adds to."""
-    if edit.input is None:
-        return None
-    if edit.input not in known:
-        try:
-            known[edit.input] = digest(Path(edit.input).read_bytes())
-        except OSError as error:
-            raise UsageError(f"cannot read {edit.input}: {error.strerror}", "Check the path") from error
-    return known[edit.input]
-
-
 class Manifest:
     """The manifest of a folder: `read` to look at it, `opened` to write to it."""
 
@@ -113,11 +103,13 @@ class Manifest:
         self.headers = headers
         self.entries = entries
         self._identity: tuple[int, int] | None = None
+        self._confinement = Confinement(folder)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """What is there; without headers when there is nothing. OutputError for a manifest of another kind."""
         path = folder / MANIFEST_FILE
+        check_within(folder, path)
         try:
             lines = path.read_bytes().split(b"\n") if path.exists() else []
         except OSError as error:
@@ -145,7 +137,10 @@ class Manifest:
         """The manifest, with other processes kept out of the folder; OutputError if one is in it."""
         from filelock import FileLock, Timeout  # slow to import, and only batches need it
 
-        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        path = folder / LOCK_FILE
+        if path.is_symlink():  # FileLock empties what it opens, in some versions through a link
+            raise OutputError(f"{path} is a link", "Remove the link, or choose another folder")
+        lock = FileLock(path, timeout=0)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -167,13 +162,18 @@ class Manifest:
             lock.release()
 
     def sweep(self, files: Iterable[Path]) -> None:
-        """Remove what a killed process has left unfinished beside these files and those that were made."""
+        """Remove what killed processes have left unfinished beside these files and those that were made."""
         made = (self.folder / one.path for entry in self.entries.values() for one in entry.files)
         for folder in {path.parent for path in (*files, *made)}:
+            check_within(self.folder, folder)
             with _changing(folder):
-                for path in folder.glob(".magnet-*"):
-                    if TEMPORARY.fullmatch(path.name):
-                        path.unlink()
+                sweep(folder)
+
+    def path(self, made: Made) -> Path:
+        """Where a file is. OutputError if a link leads out of the manifest's folder: nothing there was made here."""
+        path = self.folder / made.path
+        self._confinement.check(path)
+        return path
 
     def check_folder(self) -> None:
         """Raise OutputError if the folder is not the one that was locked: moved, removed or unmounted."""
@@ -192,6 +192,10 @@ class Manifest:
         if header not in self.headers:
             self._append({"format": FORMAT, "version": VERSION, "seed": header.seed, "settings": header.settings})
             self.headers.append(header)
+
+    def says_as(self, other: Manifest) -> bool:
+        """Whether another reading of it, perhaps of an earlier time, says the same."""
+        return (self.headers, self.entries) == (other.headers, other.entries)
 
     def seed(self, settings: dict[str, Any]) -> int | None:
         """The seed of the last batch with these settings."""
@@ -220,13 +224,13 @@ class Manifest:
         """
         moved = []
         for made in entry.files:
-            path = self.folder / made.path
+            path = self.path(made)
             with _changing(path):
                 if self.is_intact(made):
                     path.unlink()
                 elif path.is_file():
                     number = 1
-                    while (aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")).exists():
+                    while os.path.lexists(aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")):
                         number += 1
                     path.rename(aside)
                     moved.append(aside)
@@ -234,13 +238,13 @@ class Manifest:
 
     def is_intact(self, made: Made) -> bool:
         """Whether a file is as it was made. Its content is read only if its time of change is another."""
-        path = self.folder / made.path
+        path = self.path(made)
         try:
             status = path.stat()
             if status.st_size != made.size or not stat.S_ISREG(status.st_mode):
                 return False
             return status.st_mtime_ns == made.time or digest(path.read_bytes()) == made.sha256
-        except (OSError, ValueError):  # ValueError: a damaged manifest can hold what no path can
+        except OSError:
             return False
 
     def _append(self, value: Mapping[str, Any]) -> None:
@@ -302,6 +306,17 @@ def _entry(value: dict[str, Any]) -> Entry | None:
         return None
     if not 0 <= seconds < math.inf or not isinstance(item, str) or not (error is None or isinstance(error, str)):
         return None
-    if any(".." in Path(made.path).parts or Path(made.path).is_absolute() for made in files):
+    if not all(_is_relative(made.path) for made in files):
         return None
     return Entry(item, files, error, seconds)
+
+
+def _is_relative(path: str) -> bool:
+    """Whether a path of a manifest can be one, has the name of a file, and names no place outside its folder."""
+    try:
+        os.fsencode(path)
+    except ValueError:
+        return False
+    one = Path(path)
+    # Not is_absolute: on Windows C:x and \\x are not absolute, and yet lead elsewhere.
+    return bool(one.name) and "\0" not in path and ".." not in one.parts and not one.anchor

@@ -27,8 +27,8 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 
 
 @dataclass(frozen=True)
-class Item:
-    """What a file's name can tell of its content; `output` is a name or template of its own, within the folder."""
+class ClipName:
+    """The fields of a file name; `output` is a name or template of the clip's own, within the folder."""
 
     prompt: str
     seed: int
@@ -50,8 +50,10 @@ def slug(text: str) -> str:
     return words or "clip"
 
 
-def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensions: Sequence[str]) -> list[Path]:
-    """A path for every item.
+def plan_paths(
+    output: str | None, items: Sequence[ClipName], *, model: str, extensions: Sequence[str]
+) -> tuple[Path | None, list[Path]]:
+    """The folder that was named, and a path in it for every item; or None and the one file that was named.
 
     output: a file (for one item), a folder, or a template with the fields {index} {slug} {seed} {model}; None is the
     working directory. Raises UsageError for an unknown field or extension, or several items for one file.
@@ -67,7 +69,7 @@ def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensi
         template = str(Path(output) / (FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE))
     elif len(items) == 1:
         _check_extension(Path(output), extensions)
-        return [Path(output)]
+        return None, [Path(output)]
     else:
         stem = Path(output)
         raise UsageError(
@@ -76,11 +78,11 @@ def plan_paths(output: str | None, items: Sequence[Item], *, model: str, extensi
         )
     _check_template(template)
     _check_extension(Path(template), extensions)
-    return _name_all([template] * len(items), items, model)
+    return _fixed_part(template), _name_all([template] * len(items), items, model)
 
 
 def plan_folder(
-    output: str, items: Sequence[Item], *, model: str, extensions: Sequence[str]
+    output: str, items: Sequence[ClipName], *, model: str, extensions: Sequence[str]
 ) -> tuple[Path, list[Path]]:
     """The folder of a batch, and a path in it for every item.
 
@@ -95,7 +97,7 @@ def plan_folder(
         raise UsageError(f"{output} is a file, but a batch writes into a folder", f"Name one, e.g. -o {stem}/")
     if "{" in output or "}" in output:
         _check_template(output)
-        fixed = Path(output.split("{", 1)[0] + "x").parent
+        fixed = _fixed_part(output)
         default = str(Path(output).relative_to(fixed)) if fixed != Path() else output
     else:
         fixed, default = Path(output), FOLDER_TEMPLATE
@@ -122,13 +124,18 @@ def check_name(name: str, extensions: Sequence[str]) -> str:
     return path.as_posix()
 
 
-def _name_all(templates: Sequence[str], items: Sequence[Item], model: str) -> list[Path]:
+def _name_all(templates: Sequence[str], items: Sequence[ClipName], model: str) -> list[Path]:
     digits = max(2, len(str(len(items))))
     paths = [
         _fill(template, item, str(number).zfill(digits), model)
         for number, (template, item) in enumerate(zip(templates, items, strict=True), 1)
     ]
     return _distinct(paths)
+
+
+def _fixed_part(template: str) -> Path:
+    """The folder before the first field."""
+    return Path(template.split("{", 1)[0] + "x").parent
 
 
 def _check_template(template: str) -> None:
@@ -153,7 +160,7 @@ def _check_extension(path: Path, extensions: Sequence[str]) -> None:
         )
 
 
-def _fill(template: str, item: Item, index: str, model: str) -> Path:
+def _fill(template: str, item: ClipName, index: str, model: str) -> Path:
     values = {"index": index, "slug": slug(item.prompt), "seed": str(item.seed), "model": slug(model)}
     path = Path(template.format(**values))
     if len(os.fsencode(path.name)) > LONGEST_NAME:
@@ -164,7 +171,7 @@ def _fill(template: str, item: Item, index: str, model: str) -> Path:
 def _distinct(paths: Sequence[Path]) -> list[Path]:
     """Number the names that occur again, whatever their extension: the files beside them have another.
 
-    File systems may not tell upper from lower case, nor one way to write an accent from the other.
+    Some file systems do not distinguish upper from lower case, or composed from decomposed accents.
     """
 
     def key(path: Path) -> str:

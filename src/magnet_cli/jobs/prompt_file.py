@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.options.declared import declared
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling_overrides import Overrides
 
@@ -22,13 +23,17 @@ Format: TypeAlias = Literal["txt", "csv", "jsonl"]
 SHOWN = 100  # problems listed; more would push the first ones off the screen
 LONGEST_FIELD = 1 << 20
 
-# Columns of a row beside the prompt, and what they hold. Those of Overrides are named as the options are.
+# What the cells of a row hold, by field: those of the row itself, and the options of these classes.
 KINDS: dict[str, str] = {"prompt": "str", "seed": "int", "variations": "int", "output": "str"} | {
-    one.name: str(one.type).removesuffix(" | None") for kind in (Overrides, EditConfig) for one in fields(kind)
+    one.name: str(one.type).removesuffix(" | None")
+    for kind in (Overrides, EditConfig)
+    for one in fields(kind)
+    if one.name in declared(kind)
 }
-EDITS = {one.name for one in fields(EditConfig)}
-# Columns whose option is not called as the field is.
-OPTIONS = {"continue": "continue_from", "region": "regions"}
+EDITS = set(declared(EditConfig))
+FLAGS = {name: one["flag"] for kind in (Overrides, EditConfig) for name, one in declared(kind).items()}
+# The columns and their fields: a column is named as its option is.
+COLUMNS = {FLAGS.get(name, name).removeprefix("--"): name for name in KINDS}
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -162,7 +167,7 @@ def _check_columns(names: list[str], line: int, problems: Problems) -> bool:
     if "prompt" not in names and "unconditional" not in names:
         wrong.append("no column is named prompt")
     for problem in wrong:
-        problems.add(line, f"{problem}; there are {', '.join(KINDS)}" if problem.startswith("unknown") else problem)
+        problems.add(line, f"{problem}; there are {', '.join(COLUMNS)}" if problem.startswith("unknown") else problem)
     return not wrong
 
 
@@ -187,9 +192,9 @@ class _Pairs(tuple[tuple[str, Any], ...]):
 
 
 def _column(name: str) -> str:
-    """As the options are written, `top-p`, or as here, `top_p`."""
-    plain = name.strip().lower().replace("-", "_")
-    return OPTIONS.get(plain, plain)
+    """The field of a column, which is written as the option is, `top-p`, or as the field is, `top_p`."""
+    plain = name.strip().lower().replace("_", "-")
+    return COLUMNS.get(plain, plain.replace("-", "_"))
 
 
 def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
@@ -199,8 +204,7 @@ def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
         try:
             values[name] = _value(name, cell)
         except ValueError:
-            wanted = "whole numbers such as 20,10,10,10" if name == "steps" else WANTED[KINDS[name]]
-            problems.add(line, f"{name} is {_shown(cell)}, not {wanted}")
+            problems.add(line, f"{name} is {_shown(cell)}, not {wanted(name)}")
     if values.get("unconditional"):
         values.setdefault("prompt", "")  # it would only name the clip
     elif "prompt" not in given:
@@ -220,6 +224,11 @@ WANTED = {
     "bool": "true or false",
     "tuple[str, ...]": "a list such as 2.5:5 8:9",
 }
+
+
+def wanted(name: str) -> str:
+    """What a cell of this field holds, in words."""
+    return "whole numbers such as 20,10,10,10" if name == "steps" else WANTED[KINDS[name]]
 
 
 def _value(name: str, cell: Any) -> Any:

@@ -163,7 +163,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in ("device", "dtype", "processor", "threads")
         if then.get(name) != now.get(name)
     ]
-    compiled = bool(then.get("compiled"))  # which older records do not tell
+    compiled = bool(then.get("compiled"))  # missing in older records
     if compiled != bool(now.get("compiled")):
         found.append(f"its decoder was {'compiled, now it is not' if compiled else 'not compiled, now it is'}")
     if then.get("batch") != now.get("batch"):

@@ -7,23 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_cli.audio.atomic import check_writable
+from magnet_cli.audio.confine import Confinement
 from magnet_cli.audio.formats import check_format
 from magnet_cli.options.output import Subtype
 
 
 @dataclass(frozen=True)
 class Target:
-    """The files of one clip; None: that one is not wanted."""
+    """The files of one clip; None: that one is not wanted.
+
+    folder: what no link may lead them out of; None for a file that the user named, whose link is followed.
+    """
 
     audio: Path
     metadata: Path | None = None
     codes: Path | None = None
+    folder: Path | None = None
 
     @classmethod
-    def beside(cls, audio: Path, *, metadata: bool, codes: bool) -> Target:
+    def beside(cls, audio: Path, *, metadata: bool, codes: bool, folder: Path | None) -> Target:
         """An audio file, and what is wanted beside it."""
         archive = audio.with_name(f"{audio.stem}.codes.npz")
-        return cls(audio, sidecar(audio) if metadata else None, archive if codes else None)
+        return cls(audio, sidecar(audio) if metadata else None, archive if codes else None, folder)
 
     @property
     def files(self) -> list[Path]:
@@ -37,7 +42,14 @@ def sidecar(audio: Path) -> Path:
 
 
 def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: bool) -> None:
-    """Raise UsageError for a format that cannot be, OutputError for a file that exists or cannot be written."""
+    """Raise UsageError for a format that cannot be, OutputError for a file that exists or cannot be written.
+
+    OutputError, too, where a link leads out of a target's folder.
+    """
+    confinements = {folder: Confinement(folder) for target in targets if (folder := target.folder) is not None}
     for target in targets:
         check_format(target.audio, subtype)
+        if target.folder is not None:
+            for path in target.files:
+                confinements[target.folder].check(path)
     check_writable([path for target in targets for path in target.files], overwrite=overwrite)

@@ -43,6 +43,14 @@ class DecoderConfig:
         """The token that stands for a code yet to be predicted."""
         return self.codes
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights of the decoder, embeddings, heads and norms included."""
+        width, tables = self.width, self.codebooks * self.codes * self.width  # embeddings, and as many for the heads
+        attention = 2 * 4 * width * width  # to the clip itself, and to the text
+        layer = attention + 2 * width * self.feed_forward + 3 * 2 * width
+        return 2 * tables + self.codebooks * width + (self.text_width + 1) * width + self.layers * layer + 2 * width
+
 
 @dataclass(frozen=True)
 class TextConfig:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from magnet_cli.errors import ModelError, one_line
 
 Weights = dict[str, Tensor]
-Network = TypeVar("Network", bound=nn.Module)
+Built = TypeVar("Built", bound=nn.Module)
 
 # As `transformers` names them; the first is preferred.
 SHARD_INDEX = "model.safetensors.index.json"
@@ -123,7 +123,7 @@ def read_safetensors(path: Path) -> Weights:
         raise ModelError(f"cannot read {path}: {one_line(error)}", "The file is damaged; fetch it again") from error
 
 
-def assign(model: Network, weights: Weights, path: Path, *, device: torch.device, dtype: torch.dtype) -> Network:
+def assign(model: Built, weights: Weights, path: Path, *, device: torch.device, dtype: torch.dtype) -> Built:
     """Give a network built on `meta` its weights, tensor by tensor, after checking every name and shape.
 
     On the CPU, weights that are stored in `dtype` stay memory-mapped. `path` is for the error, a ModelError.

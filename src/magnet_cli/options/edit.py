@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 from magnet_cli.errors import UsageError
+from magnet_cli.options.declared import Option, Panel, declared
 
 SHORTEST = 0.05  # seconds
-KEPT_SHARE = 1 / 3  # of a clip, where it is not said how much of the input a continuation begins with
+KEPT_SHARE = 1 / 3  # of a clip: how much of the input a continuation keeps by default
 OVERLAP_SHARE = 1 / 2  # of a clip, for windows
 MOST_SECONDS = 3600
-_EDITS = (
-    *("duration", "overlap", "continue_from", "keep", "join", "inpaint", "regions", "vary", "blend"),
-    *("loop", "bpm", "bars", "hybrid", "negative", "unconditional"),
-)
 _ONLY_WITH = {
     **{"overlap": "duration", "keep": "continue_from", "join": "continue_from", "regions": "inpaint"},
     **{"vary": "inpaint", "blend": "inpaint", "bpm": "loop", "bars": "bpm"},
@@ -24,7 +22,6 @@ _NEVER_WITH = (
     *(("loop", other) for other in ("continue_from", "hybrid")),
     *(("bpm", "duration"), ("hybrid", "continue_from"), ("negative", "unconditional")),
 )
-_OPTIONS = {"continue_from": "--continue", "regions": "--region"}
 
 
 @dataclass(frozen=True)
@@ -40,37 +37,128 @@ class Length:
 class EditConfig:
     """What a clip is made of beside its prompt, and how long it is. By default: the prompt alone, one whole clip.
 
-    duration        seconds. Less than the model's clip: cut, with a short fade. More: decoded in windows
-    overlap         seconds that a window shares with what is there already; None: half of the model's clip
-    continue_from   audio file whose end the clip begins with
-    keep            seconds of it that the clip begins with; None: a third of the clip, of the model's if that is less
-    join            put the clip behind the file it continues, as one sound
-    inpaint         audio file of which parts are decoded anew
-    regions         those parts: seconds from and to, `2.5:5`; a side left out is the file's own
-    vary            share of the rest that is decoded anew, in spans drawn by the seed
-    blend           keep the file's own samples outside what is decoded anew
-    loop            the clip's end meets its beginning
-    bpm, bars       length of a loop; see `decoding.circle.loop_length`
-    hybrid          seconds at the beginning that another, autoregressive model makes
-    negative        text to steer away from, in place of no text
-    unconditional   without any text; the prompt only names the clip
+    A value of None, False or () means: not asked for.
     """
 
-    duration: float | None = None
-    overlap: float | None = None
-    continue_from: str | None = None
-    keep: float | None = None
-    join: bool = False
-    inpaint: str | None = None
-    regions: tuple[str, ...] = ()
-    vary: float | None = None
-    blend: bool = False
-    loop: bool = False
-    bpm: float | None = None
-    bars: int | None = None
-    hybrid: float | None = None
-    negative: str | None = None
-    unconditional: bool = False
+    PANEL: ClassVar[Panel] = "Editing"
+
+    duration: float | None = field(
+        default=None,
+        metadata=Option(
+            help=f"Length of the clip in seconds, {SHORTEST} to {MOST_SECONDS}. Below the length of the model's clips, "
+            "the clip is cut and fades out over 10 ms. Above it, the clip is decoded in overlapping windows.",
+            panel="Length and loops",
+            metavar="SECONDS",
+            unset="one clip of the model: 10 or 30 s",
+        ),
+    )
+    overlap: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Seconds that each window shares with the audio before it, where --duration exceeds the length of "
+            "the model's clips.",
+            panel="Length and loops",
+            metavar="SECONDS",
+            unset="half of the model's clip",
+        ),
+    )
+    continue_from: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Audio file to continue: the clip begins with the end of this file.", metavar="FILE", flag="--continue"
+        ),
+    )
+    keep: float | None = field(
+        default=None,
+        metadata=Option(
+            help=f"Seconds of the --continue file that the clip begins with, from {SHORTEST}.",
+            metavar="SECONDS",
+            unset="a third of the clip, or of one clip of the model if that is shorter",
+        ),
+    )
+    join: bool = field(
+        default=False,
+        metadata=Option(
+            help="Write the whole --continue file and the new audio as one sound, cross-faded over 30 ms. Otherwise, "
+            "only the clip is written."
+        ),
+    )
+    inpaint: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Audio file of which parts are regenerated: those of --region, a share chosen by --vary, or both.",
+            metavar="FILE",
+        ),
+    )
+    regions: tuple[str, ...] = field(
+        default=(),
+        metadata=Option(
+            help="Part of the --inpaint file to regenerate, in seconds, e.g. 2.5:5. An omitted side is the start or "
+            "the end of the file. Repeat the option for more parts.",
+            metavar="FROM:TO",
+            flag="--region",
+        ),
+    )
+    vary: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Share of the --inpaint file, outside of every --region, to regenerate in spans chosen by the seed; "
+            "above 0 and at most 1.",
+            metavar="SHARE",
+        ),
+    )
+    blend: bool = field(
+        default=False,
+        metadata=Option(
+            help="Keep the samples of the --inpaint file outside of the regenerated parts, cross-faded over 30 ms. "
+            "Otherwise, the whole file passes through the codec."
+        ),
+    )
+    loop: bool = field(
+        default=False,
+        metadata=Option(
+            help="Generate a seamless loop: the end of the clip leads into its beginning.", panel="Length and loops"
+        ),
+    )
+    bpm: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Tempo of the --loop in beats per minute. The loop then lasts a whole number of 4/4 bars.",
+            panel="Length and loops",
+            metavar="BPM",
+            unset="none: the loop lasts one clip",
+        ),
+    )
+    bars: int | None = field(
+        default=None,
+        metadata=Option(
+            help="Number of bars in the --loop, with --bpm.",
+            panel="Length and loops",
+            unset="the largest of 1, 2, 4, 8, ... that fits into one clip",
+        ),
+    )
+    hybrid: float | None = field(
+        default=None,
+        metadata=Option(
+            help=f"Seconds at the beginning of the clip, from {SHORTEST}, that a MusicGen model generates; MAGNeT "
+            "generates the rest.",
+            panel="Other models",
+            metavar="SECONDS",
+        ),
+    )
+    negative: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Text that the clip should not sound like; guidance steers away from it. Experimental: MAGNeT was "
+            "not trained for this.",
+            panel="Sampling",
+            metavar="TEXT",
+        ),
+    )
+    unconditional: bool = field(
+        default=False,
+        metadata=Option(help="Generate without a text. A prompt, if given, only names the file.", panel="Sampling"),
+    )
 
     def __post_init__(self) -> None:
         for name, value in (("duration", self.duration), ("keep", self.keep), ("hybrid", self.hybrid)):
@@ -84,18 +172,17 @@ class EditConfig:
         if self.vary is not None and not 0 < self.vary <= 1:
             raise UsageError(f"vary must be above 0 and at most 1, not {self.vary:g}", "Give e.g. --vary 0.3")
         if self.inpaint is not None and not self.regions and self.vary is None:
-            raise UsageError("nothing is said to be decoded anew", "Give --region 2.5:5, or --vary 0.3")
+            raise UsageError("--inpaint does not say what to regenerate", "Give --region 2.5:5, or --vary 0.3")
         if self.keep is not None and self.duration is not None and self.keep >= self.duration:
             raise UsageError(
                 f"keep {self.keep:g} s leaves nothing of a duration of {self.duration:g} s",
                 "The duration counts from where what is kept begins: give a longer one, or a smaller --keep",
             )
-        given = {name for name in _EDITS if getattr(self, name) not in (None, False, ())}
+        given = {one.name for one in fields(self) if getattr(self, one.name) not in (None, False, ())}
         for name, partner in _ONLY_WITH.items():
             if name in given and partner not in given:
                 raise UsageError(
-                    f"{_option(name)} needs {_option(partner)}",
-                    f"Give both, or leave {_option(name)} out",
+                    f"{_option(name)} needs {_option(partner)}", f"Give both, or leave {_option(name)} out"
                 )
         for one, other in _NEVER_WITH:
             if one in given and other in given:
@@ -112,7 +199,7 @@ class EditConfig:
     def length(self, clip_seconds: float, frame_rate: int, *, default_seconds: float | None = None) -> Length:
         """How much to decode; UsageError for what does not fit a model with clips of `clip_seconds`.
 
-        default_seconds: for a model that makes clips of any length up to that, what it makes if nothing is said.
+        default_seconds: for a model that makes clips of any length up to that, the length of its clips by default.
         """
         overlap = OVERLAP_SHARE * clip_seconds if self.overlap is None else self.overlap
         for name, value in (("overlap", overlap), ("keep", self.keep), ("hybrid", self.hybrid)):
@@ -126,7 +213,7 @@ class EditConfig:
             if default_seconds is not None:
                 raise UsageError(
                     f"{self.duration:g} s are more than the {clip_seconds:g} s the model can make",
-                    "Ask for less, or choose a MAGNeT model, which goes on in windows",
+                    "Ask for less, or choose a MAGNeT model, which decodes long clips in windows",
                 )
             seconds = self.duration
         elif default_seconds is not None:
@@ -146,4 +233,4 @@ class EditConfig:
 
 
 def _option(name: str) -> str:
-    return _OPTIONS.get(name, f"--{name}")
+    return declared(EditConfig)[name]["flag"]

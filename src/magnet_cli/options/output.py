@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from magnet_cli.errors import UsageError
+from magnet_cli.options.declared import Option, Panel
 
 Normalize = Literal["auto", "loudness", "peak", "none"]
 Subtype = Literal["pcm16", "pcm24", "float32"]
@@ -13,19 +14,26 @@ Subtype = Literal["pcm16", "pcm24", "float32"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """What becomes of a decoded waveform.
+    """What becomes of a decoded waveform. The true peak is that of the waveform at four times its sample rate."""
 
-    normalize   "loudness": gain to `lufs`, then a limiter at `true_peak`; "peak": gain to `true_peak`; "none": as is;
-                "auto": loudness, but none where samples of an input stay as they are
-    lufs        target loudness, LUFS (ITU-R BS.1770)
-    true_peak   ceiling for the 4x oversampled peak, dBTP
-    subtype     sample format of the file
-    """
+    PANEL: ClassVar[Panel] = "Loudness and format"
 
-    normalize: Normalize = "auto"
-    lufs: float = -14.0
-    true_peak: float = -1.0
-    subtype: Subtype = "pcm16"
+    normalize: Normalize = field(
+        default="auto",
+        metadata=Option(
+            help="How the level is set. loudness: apply a gain that reaches --lufs, then limit peaks to --true-peak. "
+            "peak: apply a gain that reaches --true-peak. none: change nothing. auto: loudness, but none where "
+            "samples of an input file are kept (--join, --blend)."
+        ),
+    )
+    lufs: float = field(
+        default=-14.0, metadata=Option(help="Target loudness, -70 to 0 LUFS (ITU-R BS.1770).", metavar="LUFS")
+    )
+    true_peak: float = field(
+        default=-1.0,
+        metadata=Option(help="Highest true peak, -60 to 0 dBTP. It takes precedence over --lufs.", metavar="DBTP"),
+    )
+    subtype: Subtype = field(default="pcm16", metadata=Option(help="Sample format of the audio file."))
 
     def __post_init__(self) -> None:
         if self.normalize not in ("auto", "loudness", "peak", "none"):

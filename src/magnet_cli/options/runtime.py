@@ -3,46 +3,88 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from magnet_cli.errors import UsageError
+from magnet_cli.options.declared import Option, Panel
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "float8"]
 
 
 @dataclass(frozen=True)
 class PlacesConfig:
-    """Where models are looked for.
+    """Where models are looked for. offline holds with HF_HUB_OFFLINE, too."""
 
-    model_dir   the folder of bundles; None: MAGNET_MODEL_DIR, else one in the user's cache folder
-    cache_dir   the folder of downloads; None: the Hub cache (HF_HUB_CACHE, HF_HOME)
-    offline     make no request to the Hub
-    """
+    PANEL: ClassVar[Panel] = "Model files"
 
-    model_dir: Path | None = None
-    cache_dir: Path | None = None
-    offline: bool = False
+    model_dir: Path | None = field(
+        default=None,
+        metadata=Option(
+            help="Folder of converted models (bundles).",
+            metavar="DIR",
+            unset="a folder in the user's cache folder",
+            env="MAGNET_MODEL_DIR",
+        ),
+    )
+    cache_dir: Path | None = field(
+        default=None,
+        metadata=Option(
+            help="Folder of downloaded files.",
+            metavar="DIR",
+            unset="the cache of the Hugging Face Hub",
+            env="MAGNET_CACHE_DIR",
+        ),
+    )
+    offline: bool = field(
+        default=False,
+        metadata=Option(
+            help="Make no request to the Hugging Face Hub; use only files that are on this machine.",
+            env="MAGNET_OFFLINE",
+        ),
+    )
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
     """Where and how the model runs.
 
-    device      "auto", "cpu", "cuda", "cuda:N" or "mps"
-    dtype       of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
-                "auto": float16 on CUDA, which is what the released weights are stored in; bfloat16 on a CPU that
-                computes in it; float32 elsewhere. "int8" on a CPU, "float8" on a GPU of capability 8.9 or above: the
-                large matrices in 8 bits, approximate
-    batch_size  clips decoded together; None: 1 on a CPU, where a batch gains nothing, what fits on a GPU
-    compile     compile the decoder on a GPU, which takes tens of seconds for each size of batch: for long runs
+    dtype is that of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
+    "auto" is float16 on CUDA, because the released weights are stored in it, or what the environment variable
+    MAGNET_AUTO_DTYPE names. On a CPU the clips of a batch are computed one by one: see `device.decoded_together`.
     """
 
-    device: str = "auto"
-    dtype: DTypeName = "auto"
-    batch_size: int | None = None
-    compile: bool = False
+    PANEL: ClassVar[Panel] = "Device"
+
+    device: str = field(
+        default="auto",
+        metadata=Option(
+            help="Device that runs the model. auto: a CUDA GPU, otherwise an Apple GPU (mps), otherwise the CPU.",
+            metavar="auto|cpu|cuda[:N]|mps",
+        ),
+    )
+    dtype: DTypeName = field(
+        default="auto",
+        metadata=Option(
+            help="Precision of the decoder. auto: float16 on CUDA, bfloat16 on CPUs that compute in it, float32 "
+            "elsewhere. Approximate: int8 on CPUs, float8 on GPUs of CUDA capability 8.9 or above."
+        ),
+    )
+    batch_size: int | None = field(
+        default=None,
+        metadata=Option(
+            help="Number of clips to decode together, at least 1.",
+            unset="1 on a CPU, as many as fit into memory on a GPU",
+        ),
+    )
+    compile: bool = field(
+        default=False,
+        metadata=Option(
+            help="Compile the decoder on a GPU before the first clip. This takes tens of seconds for each batch size, "
+            "and pays off in long runs."
+        ),
+    )
 
     @property
     def eight_bits(self) -> bool:

@@ -13,7 +13,7 @@ Spans = Literal["nonoverlap", "stride1"]
 SpanScore = Literal["max", "prod"]
 
 
-# Beyond these nobody wants to go, and numbers overflow or run for days.
+# No use is known beyond these limits, where numbers overflow or a clip takes days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
 
@@ -145,9 +145,11 @@ PRESETS: dict[str, Preset] = {
     # The first codebook carries the structure, the later ones refine it and attend only to their neighbourhood,
     # so steps are cut hardest there.
     "fast": Preset("half the steps of a 10-second model", first_steps=12, later_steps=4),
-    "balanced": Preset("what its authors chose"),
+    "balanced": Preset("the steps that the model's authors chose"),
     # stride1 is what the reference's demo page uses for music; more steps mean fewer codes decided at once.
-    "best": Preset("twice the steps, overlapping spans", first_steps=60, later_steps=15, spans="stride1"),
+    "best": Preset(
+        "twice the steps of a 10-second model, and overlapping spans", first_steps=60, later_steps=15, spans="stride1"
+    ),
 }
 
 

@@ -3,60 +3,157 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, get_args
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
+from magnet_cli.options.declared import Option, Panel, declared
+from magnet_cli.options.sampling import (
+    MOST_GUIDANCE,
+    MOST_STEPS,
+    PRESETS,
+    MusicGenSampling,
+    SamplingConfig,
+    Spans,
+    SpanScore,
+)
 
-# Options that become a field of their name as they are.
-PLAIN = ("temperature", "greedy", "guidance", "min_guidance", "spans", "span_score", "rescore_weight")
+DEFAULT = "the model's own"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
     """Sampling options as given; None keeps what is there. The names are those of the options."""
 
-    preset: str | None = None
-    steps: str | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    greedy: bool | None = None
-    guidance: float | None = None
-    min_guidance: float | None = None
-    spans: str | None = None
-    span_score: str | None = None
-    no_anneal: bool | None = None
-    rescore_weight: float | None = None
+    PANEL: ClassVar[Panel] = "Sampling"
+
+    preset: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Named trade of time for quality. "
+            + " ".join(f"{name}: {preset.summary}." for name, preset in PRESETS.items()),
+            metavar="|".join(PRESETS),
+        ),
+    )
+    steps: str | None = field(
+        default=None,
+        metadata=Option(
+            help=f"Number of decoding steps for each codebook, 1 to {MOST_STEPS}, e.g. 20,10,10,10. More steps take "
+            "longer and decide fewer codes at once.",
+            metavar="N,N,N,N",
+            unset=DEFAULT,
+        ),
+    )
+    temperature: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Softmax temperature at the first decoding step of each codebook, above 0. A higher temperature "
+            "makes clips more varied and less predictable.",
+            metavar="T",
+            unset=DEFAULT,
+        ),
+    )
+    top_p: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Draw each code from the most probable codes that together have this probability, above 0 and at "
+            "most 1, where 1 means all codes. Cannot be combined with --top-k.",
+            metavar="P",
+            unset=DEFAULT,
+        ),
+    )
+    top_k: int | None = field(
+        default=None,
+        metadata=Option(
+            help="Draw each code from the K most probable codes, K at least 1. Replaces --top-p.",
+            metavar="K",
+            unset=DEFAULT,
+        ),
+    )
+    greedy: bool | None = field(
+        default=None, metadata=Option(help="Take the most probable code everywhere instead of drawing codes.")
+    )
+    guidance: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Weight of the text at the first decoding step of each codebook (classifier-free guidance), "
+            f"-{MOST_GUIDANCE} to {MOST_GUIDANCE}. With a higher weight the clip follows the prompt more closely.",
+            metavar="WEIGHT",
+            unset=DEFAULT,
+        ),
+    )
+    min_guidance: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Weight of the text at the last decoding step of each codebook, to which it falls from --guidance; "
+            f"-{MOST_GUIDANCE} to {MOST_GUIDANCE}.",
+            metavar="WEIGHT",
+            unset=DEFAULT,
+        ),
+    )
+    spans: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Where the spans of frames lie that are decoded together. nonoverlap: on a fixed grid. stride1: they "
+            "start at any frame and may overlap.",
+            metavar="|".join(get_args(Spans)),
+            unset=DEFAULT,
+        ),
+    )
+    span_score: str | None = field(
+        default=None,
+        metadata=Option(
+            help="How nonoverlap spans are ranked to decide which are kept. max: by their most probable code. prod: "
+            "by the product of the probabilities of their codes, as stride1 spans always are.",
+            metavar="|".join(get_args(SpanScore)),
+            unset=DEFAULT,
+        ),
+    )
+    no_anneal: bool | None = field(
+        default=None,
+        metadata=Option(
+            help="Keep the temperature constant. Otherwise, it falls linearly over the steps of each codebook."
+        ),
+    )
+    rescore_weight: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Weight of the generating model's own probabilities when a --rescorer helps to rank codes, 0 to 1; "
+            "the rescorer has the rest. With 1, the rescorer has no influence.",
+            panel="Other models",
+            metavar="WEIGHT",
+            unset=f"{DEFAULT}, usually {SamplingConfig.rescore_weight:g}",
+        ),
+    )
 
     def apply(self, defaults: SamplingConfig) -> SamplingConfig:
         """The defaults, then the preset, then single options. UsageError for what cannot work."""
-        sampling = defaults.with_preset(self.preset) if self.preset else defaults
-        changes: dict[str, Any] = {name: value for name in PLAIN if (value := getattr(self, name)) is not None}
-        if self.steps is not None:
-            changes["steps"] = parse_steps(self.steps)
-        if self.no_anneal is not None:
-            changes["anneal"] = not self.no_anneal
-        return replace(sampling, **changes, **self._truncation())
+        return replace(defaults.with_preset(self.preset) if self.preset else defaults, **self._changes())
 
     def apply_to_musicgen(self, defaults: MusicGenSampling) -> MusicGenSampling:
         """The same for MusicGen, which knows fewer of them; UsageError for those that it does not."""
-        for name in ("preset", "steps", "min_guidance", "spans", "span_score", "no_anneal", "rescore_weight"):
-            if getattr(self, name) not in (None, False):
+        known = {one.name for one in fields(MusicGenSampling)}
+        for name, declaration in declared(Overrides).items():
+            if name not in known and getattr(self, name) not in (None, False):
                 raise UsageError(
-                    f"MusicGen has no --{name.replace('_', '-')}: it decodes frame after frame",
+                    f"MusicGen has no {declaration['flag']}: it decodes frame after frame",
                     "Leave it out, or choose a MAGNeT model",
                 )
-        names = ("temperature", "greedy", "guidance")
-        changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(defaults, **changes, **self._truncation())
+        return replace(defaults, **{name: value for name, value in self._changes().items() if name in known})
 
-    def _truncation(self) -> dict[str, Any]:
-        """top_p and top_k: one replaces the other."""
-        if self.top_p is None and self.top_k is None:
-            return {}
-        return {"top_p": self.top_p, "top_k": self.top_k}
+    def _changes(self) -> dict[str, Any]:
+        """What is given, as fields of SamplingConfig."""
+        changes: dict[str, Any] = {
+            one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None
+        }
+        changes.pop("preset", None)
+        if self.steps is not None:
+            changes["steps"] = parse_steps(self.steps)
+        if self.no_anneal is not None:
+            changes["anneal"] = not changes.pop("no_anneal")
+        if self.top_p is not None or self.top_k is not None:  # one replaces the other
+            changes |= {"top_p": self.top_p, "top_k": self.top_k}
+        return changes
 
 
 def apply_all(overrides: Overrides, defaults: SamplingConfig | MusicGenSampling) -> SamplingConfig | MusicGenSampling:

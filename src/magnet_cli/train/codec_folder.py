@@ -12,12 +12,12 @@ from torch import Tensor
 from magnet_cli.checkpoints.bundle import read_bundle
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.errors import ModelError
-from magnet_cli.hub.library import CODEC_FILE, CONFIG_FILE, is_bundle, new_folder
+from magnet_cli.hub.folders import CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
+from magnet_cli.hub.library import is_bundle
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
 from magnet_cli.model.weights import Weights, read_safetensors, without_weights
-
-CODEC_FORMAT = "magnet-codec"
+from magnet_cli.options.strict_json import from_plain
 
 
 def codec_weights(codec: Codec) -> Weights:
@@ -34,9 +34,9 @@ def codec_weights(codec: Codec) -> Weights:
 
 def write_codec(config: CodecConfig, weights: Weights, output: Path) -> None:
     """Write a codec as a folder of `config.json` and `codec.safetensors`, whole or not at all."""
-    with new_folder(output, overwrite=True) as folder:
+    with new_folder(output, CODEC_FOLDER, overwrite=True) as folder:
         save_file(weights, folder / CODEC_FILE, metadata={"format": "pt"})
-        text = json.dumps({"format": CODEC_FORMAT, "version": 1, "codec": asdict(config)}, indent=2)
+        text = json.dumps({**CODEC_FOLDER.content, "version": 1, "codec": asdict(config)}, indent=2)
         (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
@@ -47,10 +47,12 @@ def read_codec_folder(folder: Path) -> CodecCheckpoint:
     path = folder / CONFIG_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != CODEC_FORMAT or content["version"] != 1:
+        if content["format"] != CODEC_FOLDER.content["format"] or content["version"] != 1:
             raise ValueError(f"its format is {content['format']!r}")
-        values = content["codec"]
-        config = CodecConfig(**{**values, "ratios": tuple(values["ratios"])})
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(f"{path} describes no codec: {error}", "Train one with magnet train codec") from error
+    try:
+        config = from_plain(CodecConfig, content.get("codec"))
+    except ValueError as error:
+        raise ModelError(f"codec.{error} in {path} is missing or wrong", "Train it again") from error
     return CodecCheckpoint(folder / CODEC_FILE, config, read_safetensors(folder / CODEC_FILE))

@@ -52,7 +52,7 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
         raise UsageError(f"there is no audio in {folder}", f"Give files ending in {', '.join(sorted(AUDIO))}")
     for example in found:
         if not example.path.is_file():
-            raise UsageError(f"{example.path}, which {metadata} names, is not there", "Mend the metadata")
+            raise UsageError(f"{example.path}, which {metadata} names, is not there", "Correct the metadata")
         if texts and not example.texts:
             raise UsageError(f"{example.path} has no text", "Add it to metadata.jsonl, or a .txt file beside it")
     return found
@@ -107,7 +107,7 @@ def read_segment(path: Path, start: float, seconds: float, sample_rate: int, cha
 
 
 def duration(path: Path) -> float:
-    """Seconds of audio in a file, as it says itself; all of it is read where it does not say."""
+    """Seconds of audio in a file: what its header states, else the length of all that can be read."""
     with opened(path) as file:
         if file.frames < UNKNOWN_FRAMES:
             return float(file.frames / file.samplerate)
@@ -117,7 +117,7 @@ def duration(path: Path) -> float:
 def batch_indices(count: int, batch: int, step: int, seed: int) -> list[int]:
     """Which examples step `step` trains on: every example once in each pass, in an order of its own.
 
-    A function of its arguments alone, so that a training that goes on draws what it would have drawn.
+    Depends only on its arguments, so that a training that resumes draws what it would have drawn.
     """
     positions = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
     return [_order(count, seed, turn)[place] for turn, place in positions]

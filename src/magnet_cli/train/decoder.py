@@ -1,7 +1,7 @@
-"""Training MAGNeT's decoder, from nothing or from any checkpoint.
+"""Training MAGNeT's decoder, from scratch or from any checkpoint.
 
 Every step trains one codebook on spans hidden at a random rate, with text dropped now and then for guidance; see
-`masking`. What is written is a bundle.
+`masking`. The training writes a bundle.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from magnet_cli.checkpoints.bundle import Model, Origin, write_bundle
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint, build_codec
 from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.folders import TEXT_FOLDER, TOKENS_FOLDER
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import DecoderConfig, TextConfig
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SAMPLED = 4  # clips generated as samples
-OWN_TEXT = "own"  # the name of a text encoder that was trained along
+OWN_TEXT = "own"  # the name of a text encoder that was trained with the decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ class Publication:
 class Parts:
     """What a training starts from.
 
-    text_folder: None for a text encoder that is trained along; sampling: what a bundle that goes on learning names.
+    text_folder: None for a text encoder that is trained with the decoder; sampling: the options that the bundle names,
+    if the training continues from one.
     """
 
     decoder: MaskedTransformer
@@ -74,7 +76,7 @@ class Parts:
 
 
 def start_from(model: Model) -> Parts:
-    """All parts of a model: its decoder goes on learning; codec and text encoder stay."""
+    """The parts of a model whose decoder is trained further. Codec and text encoder stay as they are."""
     decoder = MaskedTransformer(model.decoder.config)
     decoder.load_state_dict({name: weight.float() for name, weight in model.decoder.weights.items()})
     text = TextEncoder.load(model.text_folder, "cpu")
@@ -224,7 +226,7 @@ class DecoderTrainer:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load(state["average"])
@@ -237,7 +239,7 @@ class DecoderTrainer:
         with self.average.applied(self.network):
             weights = decoder_weights(self.network.decoder, dtype)
             if folder is None:
-                folder = self.places.run / "text_encoder"
+                folder = self.places.run / TEXT_FOLDER
                 write_text_encoder(self.text, folder, dtype)
         codec = self.parts.codec
         if self.publication.dtype != torch.float32:
@@ -283,12 +285,15 @@ def train_decoder(
     on_progress: OnProgress | None = None,
     on_tokens: OnTokens | None = None,
 ) -> None:
-    """Train a decoder on a folder of audio and texts; goes on where an earlier training of the same output stopped.
+    """Train a decoder on a folder of audio and texts, resuming an earlier training of the same output.
 
     parts: of `start_new` or `start_from`. Writes a bundle to `output`, at every saved state and at the end. Raises
-    UsageError for data or options that cannot work.
+    UsageError for data or options that cannot work, OutputError for an output that is neither new nor of an earlier
+    training.
     """
     options, optimization = options or DecoderTraining(), optimization or Optimization()
+    places = Places(output)
+    places.check("decoder", [data, *([] if parts.text_folder is None else [parts.text_folder])])
     config = parts.decoder.config
     shares = options.codebook_shares
     if shares is not None and (len(shares) != config.codebooks or min(shares) < 0 or sum(shares) <= 0):
@@ -296,12 +301,11 @@ def train_decoder(
     accelerator = open_accelerator(run, options.precision)
     share(run.batch_size, 0, accelerator.num_processes)
     examples = find_examples(data, texts=True)
-    places = Places(output)
     codec = build_codec(parts.codec, accelerator.device)
     tokens = tokenize(
         examples,
         codec,
-        places.run / "tokens",
+        places.run / TOKENS_FOLDER,
         codebooks=config.codebooks,
         clip_seconds=config.clip_seconds,
         accelerator=accelerator,

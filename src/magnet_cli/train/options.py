@@ -1,41 +1,59 @@
-"""What the user asks of a training; every default is written down here, once."""
+"""The options of a training. Every default is declared here, once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.hub.folders import BUNDLE, CODEC_FOLDER, FolderKind, TrainingKind, check_apart, check_run, check_target
+from magnet_cli.options.declared import Option, Panel
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu"]
 Begin = Literal["random", "transform"]
 
+OUTPUTS: dict[TrainingKind, FolderKind] = {"decoder": BUNDLE, "codec": CODEC_FOLDER}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How long a training runs and what it leaves behind.
+    """How long a training runs and what it writes. device: "auto" is the device that accelerate finds."""
 
-    steps         updates of the weights in all; 0: write what training would begin with
-    batch_size    examples in an update, over all processes together
-    seed          of everything random
-    save_every    steps between saved states, from which a training that was stopped goes on
-    sample_every  steps between audio samples; 0: none
-    log_every     steps between lines of the log
-    tensorboard   log for TensorBoard, too (`log.csv` is always written)
-    restart       begin anew, whatever an earlier training of the same output left
-    device        "auto": what accelerate finds; "cpu"
-    """
+    PANEL: ClassVar[Panel] = "Run"
 
-    steps: int
-    batch_size: int
-    seed: int = 0
-    save_every: int = 500
-    sample_every: int = 2000
-    log_every: int = 10
-    tensorboard: bool = False
-    restart: bool = False
+    steps: int = field(
+        metadata=Option(
+            help="Number of updates of the weights, in all. With 0, what training would begin with is written.",
+            panel="Training",
+        )
+    )
+    batch_size: int = field(
+        metadata=Option(help="Number of clips in an update, over all processes together, at least 1.", panel="Training")
+    )
+    seed: int = field(
+        default=0,
+        metadata=Option(
+            help="Seed of all random numbers: initial weights, order of the clips, and what is masked; 0 or more.",
+            panel="Training",
+        ),
+    )
+    save_every: int = field(
+        default=500,
+        metadata=Option(
+            help="Steps between saved states, from which a training that was stopped resumes; at least 1. The "
+            "output is written with each."
+        ),
+    )
+    sample_every: int = field(default=2000, metadata=Option(help="Steps between audio samples; 0: no samples."))
+    log_every: int = field(default=10, metadata=Option(help="Steps between lines of log.csv, at least 1."))
+    tensorboard: bool = field(default=False, metadata=Option(help="Log for TensorBoard, too."))
+    restart: bool = field(
+        default=False,
+        metadata=Option(help="Start again from step 0 instead of resuming the earlier training of the same output."),
+    )
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -55,14 +73,39 @@ class Optimization:
     `config/solver/magnet/magnet_32khz.yaml`.
     """
 
-    learning_rate: float = 1e-4
+    PANEL: ClassVar[Panel] = "Optimization"
+
+    learning_rate: float = field(
+        default=1e-4, metadata=Option(help="Highest learning rate of AdamW, between 0 and 1.", metavar="RATE")
+    )
     betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.1
-    warmup: int = 4000
-    last_rate: float = 0.0
-    max_norm: float = 1.0
-    ema: float = 0.99
-    ema_every: int = 10
+    weight_decay: float = field(default=0.1, metadata=Option(help="Weight decay of AdamW; 0: none.", metavar="DECAY"))
+    warmup: int = field(
+        default=4000,
+        metadata=Option(help="Number of steps over which the learning rate rises linearly to its highest value."),
+    )
+    last_rate: float = field(
+        default=0.0,
+        metadata=Option(
+            help="Learning rate at the last step, as a share of the highest; the rate falls to it along a "
+            "cosine. 1: the rate stays as it is.",
+            metavar="SHARE",
+        ),
+    )
+    max_norm: float = field(
+        default=1.0,
+        metadata=Option(help="Norm to which longer gradients are clipped; 0: they are never clipped.", metavar="NORM"),
+    )
+    ema: float = field(
+        default=0.99,
+        metadata=Option(
+            help="Decay of the moving average of the weights, at least 0 and below 1. The average is what is written.",
+            metavar="DECAY",
+        ),
+    )
+    ema_every: int = field(
+        default=10, metadata=Option(help="Steps between updates of the moving average of the weights, at least 1.")
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 1:
@@ -83,42 +126,79 @@ CODEC_OPTIMIZATION = Optimization(
 class CodecShape:
     """Size of a new codec; the defaults are those of the released 16 kHz codec. `ratios` are the decoder's strides."""
 
-    sample_rate: int = 16_000
-    channels: int = 1
-    ratios: tuple[int, ...] = (8, 5, 4, 2)
-    filters: int = 64
-    dimension: int = 128
-    lstm: int = 2
-    codebooks: int = 4
-    codes: int = 2048
+    PANEL: ClassVar[Panel] = "Shape of a new codec"
+
+    sample_rate: int = field(default=16_000, metadata=Option(help="Sample rate of a new codec in Hz.", metavar="HZ"))
+    channels: int = field(
+        default=1, metadata=Option(help="Number of channels of a new codec. 1: mono, 2: stereo.", metavar="1|2")
+    )
+    ratios: tuple[int, ...] = field(
+        default=(8, 5, 4, 2),
+        metadata=Option(help="Strides of a new codec's decoder. Their product is the number of samples in a frame."),
+    )
+    filters: int = field(
+        default=64, metadata=Option(help="Number of channels of the layer of a new codec that is next to the waveform.")
+    )
+    dimension: int = field(
+        default=128,
+        metadata=Option(help="Latent dimension of a new codec: the width of the vectors that are quantized."),
+    )
+    lstm: int = field(default=2, metadata=Option(help="Number of LSTM layers of a new codec."))
+    codebooks: int = field(
+        default=4, metadata=Option(help="Number of codebooks of a new codec, and so of codes in a frame.")
+    )
+    codes: int = field(default=2048, metadata=Option(help="Number of codes in each codebook of a new codec."))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTraining:
     """EnCodec's training; defaults as published (audiocraft `config/solver/compression/default.yaml`).
 
-    begin                 of a new codec: "random" weights, or a "transform" that codes the data at once: `mdct_init`
-    decoder_only          leave encoder and codebooks, and so the codes, as they are: for a codec whose codes are in use
-    seconds               length of the crops
-    weights               of the balanced losses: waveform L1, multi-scale mel, adversarial, feature matching
-    dead_codes            a code is replaced when it is used less than this share of its equal part
-    adversarial_from      the first step with a discriminator; beyond the last one: none
-    adversarial_every     steps between updates that involve the discriminator
-    discriminator_filters, discriminator_windows  its width, and its STFT windows in samples
+    The weights are those of the balanced losses: waveform L1, multi-scale mel, adversarial and feature matching.
+    dead_codes: a code is replaced when it is used less than this share of its equal part
     """
 
-    begin: Begin = "random"
-    decoder_only: bool = False
-    seconds: float = 1.0
+    PANEL: ClassVar[Panel] = "Training"
+
+    begin: Begin = field(
+        default="random",
+        metadata=Option(
+            help="Initial weights of a new codec. random: drawn at random. transform: an MDCT in the principal"
+            " components of the data, which codes audio from the first step."
+        ),
+    )
+    decoder_only: bool = field(
+        default=False,
+        metadata=Option(
+            help="Train the decoder of the codec alone. Encoder and codebooks, and so all codes, stay as they are."
+        ),
+    )
+    seconds: float = field(
+        default=1.0, metadata=Option(help="Length of the excerpts of audio to train on, in seconds.", metavar="SECONDS")
+    )
     l1_weight: float = 0.1
     mel_weight: float = 2.0
     adversarial_weight: float = 4.0
     feature_weight: float = 4.0
     dead_codes: float = 0.1
-    adversarial_from: int = 0
-    adversarial_every: int = 1
-    discriminator_filters: int = 32
-    discriminator_windows: tuple[int, ...] = (2048, 1024, 512, 256, 128)
+    adversarial_from: int = field(
+        default=0,
+        metadata=Option(
+            help="First step that uses the discriminator. A number beyond the last step switches it off.",
+            panel="Discriminator",
+            metavar="STEP",
+        ),
+    )
+    adversarial_every: int = field(
+        default=1, metadata=Option(help="Steps between updates that use the discriminator.", panel="Discriminator")
+    )
+    discriminator_filters: int = field(
+        default=32, metadata=Option(help="Number of channels of the discriminator.", panel="Discriminator")
+    )
+    discriminator_windows: tuple[int, ...] = field(
+        default=(2048, 1024, 512, 256, 128),
+        metadata=Option(help="Lengths of the discriminator's STFT windows, in samples.", panel="Discriminator"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,14 +209,26 @@ class DecoderShape:
                 nothing: a narrow network can tell rhythms apart better when all lie between a note and a clip
     """
 
-    width: int = 1024
-    heads: int = 16
-    layers: int = 24
-    feed_forward: int = 4096
+    PANEL: ClassVar[Panel] = "Shape of a new decoder"
+
+    width: int = field(default=1024, metadata=Option(help="Width of a new decoder."))
+    heads: int = field(default=16, metadata=Option(help="Number of attention heads of a new decoder."))
+    layers: int = field(default=24, metadata=Option(help="Number of layers of a new decoder."))
+    feed_forward: int = field(default=4096, metadata=Option(help="Width of the feed-forward layers of a new decoder."))
     span_length: int = 3
     context: int = 5
-    clip_seconds: float = 10.0
-    max_period: float = 10_000.0
+    clip_seconds: float = field(
+        default=10.0, metadata=Option(help="Length of the clips of a new decoder, in seconds.", metavar="SECONDS")
+    )
+    max_period: float = field(
+        default=10_000.0,
+        metadata=Option(
+            help="Longest period of the sinusoidal position embedding of a new decoder, in frames divided by 2"
+            " pi; above 1. A narrow decoder learns rhythm better when it is about the number of frames in"
+            " a clip.",
+            metavar="FRAMES",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.max_period <= 1:
@@ -145,26 +237,59 @@ class DecoderShape:
 
 @dataclass(frozen=True, kw_only=True)
 class TextShape:
-    """Size of a new text encoder, which is trained with the decoder.
+    """Size of a new text encoder, which is trained with the decoder."""
 
-    vocabulary     of its own tokenizer, learned from the texts
-    round_numbers  read numbers that can be a tempo as their nearest multiple of this; 0: as they are
-    """
+    PANEL: ClassVar[Panel] = "Shape of a new text encoder"
 
-    width: int = 192
-    heads: int = 4
-    layers: int = 3
+    width: int = field(
+        default=192,
+        metadata=Option(help="Width of a text encoder of the model's own (--text-encoder own).", name="text_width"),
+    )
+    heads: int = field(
+        default=4,
+        metadata=Option(help="Number of attention heads of a text encoder of the model's own.", name="text_heads"),
+    )
+    layers: int = field(
+        default=3, metadata=Option(help="Number of layers of a text encoder of the model's own.", name="text_layers")
+    )
     feed_forward: int = 512
-    vocabulary: int = 1200
-    round_numbers: int = 0
+    vocabulary: int = field(
+        default=1200,
+        metadata=Option(
+            help="Number of tokens in the tokenizer of the model's own text encoder, which is learned from the texts."
+        ),
+    )
+    round_numbers: int = field(
+        default=0,
+        metadata=Option(
+            help="Have the tokenizer of the model's own text encoder round numbers that can be a tempo to "
+            "multiples of this; 0: no rounding."
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraOptions:
     """Low-rank adapters on every projection of the decoder, merged into its weights when the bundle is written."""
 
-    rank: int
-    alpha: int = 32
+    PANEL: ClassVar[Panel] = "Training"
+
+    rank: int = field(
+        metadata=Option(
+            help="Train low-rank adapters (LoRA) of this rank instead of all weights of the decoder.",
+            name="lora",
+            metavar="RANK",
+            unset="all weights are trained",
+        )
+    )
+    alpha: int = field(
+        default=32,
+        metadata=Option(
+            help="Scale of the low-rank adapters: they are multiplied by ALPHA / RANK.",
+            name="lora_alpha",
+            metavar="ALPHA",
+        ),
+    )
     dropout: float = 0.0
 
 
@@ -172,14 +297,21 @@ class LoraOptions:
 class DecoderTraining:
     """MAGNeT's training.
 
-    text_dropout     probability that a clip is trained without its text, for guidance: 0.3 for music, 0.1 for sound
-    codebook_shares  how often each codebook is drawn; None: uniformly, as published
-    precision        of the network's arithmetic; weights stay float32
+    text_dropout is the probability that a clip is trained without its text, for guidance. Weights stay float32.
     """
 
+    PANEL: ClassVar[Panel] = "Training"
+
     text_dropout: float = 0.3
-    codebook_shares: tuple[float, ...] | None = None
-    precision: Precision = "float32"
+    codebook_shares: tuple[float, ...] | None = field(
+        default=None,
+        metadata=Option(
+            help="How often each codebook is trained, in proportion, e.g. 3,1,1,1.", unset="all equally often"
+        ),
+    )
+    precision: Precision = field(
+        default="float32", metadata=Option(help="Precision of the arithmetic in training. The weights stay float32.")
+    )
     lora: LoraOptions | None = None
 
     def __post_init__(self) -> None:
@@ -200,8 +332,23 @@ class Places:
 
     @property
     def state(self) -> Path:
-        """What a stopped training goes on from."""
+        """The saved state, from which a training resumes."""
         return self.run / "state.pt"
+
+    def check(self, kind: TrainingKind, inputs: Sequence[Path]) -> None:
+        """Raise OutputError unless a training of this kind may write here; called before any work.
+
+        What is replaced is the output of an earlier training, with its run beside it, and nothing else. Neither folder
+        may be one of the inputs, nor a folder above or in one.
+        """
+        check_target(self.output, OUTPUTS[kind], overwrite=True)
+        for folder in (self.output, self.run):
+            check_apart(folder, inputs)
+        if not check_run(self.run, kind) and self.output.is_dir() and any(self.output.iterdir()):
+            raise OutputError(
+                f"{self.output} is not of a training: there is no {self.run} beside it",
+                "Choose another output, or move that folder away",
+            )
 
 
 # By task, as published.

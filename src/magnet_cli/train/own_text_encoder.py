@@ -1,4 +1,4 @@
-"""A text encoder of one's own: a T5 encoder of any size, and a tokenizer learned from the captions."""
+"""A new text encoder: a T5 encoder of any size, with a tokenizer learned from the captions."""
 
 from __future__ import annotations
 
