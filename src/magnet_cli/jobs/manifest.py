@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magnet_cli.audio.atomic import Content
 from magnet_cli.audio.confine import Confinement, check_within
 from magnet_cli.audio.unfinished import sweep
 from magnet_cli.errors import OutputError
@@ -348,7 +349,7 @@ class Manifest:
         return json.dumps(sealed(value), allow_nan=False).encode() + b"\n"
 
 
-def digest(content: bytes) -> str:
+def digest(content: Content) -> str:
     """SHA-256, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
