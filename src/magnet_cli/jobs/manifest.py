@@ -24,10 +24,12 @@ from magnet_cli.errors import OutputError
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
+from magnet_cli.small_files import MissingFileError, UnreadableFileError, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
 
+MOST_BYTES = 1 << 31  # of a manifest, which has 500 bytes for a clip
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
@@ -110,9 +112,11 @@ class Manifest:
         path = folder / MANIFEST_FILE
         check_within(folder, path)
         try:
-            lines = path.read_bytes().split(b"\n") if path.exists() else []
-        except OSError as error:
-            raise OutputError(f"cannot read {path}: {error.strerror}", "Choose another folder") from error
+            lines = read_bytes(path, most=MOST_BYTES).split(b"\n")
+        except MissingFileError:
+            lines = []
+        except UnreadableFileError as error:
+            raise OutputError(f"cannot read {path}: {error}", "Choose another folder") from error
         headers: list[Header] = []
         entries: dict[str, Entry] = {}
         for line in filter(None, lines):
@@ -285,8 +289,8 @@ def _after(before: Entry | None, entry: Entry) -> Entry:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+        value = parse_json(line)
+    except UnreadableFileError:
         return None
     return value if isinstance(value, dict) else None
 
