@@ -32,10 +32,12 @@ from magnet_cli.jobs.seal import is_sealed, sealed
 from magnet_cli.jobs.targets import Target, sidecar
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
+from magnet_cli.small_files import MissingFileError, UnreadableFileError, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
 
+MOST_BYTES = 1 << 31  # of a manifest, which has 500 bytes for a clip
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
@@ -128,9 +130,11 @@ class Manifest:
         path = folder / MANIFEST_FILE
         check_within(folder, path)
         try:
-            lines = path.read_bytes().split(b"\n") if path.exists() else []
-        except OSError as error:
-            raise OutputError(f"cannot read {path}: {error.strerror}", "Choose another folder") from error
+            lines = read_bytes(path, most=MOST_BYTES).split(b"\n")
+        except MissingFileError:
+            lines = []
+        except UnreadableFileError as error:
+            raise OutputError(f"cannot read {path}: {error}", "Choose another folder") from error
         headers: list[Header] = []
         entries: dict[str, Entry] = {}
         whole, traces = False, 0
@@ -380,9 +384,9 @@ def _move_aside(path: Path) -> Path:
 def _parse(line: bytes) -> dict[str, Any] | None:
     """The object on a line or in a record; None for one that is damaged."""
     try:
-        value = json.loads(line)
+        value = parse_json(line)
         whole = isinstance(value, dict) and is_sealed(value) is not False
-    except (ValueError, RecursionError):
+    except UnreadableFileError:
         return None
     return value if whole else None
 
