@@ -318,6 +318,39 @@ def test_every_cut_of_a_bad_connection_is_resumed(server: HubServer, machine: Ma
     check_whole(machine.run().folder)
 
 
+def test_a_server_that_hangs_up_again_and_again_is_not_asked_for_ever(server: HubServer, machine: Machine) -> None:
+    """What came stays, so that runs that bring little still bring something."""
+    server.faults.append(Fault(BODY, cut=1000))
+    assert "the connection broke off" in machine.run().failure("HubError", 4)
+    asked = [item for item in server.bodies() if item.path == BODY]
+    assert len(asked) == 3
+    assert 3000 in machine.blobs().values()
+    server.faults[:] = [Fault(BODY, cut=50_000)]  # a bad connection, which is worth the waiting
+    check_whole(machine.run().folder)
+
+
+QUICK = {"HF_HUB_DOWNLOAD_TIMEOUT": "1"}  # seconds between two pieces; an answer begins within three times that
+
+
+def test_a_server_that_drips_headers_does_not_hang_a_download(server: HubServer, machine: Machine) -> None:
+    server.faults.append(Fault(BODY, drip=0.2))
+    result = machine.run(env=QUICK)
+    assert "no answer within 3 s" in result.failure("HubError", 4)
+    assert result.seconds < 20  # starting Python and the library included
+    server.faults.clear()
+    check_whole(machine.run(env=QUICK).folder)
+
+
+def test_a_server_that_drips_content_does_not_hang_a_download(server: HubServer, machine: Machine) -> None:
+    server.faults.append(Fault(BODY, pace=100))
+    result = machine.run(env=QUICK)
+    assert re.search(r"only \d+ bytes came in a second", result.failure("HubError", 4))
+    assert result.seconds < 30
+    assert any(0 < size < 1000 for size in machine.blobs().values())
+    server.faults[:] = [Fault(BODY, pace=40_000)]  # slow, but it goes on
+    check_whole(machine.run(env=QUICK).folder)
+
+
 def test_ctrl_c_keeps_what_is_there(server: HubServer, machine: Machine) -> None:
     server.faults.append(Fault(BODY, stall=150_000, times=1))
     process = machine.start()

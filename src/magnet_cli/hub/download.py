@@ -11,10 +11,11 @@ import os
 import queue
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -28,7 +29,12 @@ FIRST_ANSWER = 8  # seconds; HF_HUB_ETAG_TIMEOUT goes before it
 # How often, and for how many seconds, to try without a new byte. A server that hangs in the middle is so asked twice,
 # with the library's timeout of 10 s between two pieces (HF_HUB_DOWNLOAD_TIMEOUT).
 ATTEMPTS, PATIENCE = 3, 12
-SLOWEST = 10_000  # bytes per second that count as something new: some proxies pass the first bytes on and fall silent
+# What counts as something new: so many bytes, and so many a second. Some proxies pass the first bytes on and fall
+# silent, and a server that hangs up after every 1,000 bytes would be asked a thousand times for a megabyte.
+LEAST, SLOWEST = 1 << 16, 10_000
+# A server that sends now and then a byte never falls silent. Within so many timeouts (of HF_HUB_DOWNLOAD_TIMEOUT) an
+# answer has to begin, and goes on at this rate, bytes per second: a tenth of what the slowest modems had.
+LONGEST, FLOOR = 3, 500
 
 T = TypeVar("T")
 
@@ -253,20 +259,63 @@ def _receive(plan: Plan, file: RemoteFile, target: BinaryIO, report: Callable[[i
     if target.tell():
         headers["Range"] = f"bytes={target.tell()}-"
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT  # between two pieces, not for the whole
-    with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+    request = get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True)
+    with _begun(request, LONGEST * timeout) as response:
         if response.is_error:
             response.read()
         hf_raise_for_status(response)
         if response.status_code != 206:  # all of it, whatever was asked for
             target.truncate(0)
             target.seek(0)
+        floor = _Floor(LONGEST * timeout)
         for piece in response.iter_bytes():
             target.write(piece)
             report(min(target.tell(), file.size))
+            floor.check(len(piece))
             if target.tell() > file.size:
                 return
     if target.tell() < file.size:
         raise ConnectionError("the answer ended early")
+
+
+@contextmanager
+def _begun(request: AbstractContextManager[T], seconds: float) -> Iterator[T]:
+    """Enter a request, whose answer has to begin within so many seconds, all redirects included; else TimeoutError."""
+    abandoned = threading.Event()
+
+    def enter() -> T:
+        answer = request.__enter__()
+        if abandoned.is_set():
+            request.__exit__(None, None, None)
+        return answer
+
+    try:
+        answer = _within(seconds, enter)
+    except BaseException:
+        abandoned.set()
+        raise
+    try:
+        yield answer
+    finally:
+        request.__exit__(*sys.exc_info())
+
+
+class _Floor:
+    """Raises ConnectionError where fewer bytes come than FLOOR in a second, over a window of some seconds."""
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._since, self._bytes = time.monotonic(), 0
+
+    def check(self, size: int) -> None:
+        """So many more have come."""
+        self._bytes += size
+        lasting = time.monotonic() - self._since
+        if lasting < self._window:
+            return
+        if self._bytes < FLOOR * lasting:
+            raise ConnectionError(f"only {self._bytes / lasting:,.0f} bytes came in a second")
+        self._since, self._bytes = time.monotonic(), 0
 
 
 @contextmanager
@@ -317,21 +366,22 @@ def _persistently(attempt: Callable[[], T], position: Callable[[], int] | None =
     from huggingface_hub.errors import HfHubHTTPError
 
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, as the library has it
-    reached, since, tries = position() if position else 0, time.monotonic(), 0
+    reached, since, waited, tries = position() if position else 0, time.monotonic(), 0.0, 0
     while True:
         try:
             return attempt()
         except (http_error, ConnectionError) as error:
             new = position() - reached if position else 0
-            progress = new > SLOWEST * (time.monotonic() - since)
+            progress = new >= LEAST and new > SLOWEST * (time.monotonic() - since - waited)
             if progress:
-                reached, since, tries = reached + new, time.monotonic(), 0
+                reached, since, waited, tries = reached + new, time.monotonic(), 0.0, 0
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
             passing = position is not None if status is None else status in (408, 429, 500, 502, 503, 504)
             delay, tries = _retry_after(error) or (0 if progress else 2**tries), tries + 1
             if not passing or tries == ATTEMPTS or time.monotonic() - since + delay > PATIENCE:
                 raise
             time.sleep(delay)
+            waited += delay
 
 
 def _retry_after(error: Exception) -> int | None:
