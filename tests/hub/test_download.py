@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import magnet_cli
 from support.command import clean_environment
@@ -349,6 +350,23 @@ def test_a_server_that_drips_content_does_not_hang_a_download(server: HubServer,
     assert any(0 < size < 1000 for size in machine.blobs().values())
     server.faults[:] = [Fault(BODY, pace=40_000)]  # slow, but it goes on
     check_whole(machine.run(env=QUICK).folder)
+
+
+def test_unfinished_files_that_no_commit_has_any_more_are_removed(server: HubServer, machine: Machine) -> None:
+    server.faults.append(Fault(BODY, cut=10_000))
+    assert machine.run().code == 4
+    (old,) = [name for name in machine.blobs() if name.endswith(".incomplete")]
+    server.faults.clear()
+    server.put(MODEL, {DECODER_FILE: GOLDEN / "music" / DECODER_FILE, CODEC_FILE: b"new"})
+    foreign = machine.storage / "blobs" / "notes.incomplete"
+    foreign.write_bytes(b"mine")
+    lock = machine.home / "hub" / ".locks" / machine.storage.name / f"{old.removesuffix('.incomplete')}.lock"
+    with FileLock(lock):  # as if another process went on with the old commit
+        assert machine.run().code == 0
+        assert old in machine.blobs()
+    assert machine.run(fresh=True).code == 0
+    assert old not in machine.blobs()
+    assert foreign.read_bytes() == b"mine"
 
 
 def test_ctrl_c_keeps_what_is_there(server: HubServer, machine: Machine) -> None:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -36,6 +36,8 @@ LEAST, SLOWEST = 1 << 16, 10_000
 # answer has to begin, and goes on at this rate, bytes per second: a tenth of what the slowest modems had.
 LONGEST, FLOOR = 3, 500
 
+INCOMPLETE = ".incomplete"
+
 T = TypeVar("T")
 
 
@@ -51,13 +53,17 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a download will fetch. `revision` is the commit that `reference` (normally main) stood for."""
+    """What a download will fetch. `revision` is the commit that `reference` (normally main) stood for.
+
+    hashes: of all files of that commit, those that are not wanted included.
+    """
 
     repository: str
     revision: str
     reference: str
     storage: Path
     files: tuple[RemoteFile, ...]
+    hashes: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> Path:
@@ -76,7 +82,11 @@ class Plan:
 
     def partial(self, file: RemoteFile) -> Path:
         """Where a file is while it is unfinished."""
-        return self.storage / "blobs" / f"{file.hash}.incomplete"
+        return self.storage / "blobs" / f"{file.hash}{INCOMPLETE}"
+
+    def lock(self, digest: str) -> Path:
+        """The library's lock for the file with this hash."""
+        return self.storage.parent / ".locks" / self.storage.name / f"{digest}.lock"
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,8 @@ def plan_download(
             raise HubError(f"{constants.ENDPOINT} gives no size and hash of {name}", "Check HF_ENDPOINT")
         pointer = storage / "snapshots" / info.sha / name
         chosen.append(RemoteFile(name, size, digest, pointer.is_file() and pointer.stat().st_size == size))
-    return Plan(repository, info.sha, revision, storage, tuple(chosen))
+    hashes = frozenset(str(file.lfs.sha256 if file.lfs else file.blob_id) for file in files.values())
+    return Plan(repository, info.sha, revision, storage, tuple(chosen), hashes)
 
 
 def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -179,6 +190,7 @@ def download(plan: Plan, *, progress: Callable[[int], None] | None = None) -> Do
     """
     report = progress or (lambda done: None)
     with _errors(plan.repository, "the cache"):
+        _remove_outdated(plan)
         _check_space(plan)
     done = 0
     report(done)
@@ -199,6 +211,20 @@ def download(plan: Plan, *, progress: Callable[[int], None] | None = None) -> Do
     return Download(plan.repository, plan.revision, plan.folder, {file.name: file.size for file in plan.files})
 
 
+def _remove_outdated(plan: Plan) -> None:
+    """Remove unfinished files that the repository does not have any more, unless a download holds their lock."""
+    from filelock import FileLock, Timeout  # the library's WeakFileLock cannot be tried without waiting
+
+    for path in (plan.storage / "blobs").glob(f"*{INCOMPLETE}"):
+        digest = path.name.removesuffix(INCOMPLETE)
+        if not HASH.fullmatch(digest) or digest in plan.hashes:
+            continue
+        lock = plan.lock(digest)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout), FileLock(lock, timeout=0):
+            path.unlink(missing_ok=True)
+
+
 def _check_space(plan: Plan) -> None:
     """Raise OutputError unless the disk has room for what is missing."""
     plan.storage.mkdir(parents=True, exist_ok=True)
@@ -217,8 +243,7 @@ def _obtain_file(plan: Plan, file: RemoteFile, report: Callable[[int], None]) ->
     blob, partial, pointer = plan.storage / "blobs" / file.hash, plan.partial(file), plan.folder / file.name
     for folder in (blob.parent, pointer.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = plan.storage.parent / ".locks" / plan.storage.name / f"{file.hash}.lock"
-    with _locked(lock, while_waiting=lambda: report(_size(partial))):
+    with _locked(plan.lock(file.hash), while_waiting=lambda: report(_size(partial))):
         if (
             pointer.is_file() and _size(pointer) == file.size
         ):  # another run has brought it since the plan was made, and may be reading it
