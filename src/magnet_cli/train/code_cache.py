@@ -89,7 +89,6 @@ def tokenize(
         if index % accelerator.num_processes != accelerator.process_index:
             continue
         if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
             _write(path, group, examples, codec, codebooks, clip_seconds)
         done += len(group)
         if on_tokens is not None and accelerator.is_main_process:

@@ -6,10 +6,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from magnet_cli.checkpoints.bundle import read_bundle
+from magnet_cli.checkpoints.bundle import read_bundle, save_weights
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.errors import ModelError, shown
 from magnet_cli.hub.folders import CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
@@ -36,7 +35,7 @@ def codec_weights(codec: Codec) -> Weights:
 def write_codec(config: CodecConfig, weights: Weights, output: Path) -> None:
     """Write a codec as a folder of `config.json` and `codec.safetensors`, whole or not at all."""
     with new_folder(output, CODEC_FOLDER, overwrite=True) as folder:
-        save_file(weights, folder / CODEC_FILE, metadata={"format": "pt"})
+        save_weights(weights, folder / CODEC_FILE)
         text = json.dumps({**CODEC_FOLDER.content, "version": 1, "codec": asdict(config)}, indent=2)
         (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 

@@ -14,11 +14,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -114,12 +114,17 @@ def train(
     accelerator.wait_for_everyone()
     if main:
         start_folder(places, settings, first)
-        if options.steps == 0:
-            save(trainer, places, 0)
-        elif first > 0 and not is_published(places):
-            trainer.publish(places.output)
+        with writing(places):
+            if options.steps == 0:
+                save(trainer, places, 0)
+            elif first > 0 and not is_published(places):
+                trainer.publish(places.output)
     clock = Clock(first)
-    with Log(places.run, first, tensorboard=options.tensorboard and main) as log, stop_requests() as stopped:
+    with (
+        writing(places),
+        Log(places.run, first, tensorboard=options.tensorboard and main) as log,
+        stop_requests() as stopped,
+    ):
         for number in range(first, options.steps):
             figures = trainer.step(number)
             if not math.isfinite(figures["loss"]):
@@ -185,10 +190,29 @@ def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> Non
         raise OutputError(f"cannot write {places.run}: {error.strerror}", "Choose another output") from error
 
 
+@contextmanager
+def writing(places: Places) -> Iterator[None]:
+    """Turn what the system refuses while a training writes into an OutputError; the last saved state stays."""
+    try:
+        yield
+    except OSError as error:
+        hint = "Free some space, or check the folder's permissions; then run the same command to resume"
+        raise OutputError(f"cannot write {error.filename or places.run}: {error.strerror or error}", hint) from error
+
+
 def save(trainer: Trainer, places: Places, step: int) -> None:
     """Save the state, whole or not at all, then the model."""
     state = {"step": step, "trainer": trainer.state()}
-    write_atomic(places.state, lambda file: torch.save(state, file), overwrite=True)
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch tries to complete its archive after a failed write, and reports that
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+    write_atomic(places.state, write, overwrite=True)
     trainer.publish(places.output)
 
 
@@ -266,9 +290,10 @@ class Log:
     def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError) if kind else nullcontext():  # what could not be written before
+                self._board.close()
 
     def write(self, progress: Progress) -> None:
         """Append the line of a step."""
@@ -277,11 +302,22 @@ class Log:
             self._columns = self._begin(row)
         text = StringIO()
         csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n").writerow(row)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text.getvalue())
+        self._append(text.getvalue().encode())
         if self._board is not None:
             for name, value in progress.figures.items():
                 self._board.add_scalar(name, value, progress.step)
+
+    def _append(self, line: bytes) -> None:
+        """Add a line, whole or not at all: a part of it would be read as another step's."""
+        with self._path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                written = file.write(line)
+                if written != len(line):
+                    file.write(line[written:])  # which raises what stopped the first one
+            except OSError:
+                file.truncate(before)
+                raise
 
     def _begin(self, row: Mapping[str, Any]) -> list[str]:
         """Rewrite the file with a column for every figure of a line, keeping earlier lines. Returns the columns."""
