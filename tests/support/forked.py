@@ -13,7 +13,7 @@ from typing import Any
 # Importing PyTorch and transformers takes seconds; this does it once. Every command runs in a process of its own,
 # forked from it.
 SERVER = """
-import json, os, signal, subprocess, sys
+import json, os, resource, signal, subprocess, sys
 import magnet_cli.cli
 import magnet_cli.jobs.writer
 from transformers import T5Config, T5EncoderModel  # which this package imports as late as it can
@@ -30,6 +30,8 @@ for line in sys.stdin:
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.chdir(asked["folder"])
+            if asked["largest"] is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], resource.RLIM_INFINITY))
             sys.argv = ["magnet", *asked["run"]]
             code = 1
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

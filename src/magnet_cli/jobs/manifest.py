@@ -233,7 +233,7 @@ class Manifest:
         self._append([_entry_value(entry)])
         self.entries[entry.item] = _after(self.entries.get(entry.item), entry)
 
-    def note(self, item: str, files: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
+    def note(self, item: str, files: Sequence[tuple[str, Content]]) -> dict[str, Any]:
         """What the record beside a clip says so that `recall` finds it: the item, its batch, and the other files.
 
         files: names and contents of those beside the record.
