@@ -441,7 +441,10 @@ def _headers(value: Mapping[str, Any]) -> list[Header]:
 
 def _header(value: Any) -> Header | None:
     seed, settings = (value.get("seed"), value.get("settings")) if isinstance(value, dict) else (None, None)
-    return Header(seed, settings) if type(seed) is int and isinstance(settings, dict) else None
+    if type(seed) is not int or not isinstance(settings, dict):
+        return None
+    # Version 0.1.0 noted options that were not given as empty lists; now they are left out.
+    return Header(seed, {name: setting for name, setting in settings.items() if setting != []})
 
 
 def _plain_header(header: Header) -> dict[str, Any]:
