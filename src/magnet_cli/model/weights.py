@@ -80,7 +80,8 @@ def read_package(path: Path) -> Mapping[Any, Any]:
                 file.seek(0)
                 content = BytesIO(file.read(MOST_PICKLE_BYTES))
                 for _ in range(LEGACY_PICKLES):
-                    _check_pickle(content)
+                    if content.tell() < len(content.getbuffer()):  # a plain pickle has nothing after it
+                        _check_pickle(content)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
