@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from magnet_cli.bench.flops import minimum_flops
-from magnet_cli.bench.speed import Parts, benchmark, parts_of, random_parts, shapes
+from magnet_cli.bench.speed import BenchParts, benchmark, parts_of, random_parts, shapes
 from magnet_cli.engines.cpu import FastTransformer
 from magnet_cli.engines.device import matmul_rate
 from magnet_cli.errors import UsageError
@@ -22,14 +22,14 @@ SAMPLING = SamplingConfig(steps=(2, 1, 1, 1))
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Parts:
+def tiny() -> BenchParts:
     config = replace(shapes()["small-10secs"], width=64, heads=2, layers=2, feed_forward=128, text_width=64, codes=64)
     codec = replace(RELEASED_CODEC, n_filters=4, dimension=16, codes=64)
     config = replace(config, clip_seconds=1.0)
     return parts_of("tiny", config, codec, device=CPU, dtype=torch.float32, network=FastTransformer)
 
 
-def test_a_report_adds_up(tiny: Parts) -> None:
+def test_a_report_adds_up(tiny: BenchParts) -> None:
     report = benchmark(tiny, SAMPLING, batch=2, runs=3)
     names = ["text", *(f"codebook {k}" for k in (1, 2, 3, 4)), "codec", "loudness", "write"]
     assert list(report.stages) == names
@@ -56,7 +56,7 @@ def quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_peak")
-def test_logits_are_compared_with_the_weights_before_they_were_rounded(tiny: Parts) -> None:
+def test_logits_are_compared_with_the_weights_before_they_were_rounded(tiny: BenchParts) -> None:
     rounded = parts_of(
         "tiny", tiny.model.config, tiny.codec.config, device=CPU, dtype=torch.bfloat16, network=FastTransformer
     )
@@ -70,7 +70,7 @@ def test_logits_are_compared_with_the_weights_before_they_were_rounded(tiny: Par
 
 
 @pytest.mark.usefixtures("quick_peak")
-def test_without_memory_for_float32_the_rest_is_reported(tiny: Parts) -> None:
+def test_without_memory_for_float32_the_rest_is_reported(tiny: BenchParts) -> None:
     def none() -> MaskedTransformer:
         raise MemoryError("x")
 
@@ -83,7 +83,7 @@ def test_without_memory_for_float32_the_rest_is_reported(tiny: Parts) -> None:
     assert "no memory" in dict(report.rows)["logits"]
 
 
-def test_the_peak_is_above_what_a_tiny_model_reaches(tiny: Parts) -> None:
+def test_the_peak_is_above_what_a_tiny_model_reaches(tiny: BenchParts) -> None:
     assert matmul_rate(CPU, torch.float32) > benchmark(tiny, SAMPLING, runs=1).flops_per_second
 
 
@@ -95,7 +95,7 @@ def test_shapes_have_the_released_numbers_of_parameters() -> None:
         assert found == pytest.approx(millions * 1e6, rel=0.01)  # facts.md gives three digits
 
 
-def test_impossible_requests_are_refused(tiny: Parts) -> None:
+def test_impossible_requests_are_refused(tiny: BenchParts) -> None:
     with pytest.raises(UsageError, match="unknown shape"):
         random_parts("huge", CPU, torch.float32, FastTransformer)
     with pytest.raises(UsageError, match="0 runs"):

@@ -22,11 +22,12 @@ import torch
 from magnet_cli import Job, Pipeline, RuntimeConfig, SamplingConfig
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, NumericsError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Manifest, digest
-from magnet_cli.jobs.plan import Plan, Request, plan_batch, plan_rows
+from magnet_cli.jobs.plan import BatchPlan, Request, plan_batch, plan_rows
 from magnet_cli.jobs.prompt_file import Problems, read_rows
 from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.pipeline.inputs import InputFiles
 from magnet_cli.pipeline.pipeline import Clip
 from support.command import Magnet, Result, one_line_error
 
@@ -462,7 +463,7 @@ def test_a_folder_that_goes_away_stops_the_batch(batch: Batch, monkeypatch: pyte
 MANY = 10_000
 
 
-def plan_many(folder: Path, count: int, manifest: Manifest) -> Plan:
+def plan_many(folder: Path, count: int, manifest: Manifest) -> BatchPlan:
     """The plan of a file whose prompts and names come again and again."""
     rows = "".join(f"a prompt for clip number {k % 5000},same/{k % 7}\n" for k in range(count))
     (folder / "p.csv").write_text("prompt,output\n" + rows)
@@ -485,7 +486,9 @@ def plan_many(folder: Path, count: int, manifest: Manifest) -> Plan:
     problems = Problems(request.file)
     read = read_rows(request.file, None, problems)
     planned = plan_rows(read, request, SamplingConfig(), seed=5, check=lambda job: None, problems=problems)
-    plan = plan_batch(planned, request, manifest, header=Header(5, {}), hashes={}, problems=problems)
+    plan = plan_batch(
+        planned, request, manifest, header=Header(5, {}), hashes={}, inputs=InputFiles(), problems=problems
+    )
     problems.check()
     return plan
 

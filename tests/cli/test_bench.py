@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from magnet_cli.checkpoints import open as models
 from magnet_cli.hub import library as store
 from support.command import Magnet, one_line_error
 from support.golden import GOLDEN
 
 MUSIC = str(GOLDEN / "music")
-generate_command = sys.modules["magnet_cli.cli.generate"]  # the package has the function under that name
 QUICK = ("--steps", "2,1,1,1", "--device", "cpu")
 FLOAT32 = ("--dtype", "float32")
 
@@ -62,8 +59,7 @@ def test_bench_refuses_what_cannot_be_measured(magnet: Magnet, options: tuple[st
 @pytest.fixture
 def bundled(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny model in the place of the one inside the package."""
-    for module in (models, store, generate_command):
-        monkeypatch.setattr(module, "BUNDLED_FOLDER", Path(tiny))
+    monkeypatch.setattr(store, "BUNDLED_FOLDER", Path(tiny))
 
 
 @pytest.mark.usefixtures("bundled")
@@ -89,6 +85,5 @@ def test_a_model_that_is_asked_for_is_never_replaced(magnet: Magnet) -> None:
 
 
 def test_without_one_the_hub_s_error_stays(magnet: Magnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (models, store, generate_command):
-        monkeypatch.setattr(module, "BUNDLED_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(store, "BUNDLED_FOLDER", tmp_path / "none")
     one_line_error(magnet("generate", "x", "-o", "a.wav", "--offline", *QUICK), 4, "magnet models download")

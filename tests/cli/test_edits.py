@@ -624,11 +624,11 @@ def test_a_wrong_row_is_named(magnet: Magnet) -> None:
 def test_ten_thousand_rows_read_an_input_once(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> None:
     write("in.wav", sound(1.5, RATE), RATE)
     Path("p.csv").write_text("prompt,seed\n" + "".join(f"x,{seed}\n" for seed in range(10_000)))
-    from magnet_cli.pipeline import edits as arrange
+    from magnet_cli.pipeline import inputs
 
     read: list[Path] = []
-    plain = arrange.read_audio
-    monkeypatch.setattr(arrange, "read_audio", lambda path: (read.append(path), plain(path))[1])
+    plain = inputs.measure_audio
+    monkeypatch.setattr(inputs, "measure_audio", lambda path: (read.append(path), plain(path))[1])
     options = ("--inpaint", "in.wav", "--vary", "0.3", "--dry-run", "-q", "--model", MUSIC, *QUICK)
     result = magnet("batch", "p.csv", "-o", "out/", *options)
     assert (result.code, len(result.out.splitlines())) == (0, 10_000), result.err

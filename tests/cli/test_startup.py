@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from magnet_cli.cli import run_jobs as making
+from magnet_cli.errors import UsageError
 from magnet_cli.hub import library as store
 from magnet_cli.hub.library import read_ahead
+from magnet_cli.hub.locate import resolve
 from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.options.runtime import PlacesConfig
 from support.golden import CPU, GOLDEN
@@ -85,16 +87,18 @@ def test_bundles_are_read_ahead_wherever_they_are(
     tiny: str, tmp_path: Path, advised: dict[str, set[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "magnet-small-10secs").symlink_to(tiny)
-    monkeypatch.setattr(making, "BUNDLED_FOLDER", Path(tiny))
+    monkeypatch.setattr(store, "BUNDLED_FOLDER", Path(tiny))
     places = PlacesConfig(model_dir=tmp_path)
     for model in (tiny, "magnet-small-10secs", "bundled"):
-        making.read_model_ahead(model, places)
+        making.read_model_ahead(resolve(model, places))
         wait()
         assert set(advised) == WEIGHTS
         advised.clear()
-    for model in (str(GOLDEN / "music"), "magnet-medium-10secs", "nowhere", "musicgen-small"):
-        making.read_model_ahead(model, places)
+    for model in (str(GOLDEN / "music"), "magnet-medium-10secs", "musicgen-small"):
+        making.read_model_ahead(resolve(model, places))
         wait()
+    with pytest.raises(UsageError):
+        resolve("nowhere", places)
     assert not advised
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from magnet_cli.audio.looping import fit_period
 from magnet_cli.decoding.circle import Loop, loop_length, turn
-from magnet_cli.decoding.masked import Known, Plain, decode
+from magnet_cli.decoding.masked import Known, decode
 from magnet_cli.decoding.steps import Grid, overlapping_spans
 from magnet_cli.errors import UsageError
 from magnet_cli.model.config import DecoderConfig
@@ -105,7 +105,12 @@ class Walk:
     def __init__(self, config: DecoderConfig) -> None:
         self.config = config
 
-    def __call__(self, codes: Tensor, codebook: int, memory: None) -> Tensor:
+    def forget(self) -> None:
+        pass
+
+    def guided(
+        self, codes: Tensor, codebook: int, memory: object, weight: float, wanted: Tensor | None = None
+    ) -> Tensor:
         line = codes[:, codebook].float()
         known = line != self.config.mask_code
         places = torch.arange(line.shape[1]).expand_as(line)
@@ -126,7 +131,7 @@ def steps_at(loop: Loop | None, frames: int, music: Golden, spans: Spans) -> tup
     walk = Walk(replace(music.decoder.config, codebooks=1))
     sampling = SamplingConfig(steps=(20,), spans=spans, temperature=1, anneal=False, top_p=None)
     seeds = range(100)
-    codes = decode(Plain(walk), None, seeds, sampling, frames=frames, loop=loop, whole_spans=False)  # type: ignore[arg-type]
+    codes = decode(walk, None, seeds, sampling, frames=frames, loop=loop, whole_spans=False)  # type: ignore[arg-type]
     if loop is not None:  # as they were decoded, so that what is special about a place adds up
         codes = turn(codes, loop.starts(seeds, frames, CPU))
     steps = (codes[:, 0] - codes[:, 0].roll(1, dims=-1)).float().abs().mean(dim=0)

@@ -145,7 +145,14 @@ def test_codes_are_drawn_with_their_probability(oracle: Oracle, model: MusicGen)
 
 def test_progress_is_told(model: MusicGen) -> None:
     told: list[tuple[int, int]] = []
-    model.generate([None], [0], 6, sampling=GREEDY, prefix=random_codes(1, 2), on_step=lambda *step: told.append(step))
+    model.generate(
+        [None],
+        [0],
+        6,
+        sampling=GREEDY,
+        prefix=random_codes(1, 2),
+        on_step=lambda step: told.append((step.done, step.total)),
+    )
     assert told == [(done, 7) for done in range(1, 8)]  # 4 frames, and 3 columns of delay
 
 

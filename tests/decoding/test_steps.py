@@ -13,7 +13,6 @@ from magnet_cli.decoding.philox import uniforms
 from magnet_cli.decoding.steps import (
     COLDEST,
     guidance_weight,
-    guide,
     highest_units,
     keep_top_k,
     keep_top_p,
@@ -24,6 +23,7 @@ from magnet_cli.decoding.steps import (
     span_scores,
     step_temperature,
 )
+from magnet_cli.model.decoder import guide
 from magnet_cli.options.sampling import SamplingConfig
 
 # -- schedule ---------------------------------------------------------------------------------------------------------

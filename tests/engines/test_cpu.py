@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding.masked import Known, Plain, decode
+from magnet_cli.decoding.masked import Known, decode
 from magnet_cli.decoding.steps import guidance_weight, mask_rates
 from magnet_cli.engines import cpu as engine
 from magnet_cli.engines.cpu import FastTransformer, Reach, widen
@@ -80,7 +80,7 @@ def test_a_step_computes_only_what_changed_and_is_wanted() -> None:
 @pytest.mark.parametrize("text_rows", [0, 1, 2])
 def test_logits_are_those_of_the_plain_network_whatever_came_before(context: int, text_rows: int) -> None:
     model = build(replace(CONFIG, context=context))
-    fast, plain, batch = FastTransformer(model), Plain(model), 2
+    fast, plain, batch = FastTransformer(model), model, 2
     memory = text(model, text_rows * batch) if text_rows else None
     generator = torch.Generator().manual_seed(1)
     codes = random_codes(batch, FRAMES)
@@ -100,7 +100,7 @@ def test_logits_are_those_of_the_plain_network_whatever_came_before(context: int
 
 def test_another_text_or_clip_is_not_mixed_up_with_the_last() -> None:
     model = build()
-    fast, plain, codes = FastTransformer(model), Plain(model), random_codes(1, FRAMES)
+    fast, plain, codes = FastTransformer(model), model, random_codes(1, FRAMES)
     memories = [model.text_memory(noise(1, 3, CONFIG.text_width, seed=seed), [3]) for seed in (1, 2)]
     for memory in (*memories, *memories):
         for clip in (codes, codes[..., :30], codes.roll(1, -1)):
@@ -122,7 +122,7 @@ def test_a_step_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
         patch.setattr(fast, "_listen", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             fast.guided(other, 1, memory, 3.0)
-    wanted = Plain(model).guided(other, 1, memory, 3.0)
+    wanted = model.guided(other, 1, memory, 3.0)
     torch.testing.assert_close(fast.guided(other, 1, memory, 3.0), wanted, rtol=1e-5, atol=1e-4)
 
 
@@ -200,7 +200,7 @@ def test_int8_refuses_a_bias_that_it_would_lose() -> None:
 def test_int8_logits_are_near() -> None:
     model = build(dtype=torch.float32)
     codes, memory = random_codes(1, FRAMES), text(model, 1)
-    wanted = Plain(model).guided(codes, 1, memory, 1.0)
+    wanted = model.guided(codes, 1, memory, 1.0)
     found = FastTransformer(model, int8=True).guided(codes, 1, memory, 1.0)
     # An upper bound on what three layers make of products that are each 1 to 2% off.
     assert (found - wanted).norm() / wanted.norm() < 0.2

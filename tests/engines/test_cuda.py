@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
-from magnet_cli.decoding.masked import Plain, decode
+from magnet_cli.decoding.masked import decode
 from magnet_cli.engines import cuda as graphs
 from magnet_cli.engines.cuda import GraphTransformer, Stages
 from magnet_cli.engines.device import computes_float8
@@ -32,7 +32,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-4}
 @pytest.mark.parametrize("text_rows", [0, 1, 2])
 def test_logits_are_those_of_the_plain_network(context: int, text_rows: int) -> None:
     model, batch = build(replace(CONFIG, context=context)), 2
-    network, plain = GraphTransformer(model), Plain(model)
+    network, plain = GraphTransformer(model), model
     memory = text(model, text_rows * batch) if text_rows else None
     for codebook in range(CONFIG.codebooks):
         for weight in (3.0, 1.0):
@@ -44,7 +44,7 @@ def test_logits_are_those_of_the_plain_network(context: int, text_rows: int) -> 
 def test_another_text_is_heard_and_old_shapes_are_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "MOST_SHAPES", 2)
     model = build()
-    network, plain = GraphTransformer(model), Plain(model)
+    network, plain = GraphTransformer(model), model
     memories = [model.text_memory(noise(1, n, CONFIG.text_width, seed=n), [n]) for n in (3, 40, 5)]
     for memory in (*memories, *memories):
         for frames in (20, 30):
@@ -71,7 +71,7 @@ def test_where_graphs_cannot_be_recorded_it_goes_on_without(monkeypatch: pytest.
     monkeypatch.setattr(GraphTransformer, "device", torch.device("cuda"))
     model = build()
     network, codes = GraphTransformer(model), random_codes(1, FRAMES)
-    wanted = Plain(model).guided(codes, 0, None, 1.0)
+    wanted = model.guided(codes, 0, None, 1.0)
     with pytest.warns(MagnetWarning, match="no CUDA graphs here"):
         found = network.guided(codes, 0, None, 1.0)
     torch.testing.assert_close(found, wanted, **CLOSE)
@@ -116,7 +116,7 @@ def test_a_new_shape_compiles_anew_until_there_are_many(monkeypatch: pytest.Monk
     for frames in (20, 30, 40, 20):
         codes = random_codes(1, frames)
         torch.testing.assert_close(
-            network.guided(codes, 0, None, 1.0), Plain(network.model).guided(codes, 0, None, 1.0), **CLOSE
+            network.guided(codes, 0, None, 1.0), network.model.guided(codes, 0, None, 1.0), **CLOSE
         )
         compiled.append(counter.frame_count)
     assert compiled == [2, 4, 4, 4]
@@ -142,7 +142,7 @@ def miscompiled(graph: torch.fx.GraphModule, _: object) -> Backend:
 )
 def test_where_nothing_can_be_compiled_it_goes_on_without(backend: Backend, why: str) -> None:
     network, codes = compiling(backend), random_codes(1, FRAMES)
-    wanted = Plain(network.model).guided(codes, 0, None, 1.0)
+    wanted = network.model.guided(codes, 0, None, 1.0)
     with pytest.warns(MagnetWarning, match=f"torch.compile fails here.*{why}"):
         found = network.guided(codes, 0, None, 1.0)
     assert not network.compiled
@@ -173,7 +173,7 @@ def no_waiting() -> Iterator[None]:
 
 @pytest.mark.gpu
 def test_replayed_logits_are_those_of_the_plain_network(gpu_model: MaskedTransformer) -> None:
-    network, plain = GraphTransformer(gpu_model), Plain(gpu_model)
+    network, plain = GraphTransformer(gpu_model), gpu_model
     for seed in (1, 2):
         memory = gpu_model.text_memory(noise(2, 5, CONFIG.text_width, seed=seed), [3, 5])
         for codebook in (0, 1, 0, 3):

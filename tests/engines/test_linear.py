@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.decoding.masked import Plain
 from magnet_cli.engines import device
 from magnet_cli.engines.cuda import GraphTransformer
 from magnet_cli.engines.device import resolve_dtype
@@ -136,14 +135,14 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 def test_logits_are_those_of_rounded_numbers() -> None:
     model = build(NARROW, dtype=torch.float32)
-    reference, network, memory = Plain(rounded_model(model)), GraphTransformer(model, float8=True), text(model, 2)
+    reference, network, memory = rounded_model(model), GraphTransformer(model, float8=True), text(model, 2)
     for codebook in (0, 1):
         codes = random_codes(2, FRAMES, seed=codebook)
         found, wanted = (one.guided(codes, codebook, memory, 3.0) for one in (network, reference))
         # Sums in another order differ by 1e-7, and where that moves a number past the middle between two that 8 bits
         # can hold, by 1/8 of it: one in 100,000, each of which reaches a few frames.
         assert relative(found, wanted) < 1e-3
-        assert relative(found, Plain(model).guided(codes, codebook, memory, 3.0)) > 1e-2
+        assert relative(found, model.guided(codes, codebook, memory, 3.0)) > 1e-2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -154,7 +153,7 @@ def test_logits_are_near_those_of_float32(config: DecoderConfig, dtype: torch.dt
         if isinstance(part, nn.Linear):  # outputs as large as inputs, as in models that are trained
             part.weight.mul_(1 / (0.4 * math.sqrt(part.in_features)))
     codes = random_codes(2, FRAMES)
-    wanted = Plain(model).guided(codes, 1, text(model, 2), 1.0)
+    wanted = model.guided(codes, 1, text(model, 2), 1.0)
     model = model.to(dtype)
     found = GraphTransformer(model, float8=True).guided(codes, 1, text(model, 2), 1.0)
     # Each product errs by PRODUCT of itself, and one that is computed from others by what they err, too; but much of

@@ -33,13 +33,14 @@ from magnet_cli.hub import cache as cache_module
 from magnet_cli.hub import locate as hub
 from magnet_cli.hub import download as transfer
 from magnet_cli.errors import MagnetError
+from magnet_cli.options.runtime import PlacesConfig
 
 what, name, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 steps = []
 access = transfer.Access(
     cache_dir=Path(options["cache_dir"]) if "cache_dir" in options else None,
     offline=options.get("offline", False),
-    progress=lambda plan, done: steps.append((done, plan.missing_size)),
+    listener=lambda event: steps.append((event.done, event.plan.missing_size)),
 )
 wanted = {"model": cache_module.MODEL, "text": cache_module.TEXT_ENCODER, "codec": cache_module.CODEC}[what]
 try:
@@ -49,10 +50,11 @@ try:
                           "files": {file.name: [file.size, file.cached] for file in plan.files}}))
     elif "fresh" in options:  # the plan is made anew, whatever is cached
         plan = transfer.plan_download(name, wanted, access)
-        result = transfer.download(plan, progress=lambda done: steps.append((done, 0)))
+        result = transfer.download(plan, listener=lambda event: steps.append((event.done, 0)))
         print(json.dumps({"folder": str(result.folder), "files": result.files, "steps": steps}))
     elif what == "model":
-        print(json.dumps({"folder": str(hub.locate_model(name, access).folder), "steps": steps}))
+        model = hub.resolve(name, PlacesConfig(cache_dir=access.cache_dir))
+        print(json.dumps({"folder": str(hub.locate_model(model, access).folder), "steps": steps}))
     elif what == "text":
         folder = hub.locate_text_encoder(Path("nowhere"), name, access, model=options.get("model"))
         print(json.dumps({"folder": str(folder), "steps": steps}))

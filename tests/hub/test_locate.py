@@ -43,6 +43,10 @@ def put(cache: Path, repository: str, *files: str, commit: str = HASH) -> Path:
     return snapshot
 
 
+def locate_model(name: str) -> hub.ModelSource:
+    return hub.locate_model(hub.resolve(name))
+
+
 def test_the_tests_are_offline() -> None:
     assert huggingface_hub.constants.HF_HUB_OFFLINE
 
@@ -51,7 +55,7 @@ def test_the_tests_are_offline() -> None:
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    source = hub.locate_model(str(tmp_path))
+    source = locate_model(str(tmp_path))
     assert source == hub.ModelSource(tmp_path.name, tmp_path, None, None, hub.UNKNOWN_LICENCE)
 
 
@@ -59,7 +63,7 @@ def test_a_relative_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "models" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for name in ("models/mine", "./models/mine", "models/../models/mine/"):
-        source = hub.locate_model(name)
+        source = locate_model(name)
         assert source.name == "mine"
         assert source.folder.samefile(tmp_path / "models" / "mine")
 
@@ -67,14 +71,14 @@ def test_a_relative_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_folder_in_the_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()
-    assert hub.locate_model("~/mine").folder == tmp_path / "mine"
+    assert locate_model("~/mine").folder == tmp_path / "mine"
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "/nowhere/at/all", "~/nowhere-at-all", "a/b/c", ".\\x"])
 def test_a_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError) as caught:
-        hub.locate_model(name)
+        locate_model(name)
     assert f"no folder {name}" in caught.value.message
 
 
@@ -82,7 +86,7 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "state_dict.bin"
     path.write_text("x")
     with pytest.raises(ModelError, match="is a file") as caught:
-        hub.locate_model(str(path))
+        locate_model(str(path))
     assert "folder" in caught.value.hint
 
 
@@ -100,20 +104,20 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
 )
 def test_a_near_miss_gets_a_suggestion(name: str, meant: str) -> None:
     with pytest.raises(UsageError) as caught:
-        hub.locate_model(name)
+        locate_model(name)
     assert repr(name) in caught.value.message
     assert meant in caught.value.hint
 
 
 def test_an_unknown_name_gets_the_list() -> None:
     with pytest.raises(UsageError) as caught:
-        hub.locate_model("zzz")
+        locate_model("zzz")
     assert all(name in caught.value.hint for name in MODELS)
 
 
 def test_an_empty_name_is_not_the_current_folder() -> None:
     with pytest.raises(UsageError):
-        hub.locate_model("")
+        locate_model("")
 
 
 def test_a_short_name_goes_before_a_folder_of_that_name(
@@ -122,8 +126,8 @@ def test_a_short_name_goes_before_a_folder_of_that_name(
     snapshot = put(cache, "facebook/magnet-small-10secs", *cache_module.MODEL_FILES)
     (tmp_path / "magnet-small-10secs").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert hub.locate_model("magnet-small-10secs").folder == snapshot
-    assert hub.locate_model("./magnet-small-10secs").repository is None
+    assert locate_model("magnet-small-10secs").folder == snapshot
+    assert locate_model("./magnet-small-10secs").repository is None
 
 
 # -- models in the cache ----------------------------------------------------------------------------------------------
@@ -133,25 +137,25 @@ def test_a_short_name_goes_before_a_folder_of_that_name(
 def test_a_cached_model_is_found_by_its_short_name(cache: Path, name: str) -> None:
     spec = MODELS[name]
     snapshot = put(cache, spec.repository, *cache_module.MODEL_FILES, "README.md")
-    assert hub.locate_model(name) == hub.ModelSource(name, snapshot, spec.repository, HASH, "CC-BY-NC-4.0")
+    assert locate_model(name) == hub.ModelSource(name, snapshot, spec.repository, HASH, "CC-BY-NC-4.0")
 
 
 def test_a_cached_model_is_found_by_its_hub_id(cache: Path) -> None:
     repository = "facebook/magnet-medium-30secs"
     snapshot = put(cache, repository, *cache_module.MODEL_FILES)
-    assert hub.locate_model(repository) == hub.ModelSource(repository, snapshot, repository, HASH, "CC-BY-NC-4.0")
+    assert locate_model(repository) == hub.ModelSource(repository, snapshot, repository, HASH, "CC-BY-NC-4.0")
 
 
 def test_a_cached_model_of_someone_else_is_found_by_its_hub_id(cache: Path) -> None:
     snapshot = put(cache, "someone/their.model", *cache_module.MODEL_FILES)
-    source = hub.locate_model("someone/their.model")
+    source = locate_model("someone/their.model")
     assert (source.folder, source.licence) == (snapshot, hub.UNKNOWN_LICENCE)
 
 
 def test_the_revision_is_what_the_cache_calls_main(cache: Path) -> None:
     put(cache, "facebook/magnet-small-10secs", *cache_module.MODEL_FILES)
     snapshot = put(cache, "facebook/magnet-small-10secs", *cache_module.MODEL_FILES, commit=OTHER_HASH)
-    source = hub.locate_model("magnet-small-10secs")
+    source = locate_model("magnet-small-10secs")
     assert (source.folder, source.revision) == (snapshot, OTHER_HASH)
 
 
@@ -161,7 +165,7 @@ def test_the_revision_is_what_the_cache_calls_main(cache: Path) -> None:
 )
 def test_a_model_that_is_not_cached_is_an_error_that_names_it(cache: Path, model: str, repository: str) -> None:
     with pytest.raises(HubError) as caught:
-        hub.locate_model(model)
+        locate_model(model)
     assert repository in caught.value.message
     assert "cache" in caught.value.message
     assert not cache.exists()  # a failure leaves nothing behind
@@ -170,7 +174,7 @@ def test_a_model_that_is_not_cached_is_an_error_that_names_it(cache: Path, model
 @pytest.mark.parametrize("model", ["a--b/c", "owner/name-", "owner/.."])
 def test_an_impossible_hub_id_is_an_error_that_names_it(cache: Path, model: str) -> None:
     with pytest.raises(HubError) as caught:
-        hub.locate_model(model)
+        locate_model(model)
     assert model in caught.value.message
 
 
@@ -180,7 +184,7 @@ def test_a_model_that_is_cached_in_part_is_not_taken(cache: Path, present: tuple
     put(cache, repository, *present)
     # The rest has to come from the Hub, which is out of reach; the repository itself is no wrong choice.
     with pytest.raises(HubError) as caught:
-        hub.locate_model(repository)
+        locate_model(repository)
     assert repository in caught.value.message
 
 
@@ -188,7 +192,7 @@ def test_a_link_to_a_lost_blob_is_no_file(cache: Path) -> None:
     snapshot = put(cache, "facebook/magnet-small-10secs", *cache_module.MODEL_FILES)
     (snapshot / "state_dict.bin").resolve().unlink()
     with pytest.raises(HubError, match="facebook/magnet-small-10secs"):
-        hub.locate_model("magnet-small-10secs")
+        locate_model("magnet-small-10secs")
 
 
 # -- text encoders ----------------------------------------------------------------------------------------------------
@@ -301,7 +305,7 @@ def test_weights_have_the_names_that_are_read() -> None:
 # -- content and its hash ---------------------------------------------------------------------------------------------
 
 
-def fill(cache: Path, repository: str = "a/b") -> tuple[transfer.Plan, dict[str, bytes]]:
+def fill(cache: Path, repository: str = "a/b") -> tuple[transfer.DownloadPlan, dict[str, bytes]]:
     """A plan whose files are in the cache as content only, not yet under their names."""
     contents = {"state_dict.bin": b"large" * 1000, "config.json": b"{}", "deep/file": b""}
     digests = {
@@ -314,7 +318,7 @@ def fill(cache: Path, repository: str = "a/b") -> tuple[transfer.Plan, dict[str,
     for name, content in contents.items():
         (storage / "blobs" / digests[name]).write_bytes(content)
     files = tuple(transfer.RemoteFile(name, len(contents[name]), digests[name], False) for name in contents)
-    return transfer.Plan(repository, HASH, "main", storage, files), contents
+    return transfer.DownloadPlan(repository, HASH, "main", storage, files), contents
 
 
 def refuse(self: Path, target: str) -> None:
@@ -328,7 +332,7 @@ def test_content_that_is_there_is_not_fetched_again(cache: Path, monkeypatch: py
         monkeypatch.setattr(Path, "symlink_to", refuse)
     plan, contents = fill(cache)
     steps: list[int] = []
-    result = transfer.download(plan, progress=steps.append)
+    result = transfer.download(plan, listener=lambda event: steps.append(event.done))
     assert {name: (result.folder / name).read_bytes() for name in result.files} == contents
     assert (steps[0], steps[-1]) == (0, plan.missing_size)
     assert (result.folder / "config.json").is_symlink() == links
@@ -365,6 +369,6 @@ def test_damage_is_found_and_taken_out(cache: Path) -> None:
 def test_every_error_has_a_hint(cache: Path, tmp_path: Path) -> None:
     for model in ("", "zzz", "./nowhere", "someone/something", "magnet-small-10secs"):
         with pytest.raises(MagnetError) as caught:
-            hub.locate_model(model)
+            locate_model(model)
         assert caught.value.hint
         assert not caught.value.hint.endswith(".")

@@ -18,6 +18,7 @@ from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Made, Manifes
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.pipeline.inputs import InputFiles
 
 HEADER = Header(7, {"lufs": -14.0})
 
@@ -55,16 +56,16 @@ def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
 def test_an_item_is_what_makes_its_sound() -> None:
     job, output, hashes = Job("a", 1, SamplingConfig()), OutputConfig(), {"decoder": "1"}
     keys = {
-        item_key(job, output, ".wav", hashes, {}),
-        item_key(Job("b", 1, SamplingConfig()), output, ".wav", hashes, {}),
-        item_key(Job("a", 2, SamplingConfig()), output, ".wav", hashes, {}),
-        item_key(Job("a", 1, SamplingConfig(guidance=0.0)), output, ".wav", hashes, {}),
-        item_key(job, OutputConfig(lufs=-20), ".wav", hashes, {}),
-        item_key(job, output, ".flac", hashes, {}),
-        item_key(job, output, ".wav", {"decoder": "2"}, {}),
+        item_key(job, output, ".wav", hashes, InputFiles()),
+        item_key(Job("b", 1, SamplingConfig()), output, ".wav", hashes, InputFiles()),
+        item_key(Job("a", 2, SamplingConfig()), output, ".wav", hashes, InputFiles()),
+        item_key(Job("a", 1, SamplingConfig(guidance=0.0)), output, ".wav", hashes, InputFiles()),
+        item_key(job, OutputConfig(lufs=-20), ".wav", hashes, InputFiles()),
+        item_key(job, output, ".flac", hashes, InputFiles()),
+        item_key(job, output, ".wav", {"decoder": "2"}, InputFiles()),
     }
     assert len(keys) == 7
-    assert item_key(job, output, ".WAV", hashes, {}) in keys
+    assert item_key(job, output, ".WAV", hashes, InputFiles()) in keys
 
 
 def test_an_item_that_fails_keeps_what_it_left_before(tmp_path: Path) -> None:

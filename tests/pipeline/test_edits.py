@@ -21,7 +21,7 @@ from magnet_cli.jobs.targets import Target
 from magnet_cli.jobs.writer import Production
 from magnet_cli.options.runtime import DTypeName
 from magnet_cli.pipeline import edits as arrange_module
-from magnet_cli.pipeline.generators import Progress
+from magnet_cli.pipeline.events import StepDone
 from support.golden import GOLDEN, load_in
 from support.tiny_musicgen import write_musicgen
 
@@ -59,7 +59,7 @@ def calls(pipeline: Pipeline, jobs: Sequence[Job]) -> int:
     """How many passes are reported, counted for every clip."""
     counted = 0
 
-    def step(progress: Progress, batch: Sequence[Job]) -> None:
+    def step(progress: StepDone, batch: Sequence[Job]) -> None:
         nonlocal counted
         assert 1 <= progress.done <= progress.total
         counted += len(batch)
@@ -200,7 +200,8 @@ def test_an_input_is_read_and_encoded_once(
     soundfile.write(own, soundfile.read(file)[0][:RATE], RATE, subtype="FLOAT")
     read: list[Path] = []
     arranger = arrange_module.Arranger(pipeline.codec, codebooks=4, clip_seconds=2, span=3)
-    monkeypatch.setattr(arranger, "_read", lambda path: (read.append(path), arrange_module.read_audio(path))[1])
+    plain = arranger.inputs.read
+    monkeypatch.setattr(arranger, "_read", lambda path: (read.append(path), plain(path))[1])
     for seed in range(5):
         arranger.arrange(Job("x", seed, QUICK, EditConfig(continue_from=own)))
         arranger.arrange(Job("y", seed, QUICK, EditConfig(continue_from=own, keep=0.2)))

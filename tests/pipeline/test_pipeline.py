@@ -15,7 +15,7 @@ from magnet_cli.decoding.masked import decode
 from magnet_cli.errors import DeviceError, NumericsError, UsageError
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.runtime import DTypeName
-from magnet_cli.pipeline.generators import Progress
+from magnet_cli.pipeline.events import StepDone
 from support.golden import GOLDEN, Golden, load_in
 
 PROMPTS = ["disco beat", "a very long description of slow jazz with strings", "rain", "x", "footsteps in a cave"]
@@ -76,7 +76,7 @@ def test_a_clip_does_not_depend_on_the_one_before(dtype: DTypeName) -> None:
     pipeline = load_in(dtype, str(GOLDEN / "music"), rescorer=str(GOLDEN / "music"))
     first, second = (Job("", seed, STYLED, EditConfig(unconditional=True)) for seed in (1, 2))
 
-    def stop(progress: Progress, jobs: Sequence[Job]) -> None:
+    def stop(progress: StepDone, jobs: Sequence[Job]) -> None:
         if progress.stage.startswith("codebook 2"):
             raise KeyboardInterrupt
 

@@ -13,7 +13,7 @@ from typing import Any
 # Importing PyTorch and transformers takes seconds; this does it once. Every command runs in a process of its own,
 # forked from it.
 SERVER = """
-import json, os, resource, subprocess, sys
+import json, os, resource, signal, subprocess, sys, traceback
 import magnet_cli.cli
 import magnet_cli.jobs.writer
 from transformers import T5Config, T5EncoderModel  # which this package imports as late as it can
@@ -22,8 +22,10 @@ from magnet_cli.__main__ import main
 for line in sys.stdin:
     asked = json.loads(line)
     if "run" in asked:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command itself hears it
             for descriptor, path in ((1, asked["out"]), (2, asked["err"])):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -32,13 +34,18 @@ for line in sys.stdin:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], resource.RLIM_INFINITY))
             sys.argv = ["magnet", *asked["run"]]
             code = 1
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             try:
                 main()
             except SystemExit as stopped:
                 code = stopped.code or 0
+            except Exception:
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 sys.stdout.flush()
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         answer = pid
     elif "wait" in asked:
         answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])

@@ -72,7 +72,7 @@ def read_audio(path: Path) -> tuple[Waveform, int]:
     holds no samples, or holds values that are not finite.
     """
     channels, frames, sample_rate = measure_audio(path)
-    waveform, position = blocks.empty(channels, frames), 0
+    waveform, position = blocks.empty((channels, frames)), 0
     with opened(path) as file:
         for block in file.blocks_of(path):
             part = waveform[:, position : position + len(block)]

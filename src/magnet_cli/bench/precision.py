@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding.masked import Network, Plain
+from magnet_cli.decoding.masked import Network
 from magnet_cli.decoding.steps import guidance_weight
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextStates
@@ -40,7 +40,7 @@ class Deviation:
 
 @torch.inference_mode()
 def deviation(
-    network: MaskedTransformer | Network,
+    network: Network,
     model: MaskedTransformer,
     exact: MaskedTransformer,
     *,
@@ -53,8 +53,7 @@ def deviation(
     text: of B clips; codes: theirs, int64 [B, K, T], of which at most MOST_FRAMES are used. Guidance is what `sampling`
     has with half of a codebook masked.
     """
-    tested = Plain(network) if isinstance(network, MaskedTransformer) else network
-    plain, weight = Plain(exact), guidance_weight(0.5, sampling)
+    weight = guidance_weight(0.5, sampling)
     memories = [one.text_memory(text.states, text.lengths) for one in (model, exact)]
     codes = codes[..., :MOST_FRAMES]
     batch, codebooks, frames = codes.shape
@@ -65,9 +64,9 @@ def deviation(
         given = codes.clone()
         given[:, codebook, masked] = model.config.mask_code
         given[:, codebook + 1 :] = model.config.mask_code
-        found = tested.guided(given.to(tested.device), codebook, memories[0], weight, wanted.to(tested.device))
-        ideal = plain.guided(given.to(plain.device), codebook, memories[1], weight)[:, masked.to(plain.device)]
-        found = found[:, masked.to(found.device)].to(plain.device)
+        found = network.guided(given.to(network.device), codebook, memories[0], weight, wanted.to(network.device))
+        ideal = exact.guided(given.to(exact.device), codebook, memories[1], weight)[:, masked.to(exact.device)]
+        found = found[:, masked.to(found.device)].to(exact.device)
         same.append(found.argmax(dim=-1) == ideal.argmax(dim=-1))
         ideal = ideal - ideal.mean(dim=-1, keepdim=True)
         square += float((found - found.mean(dim=-1, keepdim=True) - ideal).square().sum(dtype=torch.float64))

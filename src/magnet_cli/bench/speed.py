@@ -42,7 +42,7 @@ RANDOM_SCALE = 0.02  # small enough for float16, whatever the depth
 
 
 @dataclass(frozen=True)
-class Parts:
+class BenchParts:
     """What a clip passes through.
 
     network: what decodes, the model itself or a faster form of it; in_float32: makes the model with the weights as they
@@ -52,7 +52,7 @@ class Parts:
     name: str
     text: TextEncoder
     model: MaskedTransformer
-    network: MaskedTransformer | Network
+    network: Network
     codec: Codec
     in_float32: Callable[[], MaskedTransformer]
 
@@ -114,7 +114,7 @@ class Report:
         ]
 
 
-def benchmark(parts: Parts, sampling: SamplingConfig, *, batch: int = 1, runs: int = 3) -> Report:
+def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, runs: int = 3) -> Report:
     """Generate `batch` clips `runs` times, after one run that is not counted."""
     if batch < 1 or runs < 1:
         raise UsageError(f"cannot measure {runs} runs of {batch} clips", "Give at least 1 of each")
@@ -156,8 +156,8 @@ def benchmark(parts: Parts, sampling: SamplingConfig, *, batch: int = 1, runs: i
     )
 
 
-def _deviation(parts: Parts, sampling: SamplingConfig, codes: Tensor) -> Deviation | None:
-    """How far the logits for this clip [1, K, T] are from float32; None where there is no memory to tell."""
+def _deviation(parts: BenchParts, sampling: SamplingConfig, codes: Tensor) -> Deviation | None:
+    """How far the logits for this clip [1, K, T] are from float32; None without enough memory for the comparison."""
     exact = parts.model
     try:
         with memory_errors(torch.device("cpu"), "to compare with float32", dtype="float32"):
@@ -169,9 +169,9 @@ def _deviation(parts: Parts, sampling: SamplingConfig, codes: Tensor) -> Deviati
         return None
 
 
-def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> tuple[Tensor, dict[str, float]]:
+def _generate(parts: BenchParts, sampling: SamplingConfig, batch: int) -> tuple[Tensor, dict[str, float]]:
     """One batch from prompts to files. Returns its codes [B, K, T], and seconds for each stage."""
-    clock = Clock(parts.model.device)
+    clock = StageClock(parts.model.device)
     size = decoded_together(parts.model.device, batch)
     groups = [range(first, min(first + size, batch)) for first in range(0, batch, size)]
     codes, waveforms = zip(*(_decode(parts, sampling, seeds, clock) for seeds in groups), strict=True)
@@ -186,7 +186,7 @@ def _generate(parts: Parts, sampling: SamplingConfig, batch: int) -> tuple[Tenso
 
 
 def _decode(
-    parts: Parts, sampling: SamplingConfig, seeds: Sequence[int], clock: Clock
+    parts: BenchParts, sampling: SamplingConfig, seeds: Sequence[int], clock: StageClock
 ) -> tuple[Tensor, NDArray[np.float32]]:
     """Codes [B, K, T] and waveforms [B, C, L] of clips that are decoded together."""
     text = parts.text.encode([PROMPT] * len(seeds))
@@ -204,7 +204,7 @@ def _decode(
     return codes, waveforms
 
 
-class Clock:
+class StageClock:
     """Seconds for each stage; waits for the device at the end of each."""
 
     def __init__(self, device: torch.device) -> None:
@@ -302,8 +302,8 @@ def random_parts(
     shape: str,
     device: torch.device,
     dtype: torch.dtype,
-    network: Callable[[MaskedTransformer], MaskedTransformer | Network],
-) -> Parts:
+    network: Callable[[MaskedTransformer], Network],
+) -> BenchParts:
     """A released model's shape with random weights. network: what decodes, made from the model."""
     known = shapes()
     if shape not in known:
@@ -318,13 +318,13 @@ def parts_of(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    network: Callable[[MaskedTransformer], MaskedTransformer | Network],
-) -> Parts:
-    """Parts of any shape, with random weights."""
+    network: Callable[[MaskedTransformer], Network],
+) -> BenchParts:
+    """BenchParts of any shape, with random weights."""
     model = random_decoder(config, device, dtype)
     with device:
         random_codec = Codec(codec).eval().requires_grad_(False)
-    return Parts(
+    return BenchParts(
         name,
         random_text_encoder(config.text_width, device),
         model,

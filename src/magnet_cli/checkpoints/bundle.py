@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint
-from magnet_cli.errors import ModelError, OutputError, UsageError, one_line
+from magnet_cli.errors import ModelError, OutputError, one_line
 from magnet_cli.hub.folders import (
     BUNDLE,
     CODEC_FILE,
@@ -32,14 +31,12 @@ from magnet_cli.hub.folders import (
     UNFINISHED,
     new_folder,
 )
-from magnet_cli.hub.library import VERSION, BundleInfo, is_bundle, sha256
+from magnet_cli.hub.library import VERSION, BundleInfo, is_bundle, magnet_facts, sha256
+from magnet_cli.hub.registry import ModelFacts
 from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
 from magnet_cli.model.text_encoder import encoder_half
 from magnet_cli.model.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights
 from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
-from magnet_cli.options.strict_json import from_plain
-
-Config = TypeVar("Config", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 
 
 @dataclass(frozen=True)
@@ -66,18 +63,44 @@ class Model:
     own_sampling: SamplingConfig | None = None
 
     @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.origin.name
+
+    @property
+    def is_musicgen(self) -> bool:
+        """It is a MAGNeT."""
+        return False
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.decoder.path.parent
+
+    @property
     def sampling(self) -> SamplingConfig:
         """The sampling options that suit it."""
         config = self.decoder.config
         return self.own_sampling or default_sampling(self.decoder.task, config.clip_seconds, config.codebooks)
 
     @cached_property
+    def facts(self) -> ModelFacts:
+        """What decides what it can do."""
+        decoder, codec = self.decoder, self.codec
+        return magnet_facts(
+            decoder.config,
+            codec.config,
+            decoder.text,
+            decoder.task,
+            licence=self.origin.licence,
+            sampling=self.sampling,
+        )
+
+    @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files the weights are in: as the bundle has them noted, else of every byte."""
-        folder = self.decoder.path.parent
-        if is_bundle(folder):
-            noted = BundleInfo.read(folder).files
-            return {name: digest for name, (_, digest) in sorted(noted.items()) if name.endswith(".safetensors")}
+        if is_bundle(self.folder):
+            return BundleInfo.read(self.folder).hashes
         text, _ = read_weights(self.text_folder)
         return {path.name: sha256(path) for path in (self.decoder.path, self.codec.path, text)}
 
@@ -85,33 +108,25 @@ class Model:
 def read_bundle(folder: Path) -> Model:
     """Read a bundle; ModelError when a part is missing or damaged. Files are not hashed: see BundleInfo.problems."""
     info = BundleInfo.read(folder)
-    source = info.config.get("source") or {}
-    origin = Origin(
-        name=info.name,
-        repository=source.get("repository"),
-        revision=source.get("revision"),
-        licence=str(info.config.get("licence")),
-    )
+    source = info.config["source"]
+    origin = Origin(info.name, source["repository"], source["revision"], info.licence)
     for name, (size, _) in info.files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
             raise ModelError(f"{path} is missing or cut short", "Download or convert the model again")
-    task = info.config.get("task")
-    if task not in ("music", "sound"):
-        raise ModelError(f"{folder / CONFIG_FILE} names the task {task!r}", "Convert the model again")
     decoder = DecoderCheckpoint(
         path=folder / DECODER_FILE,
-        config=_from_json(DecoderConfig, info, "decoder"),
-        text=_from_json(TextConfig, info, "text"),
-        task=task,
+        config=info.part(DecoderConfig, "decoder"),
+        text=info.part(TextConfig, "text"),
+        task=info.task,
         weights=read_safetensors(folder / DECODER_FILE),
     )
     codec = CodecCheckpoint(
         path=folder / CODEC_FILE,
-        config=_from_json(CodecConfig, info, "codec"),
+        config=info.part(CodecConfig, "codec"),
         weights=read_safetensors(folder / CODEC_FILE),
     )
-    return Model(origin, decoder, codec, folder / TEXT_FOLDER, _own_sampling(info, decoder.config.codebooks))
+    return Model(origin, decoder, codec, folder / TEXT_FOLDER, info.own_sampling)
 
 
 def set_sampling(folder: Path, sampling: SamplingConfig | None) -> None:
@@ -191,27 +206,3 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
-
-
-def _own_sampling(info: BundleInfo, codebooks: int) -> SamplingConfig | None:
-    """What the bundle names, if it does; ModelError for what cannot work."""
-    if info.config.get("sampling") is None:
-        return None
-    try:
-        sampling = _from_json(SamplingConfig, info, "sampling")
-        check_steps(sampling, codebooks=codebooks)
-    except UsageError as error:
-        raise ModelError(
-            f"sampling in {info.folder / CONFIG_FILE}: {error.message}", "Set it again with magnet models defaults"
-        ) from error
-    return sampling
-
-
-def _from_json(kind: Callable[..., Config], info: BundleInfo, key: str) -> Config:
-    """A configuration from its part of `config.json`, every field present and of its type."""
-    try:
-        return from_plain(kind, info.config.get(key))
-    except ValueError as error:
-        raise ModelError(
-            f"{key}.{error} in {info.folder / CONFIG_FILE} is missing or wrong", "Download or convert the model again"
-        ) from error

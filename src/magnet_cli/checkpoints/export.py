@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from magnet_cli.checkpoints.bundle import Model
-from magnet_cli.checkpoints.released import CODEC_FILE, DECODER_FILE
+from magnet_cli.checkpoints.released import CODEC_FILE, DECODER_FILE, released_decoder
 from magnet_cli.errors import MagnetWarning, OutputError
 from magnet_cli.hub.folders import EXPORT, EXPORT_FILE, TEXT_FILES, TEXT_FOLDER, check_apart, new_folder
 from magnet_cli.model.config import CodecConfig, DecoderConfig
@@ -23,24 +23,6 @@ from magnet_cli.model.weights import Weights
 # What the reference's text conditioner accepts (audiocraft `modules/conditioners.py`, T5Conditioner.MODELS), here
 # those that also name an encoder of the Hub.
 KNOWN_TEXT_ENCODERS = ("t5-", "google/flan-t5-")
-
-DESCRIPTION = "condition_provider.conditioners.description.output_proj."
-RELEASED_NAMES = (
-    ("embeddings.", "emb."),
-    ("layers.", "transformer.layers."),
-    ("output_heads.", "linears."),
-    ("text_projection.", DESCRIPTION),
-)
-RELEASED_PARTS = (
-    (".self_attention.qkv.weight", ".self_attn.in_proj_weight"),
-    (".self_attention.out.", ".self_attn.out_proj."),
-    (".cross_attention.out.", ".cross_attention.out_proj."),
-    (".self_norm.", ".norm1."),
-    (".cross_norm.", ".norm_cross."),
-    (".feed_forward_norm.", ".norm2."),
-    (".up.", ".linear1."),
-    (".down.", ".linear2."),
-)
 
 
 def export(model: Model, target: Path, *, overwrite: bool = False) -> None:
@@ -85,26 +67,6 @@ def _save(path: Path, settings: dict[str, Any], weights: Weights) -> None:
             os.fsync(file.fileno())
     except RuntimeError as error:  # how PyTorch reports a full disk
         raise OutputError(f"cannot write {path.name}", "Check the space on that disk") from error
-
-
-def released_decoder(weights: Weights) -> Weights:
-    """A decoder's tensors under their released names, those of cross-attention stacked."""
-    released: Weights = {}
-    for name, weight in weights.items():
-        if name.endswith(".cross_attention.query.weight"):
-            block = name.removesuffix("query.weight")
-            weight = torch.cat([weight, weights[f"{block}key_value.weight"]])
-            name = f"{block}in_proj_weight"
-        elif name.endswith(".cross_attention.key_value.weight"):
-            continue
-        for ours, theirs in RELEASED_NAMES:
-            if name.startswith(ours):
-                name = theirs + name.removeprefix(ours)
-                break
-        for ours, theirs in RELEASED_PARTS:
-            name = name.replace(ours, theirs)
-        released[name] = weight
-    return released
 
 
 def released_codec(weights: Weights) -> Weights:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,70 +11,71 @@ from filelock import FileLock
 
 from magnet_cli.checkpoints.bundle import Model, Origin, read_bundle, write_bundle
 from magnet_cli.checkpoints.hugging_face_codec import read_hugging_face_codec
-from magnet_cli.checkpoints.musicgen import MusicGenModel, is_musicgen, read_musicgen
+from magnet_cli.checkpoints.musicgen import MusicGenModel, read_musicgen
 from magnet_cli.checkpoints.parts import CodecPointer
 from magnet_cli.checkpoints.released import read_codec, read_decoder
+from magnet_cli.errors import UsageError
 from magnet_cli.hub import cache
 from magnet_cli.hub import locate as hub
-from magnet_cli.hub.cache import RESCORER
-from magnet_cli.hub.download import Access, Plan
+from magnet_cli.hub.download import Access, Downloading
 from magnet_cli.hub.folders import BUNDLE, FolderKind, check_apart, check_target
-from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo, Store, is_bundle
-from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, musicgen_name
+from magnet_cli.hub.library import BundleInfo, Store, is_bundle
+from magnet_cli.hub.locate import ResolvedModel, resolve
+from magnet_cli.model.weights import check_memory
 from magnet_cli.options.runtime import PlacesConfig
 
-OnDownload = Callable[[Plan, int], None]
+DownloadListener = Callable[[Downloading], None]
 
 
-def open_model(name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None) -> Model:
-    """The parts of a model, by short name, folder, Hub id or the name of a bundle in the store.
+def open_resolved(model: ResolvedModel, *, listener: DownloadListener | None = None) -> Model | MusicGenModel:
+    """The parts of a model.
 
-    A model of the Hub is downloaded unless it is here, and converted into a bundle once. `on_download` is told what is
-    fetched and how many bytes are done. Raises UsageError for a name that means nothing, ModelError for a damaged
-    model, HubError when a download is needed and fails, OutputError when there is no room.
+    A model of the Hub is downloaded unless it is here; a MAGNeT is converted into a bundle once. The
+    listener hears how far a download is. Raises ModelError for a damaged model, HubError when a download is
+    needed and fails, OutputError when there is no room.
     """
-    places = places or PlacesConfig()
-    known = hub.store_name(name)
-    folder = Path(os.path.expanduser(name))
-    if known is not None and (name in MODELS or not folder.is_dir()):
-        return read_bundle(_in_store(known, Store.at(places.model_dir), _access(places, on_download)))
-    if name == BUNDLED or (name and is_bundle(folder)):
-        return read_bundle(BUNDLED_FOLDER if name == BUNDLED else folder)
-    if not folder.exists():
-        for bundle in Store.at(places.model_dir).bundles():  # whatever else was put there, by the name of its folder
-            if bundle.folder.name == name:
-                return read_bundle(bundle.folder)
-    access = _access(places, on_download)
-    return read_released(hub.locate_model(name, access), access)
+    if model.bundle is not None:
+        return read_bundle(model.bundle)
+    access = Access(model.places.cache_dir, model.places.offline, listener)
+    if model.kind == "hub":
+        return read_bundle(_in_store(model, access))
+    source = hub.locate_model(model, access)
+    if model.is_musicgen:
+        origin = Origin(model.name, source.repository, source.revision, source.licence)
+        return MusicGenModel(origin, read_musicgen(source.folder))
+    return read_released(source, access)
+
+
+def open_any(
+    name: str, places: PlacesConfig | None = None, *, listener: DownloadListener | None = None
+) -> Model | MusicGenModel:
+    """The parts of a model by its name; see `resolve` and `open_resolved`, whose errors it raises."""
+    return open_resolved(resolve(name, places), listener=listener)
+
+
+def open_model(name: str, places: PlacesConfig | None = None, *, listener: DownloadListener | None = None) -> Model:
+    """The parts of a MAGNeT as `open_any` finds it; UsageError for a MusicGen."""
+    return open_magnet(resolve(name, places), listener=listener)
+
+
+def open_magnet(model: ResolvedModel, *, listener: DownloadListener | None = None) -> Model:
+    """The parts of a MAGNeT; UsageError for a MusicGen, which is not downloaded for that."""
+    opened = None if model.is_musicgen else open_resolved(model, listener=listener)
+    if not isinstance(opened, Model):
+        raise UsageError(f"{model.given} is a MusicGen, which stays in the format it came in", "Choose a MAGNeT model")
+    return opened
 
 
 def read_released(source: hub.ModelSource, access: Access) -> Model:
     """The parts of a model in the released format, its text encoder and, where it only points to one, its codec."""
     decoder = read_decoder(source.folder)
+    check_memory(decoder.weights, decoder.path)
     codec = read_codec(source.folder)
     if isinstance(codec, CodecPointer):
         codec = read_hugging_face_codec(hub.locate_codec(source.folder, codec.name, access, model=source.name))
     text_folder = hub.locate_text_encoder(source.folder, decoder.text.name, access, model=source.name)
     origin = Origin(source.name, source.repository, source.revision, source.licence)
     return Model(origin, decoder, codec, text_folder)
-
-
-def open_any(
-    name: str, places: PlacesConfig | None = None, *, on_download: OnDownload | None = None
-) -> Model | MusicGenModel:
-    """The parts of a MAGNeT as `open_model` finds it, or of a MusicGen by short name, Hub id or folder."""
-    places = places or PlacesConfig()
-    known, folder = musicgen_name(name), Path(os.path.expanduser(name))
-    if folder.is_dir() and known != name:
-        if not is_musicgen(folder):
-            return open_model(name, places, on_download=on_download)
-        origin = Origin(folder.resolve().name, None, None, UNKNOWN_LICENCE)
-        return MusicGenModel(origin, read_musicgen(folder))
-    if known is None:
-        return open_model(name, places, on_download=on_download)
-    spec = RESCORERS[known]
-    folder = hub.obtain(spec.repository, RESCORER, _access(places, on_download), model=known)
-    return MusicGenModel(Origin(known, spec.repository, folder.name, spec.licence), read_musicgen(folder))
 
 
 def convert(
@@ -85,47 +86,42 @@ def convert(
     Raises OutputError when `target` exists (unless `overwrite`, and then be a bundle), cannot be written, or is the
     folder of the model, or one above or in that; before any work.
     """
-    check_written(name, target, BUNDLE, places, overwrite=overwrite)
-    write_bundle(open_model(name, places), target, dtype=dtype, overwrite=overwrite)
+    model = resolve(name, places)
+    check_written(model, target, BUNDLE, overwrite=overwrite)
+    write_bundle(open_magnet(model), target, dtype=dtype, overwrite=overwrite)
 
 
-def check_written(name: str, target: Path, kind: FolderKind, places: PlacesConfig | None, *, overwrite: bool) -> None:
-    """Raise OutputError unless a model, by short name, folder or Hub id, can be written to `target` as this kind."""
+def check_written(model: ResolvedModel, target: Path, kind: FolderKind, *, overwrite: bool) -> None:
+    """Raise OutputError unless a model can be written to `target` as a folder of this kind."""
     check_target(target, kind, overwrite=overwrite)
-    source = hub.model_folder(name, places or PlacesConfig())
-    check_apart(target, [] if source is None else [source])
+    check_apart(target, [] if model.own_folder is None else [model.own_folder])
 
 
-def _access(places: PlacesConfig, on_download: OnDownload | None) -> Access:
-    return Access(places.cache_dir, places.offline, on_download)
-
-
-def _in_store(name: str, store: Store, access: Access) -> Path:
+def _in_store(model: ResolvedModel, access: Access) -> Path:
     """The folder of a model's bundle, made of what the Hub has if it is not there yet. Parallel runs make it once."""
-    folder = store.folder(name)
+    store = Store.at(model.places.model_dir)
+    folder = store.folder(model.name)
     if not is_bundle(folder):
-        model = read_released(hub.locate_model(name, access), access)
+        parts = read_released(replace(hub.locate_model(model, access), name=model.name), access)
         store.root.mkdir(parents=True, exist_ok=True)
         with FileLock(store.root / f".{folder.name}.lock"):
             if not is_bundle(folder):
-                write_bundle(model, folder)
+                write_bundle(parts, folder)
     return folder
 
 
-def mend(name: str, places: PlacesConfig) -> list[str]:
-    """Delete a model's bundle if a byte of it has changed, so that `open_model` makes it again; returns what was wrong.
+def mend(model: ResolvedModel) -> list[str]:
+    """Delete a model's bundle if a byte of it has changed, so that it is made again; returns what was wrong.
 
-    Downloads it would be made from are checked, too, and what is damaged is taken out of the cache.
+    Downloads it would be made from are checked, too, and what is damaged is taken out of the cache. What is not of the
+    Hub stays as it is.
     """
-    store = Store.at(places.model_dir)
-    known = hub.store_name(name)
-    if known is None or not is_bundle(store.folder(known)):
+    if model.bundle is None or model.repository is None:
         return []
-    problems = BundleInfo.read(store.folder(known)).problems()
+    problems = BundleInfo.read(model.bundle).problems()
     if problems:
-        store.remove(known)
-        repository = MODELS[known].repository if known in MODELS else known
-        originals = cache.cached(repository, cache.MODEL, places.cache_dir)
+        Store.at(model.places.model_dir).remove(model.name)
+        originals = cache.cached(model.repository, cache.MODEL, model.places.cache_dir)
         if originals is not None:
             cache.discard(originals, cache.damaged(originals))
     return problems

@@ -10,7 +10,6 @@ import typer
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import ClipOptions, FileOptions, HelperOptions, Speech
-from magnet_cli.cli.run_jobs import short_name
 from magnet_cli.cli.signature import given_of
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.edit import EditConfig
@@ -99,12 +98,14 @@ def batch(
     console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():
         from magnet_cli.cli.batch_run import Command, run, show
+        from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.plan import Request
 
+        wanted = resolve(model, places)
         request = Request(
             file=file,
             output=output,
-            model=short_name(model),
+            model=wanted.file_name,
             seed=clips.seed,
             variations=clips.variations,
             overrides=overrides,
@@ -117,7 +118,7 @@ def batch(
             mix=mix,
             force=files.force,
         )
-        command = Command(request, model, format, runtime, places, fail_fast, speech.json)
+        command = Command(request, wanted, format, runtime, fail_fast, speech.json)
         if dry_run:
             show(console, command)
         else:

@@ -6,35 +6,36 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import human
 from magnet_cli.cli.run_jobs import (
-    RELEASED_RATE,
     Opened,
-    draft_sampling,
-    early_check,
     load,
     make,
     open_parts,
+    resolve_helpers,
     result,
     shortened,
 )
 from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
-from magnet_cli.hub.library import Store, is_bundle
-from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, RESCORERS, musicgen_name
+from magnet_cli.hub.locate import ResolvedModel
+from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, ModelFacts
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Item, Manifest
-from magnet_cli.jobs.plan import Plan, Request, check_same, clear_way, counted, plan_batch, plan_rows
+from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, counted, plan_batch, plan_rows
 from magnet_cli.jobs.prompt_file import Problems, Row, read_rows
 from magnet_cli.options.job import draw_seed
-from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
+from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.pipeline.inputs import InputFiles
+from magnet_cli.pipeline.rules import ModelGroup, default_seconds, usual_sampling
 
 if TYPE_CHECKING:
-    from magnet_cli.jobs.writer import Production
+    from magnet_cli.jobs.writer import ItemFailed, Production
+    from magnet_cli.pipeline.events import StepDone, TextEncoded
 
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
 RECORD_BYTES = 2500  # of a clip's record, which is in the audio file and beside it
@@ -45,22 +46,30 @@ class Command:
     """A batch as it is asked for on the command line. format: what the file is; None takes its extension."""
 
     request: Request
-    model: str
+    model: ResolvedModel
     format: str | None
     runtime: RuntimeConfig
-    places: PlacesConfig
     fail_fast: bool
     as_json: bool
+
+    @cached_property
+    def helpers(self) -> dict[str, ResolvedModel]:
+        """The models that help, by what they do."""
+        return resolve_helpers(self.request.helpers, self.model.places)
 
 
 def run(console: Console, command: Command) -> None:
     """Make what a batch lacks."""
-    command, rows = checked_rows(command)
-    request = command.request
-    opened = open_parts(console, command.model, request.helpers, command.places)
-    plan_all(rows, command, opened, Manifest.read(request.folder))  # raises before anything is there
+    batch = Batch.read(command)
+    command, request = batch.command, batch.command.request
+    before = Manifest.read(request.folder)
+    plan = batch.plan(batch.known, before)  # of a model that is not here, what is wrong with it is told at once, too
+    opened = open_parts(console, command.model, command.helpers)
+    if batch.known.hashes is None:
+        plan = batch.plan(opened.group, before)
     with Manifest.opened(request.folder) as manifest:
-        plan = plan_all(rows, command, opened, manifest)
+        if not manifest.says_as(before):
+            plan = batch.plan(opened.group, manifest)
         manifest.sweep(item.target.audio for item in plan.todo)
         if manifest.recalled:
             count = counted(len(manifest.recalled))
@@ -79,11 +88,11 @@ def run(console: Console, command: Command) -> None:
             console.essential(f"seed {plan.header.seed}")
         from magnet_cli.jobs.writer import Production
 
-        pipeline = load(console, command.model, opened, command.runtime)
+        pipeline = load(console, opened, command.runtime, batch.inputs)
         manifest.start(plan.header)
         production = Production(
             pipeline,
-            command.model,
+            command.model.given,
             request.finish,
             overwrite=request.force,
             metadata=request.metadata,
@@ -93,65 +102,63 @@ def run(console: Console, command: Command) -> None:
         work(console, production, plan, fail_fast=command.fail_fast, as_json=command.as_json)
 
 
-def checked_rows(command: Command) -> tuple[Command, list[Row]]:
-    """The rows of the file, and the command with only those helpers that they need.
+@dataclass(frozen=True)
+class Batch:
+    """The rows of a file, and what they start from. command: with only those helpers that the rows need."""
 
-    Finds what is wrong without the model, before it is downloaded or opened.
-    """
-    problems = Problems(command.request.file)
-    rows = read_rows(command.request.file, command.format, problems)
-    hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in rows)
-    helpers = {role: name for role, name in command.request.helpers.items() if role != "hybrid" or hybrid}
-    request = replace(command.request, helpers=helpers)
-    check = early_check(command.model, helpers)
-    sampling = draft_sampling(command.model)
-    planned = plan_rows(rows, request, sampling, seed=request.seed, check=check, problems=problems)
-    nothing = Manifest(request.folder, [], {})
-    plan_batch(planned, request, nothing, header=Header(0, {}), hashes={}, problems=problems)
-    problems.check()
-    return replace(command, request=request), rows
+    command: Command
+    rows: list[Row]
+    problems: Problems
+    inputs: InputFiles
 
+    @classmethod
+    def read(cls, command: Command) -> Batch:
+        """Read the rows; what is wrong with them is told with the plan."""
+        problems = Problems(command.request.file)
+        rows = read_rows(command.request.file, command.format, problems)
+        hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in rows)
+        helpers = {role: name for role, name in command.request.helpers.items() if role != "hybrid" or hybrid}
+        command = replace(command, request=replace(command.request, helpers=helpers))
+        return cls(command, rows, problems, InputFiles())
 
-def plan_all(rows: Sequence[Row], command: Command, opened: Opened | None, manifest: Manifest) -> Plan:
-    """The whole plan; without the models' parts, by what is known of it. OutputError if the folder is another batch's.
+    @property
+    def known(self) -> ModelGroup:
+        """The models, as far as they are known without opening them."""
+        return ModelGroup(self.command.model, self.command.helpers)
 
-    A seed that is not given is that of the batch when it began, so that it goes on with the same clips.
-    """
-    request = command.request
-    defaults = opened.source.sampling if opened else draft_sampling(command.model)
-    check = opened.check() if opened else early_check(command.model, request.helpers)
-    hashes = opened.hashes if opened else {}
-    settings = request.settings(hashes)
-    seed = manifest.seed(settings) if request.seed is None else request.seed
-    if seed is None:
-        seed = draw_seed()
-    problems = Problems(request.file)
-    planned = plan_rows(rows, request, defaults, seed=seed, check=check, problems=problems)
-    header = Header(seed, settings)
-    plan = plan_batch(planned, request, manifest, header=header, hashes=hashes, problems=problems)
-    problems.check()
-    if opened is not None and not request.mix:
-        check_same(plan, manifest, drawn=request.seed is None)
-    return plan
+    def plan(self, models: ModelGroup, manifest: Manifest) -> BatchPlan:
+        """The whole plan, by what is known of the models. OutputError if the folder is another batch's.
+
+        A seed that is not given is that of the batch when it began, so that it goes on with the same clips.
+        """
+        request, hashes = self.command.request, models.hashes or {}
+        settings = request.settings(hashes)
+        seed = manifest.seed(settings) if request.seed is None else request.seed
+        if seed is None:
+            seed = draw_seed()
+        defaults, check, problems = usual_sampling(models.model), models.checker(self.inputs), self.problems
+        planned = plan_rows(self.rows, request, defaults, seed=seed, check=check, problems=problems)
+        plan = plan_batch(
+            planned,
+            request,
+            manifest,
+            header=Header(seed, settings),
+            hashes=hashes,
+            inputs=self.inputs,
+            problems=problems,
+        )
+        problems.check()
+        if models.hashes is not None and not request.mix:
+            check_same(plan, manifest, drawn=request.seed is None)
+        return plan
 
 
 def are_here(command: Command) -> bool:
     """Whether all models can be opened without a download."""
-    from magnet_cli.hub.cache import RESCORER, cached
-    from magnet_cli.hub.locate import store_name
-
-    store = Store.at(command.places.model_dir)
-    for model in (command.model, *command.request.helpers.values()):
-        name, musicgen = store_name(model), musicgen_name(model)
-        if musicgen is not None:
-            if cached(RESCORERS[musicgen].repository, RESCORER, command.places.cache_dir) is None:
-                return False
-        elif not os.path.isdir(model) and (name is None or not is_bundle(store.folder(name))):
-            return False
-    return True
+    return all(model.folder is not None for model in (command.model, *command.helpers.values()))
 
 
-def check_room(console: Console, plan: Plan, command: Command, opened: Opened) -> None:
+def check_room(console: Console, plan: BatchPlan, command: Command, opened: Opened) -> None:
     """Raise for files that are in the way, and warn if the disk is too small."""
     from magnet_cli.jobs.targets import check_targets
 
@@ -163,7 +170,7 @@ def check_room(console: Console, plan: Plan, command: Command, opened: Opened) -
         console.warning(f"the clips need about {human(needed)}, but {request.folder} has {human(free)} free")
 
 
-def work(console: Console, production: Production, plan: Plan, *, fail_fast: bool, as_json: bool) -> None:
+def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast: bool, as_json: bool) -> None:
     """Make what is to be made; BatchError at the end if some of it failed."""
     started = time.monotonic()
     total, failed = len(plan.items), 0
@@ -181,9 +188,17 @@ def work(console: Console, production: Production, plan: Plan, *, fail_fast: boo
         text = str(error) if isinstance(error, MagnetError) else f"{type(error).__name__}: {one_line(error)}."
         console.warning(f"line {plan.rows[item.key].line}, {shortened(item.job.prompt)!r}, failed: {text}")
 
+    from magnet_cli.jobs.writer import ItemFailed
+
     with console.stoppable() as stop_if_asked:
-        products = make(console, production, plan.todo, numbers=numbers, on_step=stop_if_asked, on_failure=fail)
-        for product in products:
+
+        def hear(event: TextEncoded | StepDone | ItemFailed) -> None:
+            if isinstance(event, ItemFailed):
+                fail(event.item, event.error)
+            else:
+                stop_if_asked()
+
+        for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
             console.result(result(product, as_json=as_json))
         stop_if_asked()
     made, seconds = len(plan.todo) - failed, time.monotonic() - started
@@ -199,11 +214,13 @@ def work(console: Console, production: Production, plan: Plan, *, fail_fast: boo
 
 def show(console: Console, command: Command) -> None:
     """Say what would be made: a line or a JSON object for every clip; then what it all takes."""
-    command, rows = checked_rows(command)
-    request = command.request
-    opened = open_parts(console, command.model, request.helpers, command.places) if are_here(command) else None
+    batch = Batch.read(command)
+    command, request = batch.command, batch.command.request
     manifest = Manifest.read(request.folder)
-    plan = plan_all(rows, command, opened, manifest)
+    plan, opened = batch.plan(batch.known, manifest), None
+    if are_here(command) and (batch.known.hashes is None or command.helpers):  # nothing else says whether it can work
+        opened = open_parts(console, command.model, command.helpers)
+        plan = batch.plan(opened.group, manifest)
     there = {item.key for item, _ in plan.done}
     for item in plan.items:
         state = "there" if item.key in there else "to make"
@@ -213,8 +230,10 @@ def show(console: Console, command: Command) -> None:
         else:
             console.result(f"{item.target.audio}  {state}  seed {item.job.seed}  {shortened(item.job.prompt)}")
     console.message(f"{counted(len(plan.items))}: {len(plan.done):,} there already, {len(plan.todo):,} to make")
-    if opened is None:
-        console.message(f"{command.model} is not here yet: this rests on what is known of it")
+    if not are_here(command):
+        missing = " and ".join(one.given for one in (command.model, *command.helpers.values()) if one.folder is None)
+        basis = f"on {DEFAULT_MODEL}" if command.model.facts is None else "on what is known of it"
+        console.message(f"{missing} is not here yet: this rests {basis}")
     if request.seed is None and plan.header not in manifest.headers:
         console.message(f"the seed was drawn just now; --seed {plan.header.seed} makes exactly these")
     if plan.todo:
@@ -223,7 +242,7 @@ def show(console: Console, command: Command) -> None:
         console.message(f"about {human(size)} of disk; about {duration_word(seconds)} ({basis})")
 
 
-def estimate(plan: Plan, command: Command, opened: Opened | None) -> tuple[float, str]:
+def estimate(plan: BatchPlan, command: Command, opened: Opened | None) -> tuple[float, str]:
     """Seconds for what is to be made, and what they rest on."""
     if plan.done:
         each = sum(entry.seconds for _, entry in plan.done) / len(plan.done)
@@ -234,40 +253,34 @@ def estimate(plan: Plan, command: Command, opened: Opened | None) -> tuple[float
         warnings.simplefilter("ignore", MagnetWarning)
         device = resolve_device(command.runtime)
         rate = matmul_rate(device, resolve_dtype(command.runtime, device))
-    weights, clip, frame_rate, _ = model_facts(command.model, opened)
+    facts = model_facts(command, opened)
     passes = 0.0
     for item in plan.todo:
         # Frames that go through the network: every step sees the window, MusicGen each frame once.
-        length = item.job.edit.length(clip, frame_rate)
         steps = sum(item.job.sampling.steps) if isinstance(item.job.sampling, SamplingConfig) else 1
-        passes += steps * length.frames
+        passes += steps * frames_of(item, command, facts)
     # Every weight is multiplied and added once for each frame, in both halves of guidance.
-    return 4.0 * weights * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, as measured now on {device}"
+    return 4.0 * facts.parameters * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, as measured now on {device}"
 
 
-def model_facts(model: str, opened: Opened | None) -> tuple[int, float, int, int]:
-    """A model's number of weights, seconds of a clip, frames and samples in a second, as far as they are known."""
-    musicgen = musicgen_name(model)
-    if opened is None:
-        if musicgen is not None:
-            return RESCORERS[musicgen].parameters, RESCORERS[musicgen].seconds, RELEASED_RATE, 32_000
-        spec = MODELS.get(model, MODELS[DEFAULT_MODEL])
-        return spec.parameters, spec.seconds, RELEASED_RATE, spec.sample_rate
-    from magnet_cli.pipeline.build import codec_of, decoder_size, vocabulary
+def model_facts(command: Command, opened: Opened | None) -> ModelFacts:
+    """What is known of the model; of one that nothing is known of, that it is as the default one is."""
+    known = opened.source.facts if opened else command.model.facts
+    return known or MODELS[DEFAULT_MODEL].facts
 
-    config = codec_of(opened.source).config
-    return decoder_size(opened.source), vocabulary(opened.source).seconds, config.frame_rate, config.sample_rate
+
+def frames_of(item: Item, command: Command, facts: ModelFacts) -> int:
+    """Frames of a clip."""
+    return item.job.edit.length(facts.seconds, facts.frame_rate, default_seconds=default_seconds(command.model)).frames
 
 
 def clip_size(item: Item, command: Command, opened: Opened | None) -> int:
     """About the bytes that a clip's files take."""
-    _, clip, frame_rate, sample_rate = model_facts(command.model, opened)
-    edit = item.job.edit
+    facts, edit = model_facts(command, opened), item.job.edit
     if edit.input is not None and (edit.keeps_samples or edit.inpaint is not None):
         samples = os.path.getsize(edit.input) / 2  # as long as the input at least, which is PCM mostly
     else:
-        length = edit.length(clip, frame_rate)
-        samples = (edit.duration or length.frames / frame_rate) * sample_rate
+        samples = (edit.duration or frames_of(item, command, facts) / facts.frame_rate) * facts.sample_rate
     # FLAC of music takes 0.5 to 0.7 of PCM; Vorbis at its usual quality about 2 bits a sample.
     sample = 0.25 if item.target.audio.suffix.lower() == ".ogg" else SAMPLE_BYTES[command.request.finish.subtype]
     return int(samples * sample) + (2 * RECORD_BYTES if command.request.metadata else 0)

@@ -19,7 +19,7 @@ from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sam
 from magnet_cli.options.sampling_overrides import Overrides
 
 if TYPE_CHECKING:
-    from magnet_cli.bench.speed import Parts
+    from magnet_cli.bench.speed import BenchParts
 
 
 def bench(
@@ -99,7 +99,7 @@ def bench(
                 console.result(f"{name:<12} {value}")
 
 
-def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> Parts:
+def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> BenchParts:
     """A released shape with random weights."""
     from magnet_cli.bench.speed import random_parts
     from magnet_cli.engines.choose import fastest
@@ -116,18 +116,20 @@ def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> Parts:
 
 def model_parts(
     console: Console, model: str, runtime: RuntimeConfig, places: PlacesConfig, *, plain: bool
-) -> tuple[SamplingConfig, Parts]:
+) -> tuple[SamplingConfig, BenchParts]:
     """A model's sampling options and its parts; UsageError for one that is no MAGNeT."""
-    opened = open_parts(console, model, {}, places)
+    from magnet_cli.hub.locate import resolve
+
+    opened = open_parts(console, resolve(model, places), {})
 
     import torch
 
-    from magnet_cli.bench.speed import Parts
+    from magnet_cli.bench.speed import BenchParts
     from magnet_cli.checkpoints.bundle import Model
     from magnet_cli.checkpoints.parts import build_decoder
     from magnet_cli.pipeline.generators import MaskedGenerator
 
-    pipeline = load(console, model, opened, runtime)
+    pipeline = load(console, opened, runtime)
     sampling, source = pipeline.info.sampling, opened.source
     if (
         not isinstance(source, Model)
@@ -138,7 +140,7 @@ def model_parts(
     reader = pipeline.generator.reader
     network = reader.decoder if plain else reader.network
     stored = source.decoder
-    return sampling, Parts(
+    return sampling, BenchParts(
         pipeline.info.name,
         reader.text_encoder,
         reader.decoder,

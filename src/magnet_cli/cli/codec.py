@@ -44,20 +44,20 @@ def encode(
     with console.reporting():
         from magnet_cli.audio.atomic import check_writable, write_atomic
         from magnet_cli.audio.files import read_audio
+        from magnet_cli.hub.locate import resolve
 
         if output.suffix.lower() != ".npz":
             raise UsageError(f"{output} is no .npz file", f"Name it {output.name}.npz")
         waveform, rate = read_audio(file)
         check_writable([output], overwrite=files.force)
-        opened = open_parts(console, model, {}, places)
+        opened = open_parts(console, resolve(model, places), {})
 
         import numpy as np
 
         from magnet_cli.audio.splicing import prepare
-        from magnet_cli.pipeline.build import vocabulary
 
         codec = build(opened, runtime)
-        codebooks = vocabulary(opened.source).codebooks
+        codebooks = opened.source.facts.codebooks
         codes = codec.encode(prepare(waveform, rate, codec.config))[0, :codebooks].cpu().numpy().astype(np.int16)
         archive = io.BytesIO()
         np.savez(archive, codes=codes)
@@ -95,13 +95,15 @@ def decode(
     console = Console(quiet=speech.quiet)
     with console.reporting():
         from magnet_cli.audio.atomic import check_writable
+        from magnet_cli.audio.codes_file import read_codes
         from magnet_cli.audio.files import write_audio
         from magnet_cli.audio.formats import check_format
+        from magnet_cli.hub.locate import resolve
 
         check_format(output, finish.subtype)
         codes = read_codes(file)
         check_writable([output], overwrite=files.force)
-        opened = open_parts(console, model, {}, places)
+        opened = open_parts(console, resolve(model, places), {})
 
         import torch
 
@@ -117,35 +119,8 @@ def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
     """A model's codec alone, on the device that is asked for."""
     from magnet_cli.checkpoints.parts import build_codec
     from magnet_cli.engines.device import resolve_device
-    from magnet_cli.pipeline.build import codec_of
 
-    return build_codec(codec_of(opened.source), resolve_device(runtime))
-
-
-def read_codes(path: Path) -> NDArray[Any]:
-    """The codes [K, T] in an .npz file; UsageError for anything else."""
-    import zipfile
-    import zlib
-
-    import numpy as np
-
-    damaged = (zipfile.BadZipFile, zlib.error)
-    hint = "Give a file that magnet encode or --save-codes has written"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            codes = archive["codes"]
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}", hint) from error
-    except (KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, *damaged) as error:
-        raise UsageError(f"{path} holds no codes", hint) from error
-    if (
-        not isinstance(codes, np.ndarray)
-        or codes.ndim != 2
-        or not codes.size
-        or not np.issubdtype(codes.dtype, np.integer)
-    ):
-        raise UsageError(f"the codes in {path} are not whole numbers [K, T]", hint)
-    return codes
+    return build_codec(opened.source.codec, resolve_device(runtime))
 
 
 def check_codes(codes: NDArray[Any], codec: Codec, path: Path, model: str) -> None:

@@ -12,11 +12,10 @@ from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.options import FileOptions, Speech, licence_note
-from magnet_cli.cli.run_jobs import decibels, load, make, open_parts
+from magnet_cli.cli.run_jobs import decibels, load, make, open_parts, resolve_helpers
 from magnet_cli.cli.signature import only, option_of
 from magnet_cli.errors import ReplayError, UsageError
-from magnet_cli.jobs.naming import Item as Name
-from magnet_cli.jobs.naming import plan_paths
+from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 
@@ -125,7 +124,9 @@ def replay(
     """
     console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():
+        from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.record import read_record, recipe
+        from magnet_cli.pipeline.inputs import InputFiles
 
         record = read_record(file)
         wanted = recipe(record)
@@ -135,16 +136,17 @@ def replay(
 
             check_targets([target], wanted.output.subtype, overwrite=files.force)
         runtime = runtime_as_then(record, device, dtype)
-        named = model or wanted.model
-        opened = open_parts(console, named, wanted.helpers, places)
-        opened.check()(wanted.job)
-        pipeline = load(console, named, opened, runtime)
+        named = resolve(model or wanted.model, places)
+        opened = open_parts(console, named, resolve_helpers(wanted.helpers, places))
+        inputs = InputFiles()
+        opened.group.checker(inputs)(wanted.job)
+        pipeline = load(console, opened, runtime, inputs)
 
         from magnet_cli.jobs.manifest import Item
         from magnet_cli.jobs.record import codes_hash, differences
         from magnet_cli.jobs.writer import Production
 
-        production = Production(pipeline, named, wanted.output, overwrite=files.force, helpers=wanted.helpers)
+        production = Production(pipeline, named.given, wanted.output, overwrite=files.force, helpers=wanted.helpers)
         (product,) = make(console, production, [Item(wanted.job, target)], write=not check)
         same = codes_hash(product.clip.codes) == wanted.codes_sha256
         reasons = differences(record, product.record)
@@ -168,7 +170,7 @@ def plan_replay(file: Path, output: str | None, prompt: str, seed: int) -> Targe
         folder: Path | None = file.parent
         path = file.with_name(f"{file.stem}-replay{suffix}")
     else:
-        folder, (path,) = plan_paths(output, [Name(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
+        folder, (path,) = plan_paths(output, [ClipName(prompt, seed)], model="replay", extensions=AUDIO_EXTENSIONS)
     return Target.beside(path, metadata=True, codes=False, folder=folder)
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.help import HelpGroup
-from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, download_first, human, licence_note
-from magnet_cli.cli.signature import command, without
+from magnet_cli.cli.options import AsJson, Quiet, human, licence_note
+from magnet_cli.cli.signature import command, only, without
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.hub.library import BundleInfo, Store, is_bundle
-from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, ModelSpec, RescorerSpec, musicgen_name
+from magnet_cli.hub.library import BundleInfo, Store
+from magnet_cli.hub.registry import MODELS, ModelFacts, ModelSpec, RescorerSpec, registered
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling_overrides import Overrides
+
+if TYPE_CHECKING:
+    from magnet_cli.hub.locate import ResolvedModel
 
 app = typer.Typer(
     name="models",
@@ -30,16 +33,17 @@ app = typer.Typer(
 MUSICGEN_USES = ("to generate", "to rescore", "to begin hybrids")
 DTYPES = ("float16", "bfloat16", "float32")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name, as magnet models list shows it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, as magnet models list shows it.")]
 
 
 @command(app, "list")
-def list_models(as_json: AsJson = False, model_dir: ModelDir = None) -> None:
-    """List the released models, and the bundles on this machine."""
+def list_models(*, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
+    """List the released models and the bundles on this machine."""
     console = Console()
     with console.reporting():
-        store = Store.at(model_dir)
-        records = [describe(name, store) for name in known_names(store)]
+        from magnet_cli.hub.locate import known_models
+
+        records = [describe(model) for model in known_models(places)]
         if as_json:
             for record in records:
                 console.result(record)
@@ -49,11 +53,13 @@ def list_models(as_json: AsJson = False, model_dir: ModelDir = None) -> None:
 
 
 @command(app)
-def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None) -> None:
-    """Show everything known about a model."""
+def show(name: Name, *, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
+    """Show everything that is known about a model."""
     console = Console()
     with console.reporting():
-        record = describe(name, Store.at(model_dir))
+        from magnet_cli.hub.locate import resolve
+
+        record = describe(resolve(name, places))
         if as_json:
             console.result(record)
             return
@@ -64,79 +70,84 @@ def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None) -> Non
 @command(app)
 def download(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Names of models, or Hub ids.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...",
+            help="Names of models from magnet models list, or repositories on the Hugging Face Hub.",
+            show_default=False,
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All six released MAGNeTs.")] = False,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Download all six released MAGNeT models.")] = False,
     delete_originals: Annotated[
-        bool, typer.Option("--delete-originals", help="Delete what was downloaded once it is converted.")
+        bool,
+        typer.Option(
+            "--delete-originals", help="Delete the downloaded files of a model after they have been converted."
+        ),
     ] = False,
     quiet: Quiet = False,
-    model_dir: ModelDir = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
+    places: PlacesConfig,
 ) -> None:
-    """Download models with all they need, and convert them once into bundles that load at once.
+    """Download models and convert them into bundles.
 
-    Prints the folder of each bundle. Running it again goes on where it stopped, and mends what is damaged.
+    Downloads everything that a model needs. A bundle needs no network and loads at once. Prints the folder of each
+    bundle. A download that was stopped resumes with the same command, which also repairs damaged bundles.
     """
     console = Console(quiet=quiet)
     with console.reporting():
+        from magnet_cli.hub.locate import resolve
+
         wanted = [*MODELS] if everything else names or []
         if not wanted:
             raise UsageError("there is nothing to download", "Name a model, or give --all")
-        places = PlacesConfig(model_dir, cache_dir, offline)
         for name in wanted:
-            console.result(str(fetch(name, places, console, delete_originals=delete_originals)))
+            console.result(str(fetch(resolve(name, places), console, delete_originals=delete_originals)))
 
 
-def fetch(name: str, places: PlacesConfig, console: Console, *, delete_originals: bool) -> Path:
+def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> Path:
     """Bring one model here, telling what it costs; returns the folder of its bundle, of a MusicGen as it came."""
-    from magnet_cli.hub.locate import obtain, store_name
+    from magnet_cli.hub.download import Access
+    from magnet_cli.hub.locate import fetch_first, locate_model, resolve
 
-    musicgen = musicgen_name(name)
-    if musicgen is not None:
-        from magnet_cli.hub.cache import RESCORER
-        from magnet_cli.hub.download import Access
-
-        with console.transfers(human) as transfers:
-            access = Access(places.cache_dir, places.offline, transfers.report)
-            folder = obtain(RESCORERS[musicgen].repository, RESCORER, access, model=musicgen)
-        console.message(f"{musicgen} ({licence_note(RESCORERS[musicgen].licence)}) is ready")
-        return folder
-    if store_name(name) is None:
-        raise UsageError(f"{name!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
+    if model.repository is None:
+        raise UsageError(f"{model.given!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
     with console.transfers(human) as transfers:
-        download_first(name, places, transfers.report)
-        with console.busy(f"checking {name}"):
-            from magnet_cli.checkpoints.open import mend, open_model
+        access = Access(model.places.cache_dir, model.places.offline, transfers.hear)
+        if model.is_musicgen:
+            source = locate_model(model, access)
+            console.message(f"{model.name} ({licence_note(source.licence)}) is ready")
+            return source.folder
+        fetch_first(model, access)
+        with console.busy(f"checking {model.given}"):
+            from magnet_cli.checkpoints.open import mend, open_magnet
 
-            for problem in mend(name, places):
-                console.warning(f"{name}: {problem}; it is made again")
-        model = open_model(name, places, on_download=transfers.report)
-    console.message(f"{name} ({licence_note(model.origin.licence)}) is ready")
+            for problem in mend(model):
+                console.warning(f"{model.given}: {problem}; it is made again")
+        opened = open_magnet(resolve(model.given, model.places), listener=transfers.hear)
+    console.message(f"{model.given} ({licence_note(opened.origin.licence)}) is ready")
     if delete_originals:
         from magnet_cli.hub.cache import discard_snapshot
 
         for plan in transfers.fetched:
             discard_snapshot(plan.storage, plan.revision, [file.name for file in plan.files])
             console.message(f"deleted what was fetched to {plan.storage}")
-    return model.decoder.path.parent
+    return opened.folder
 
 
 @command(app)
-def path(name: Name, model_dir: ModelDir = None) -> None:
+def path(name: Name, *, places: Annotated[PlacesConfig, only("model_dir")]) -> None:
     """Print the folder of a model's bundle."""
     console = Console()
     with console.reporting():
-        console.result(str(require(name, Store.at(model_dir)).folder))
+        console.result(str(require(name, Store.at(places.model_dir)).folder))
 
 
 @command(app)
-def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None:
-    """Check every byte of a bundle against the hashes written with it."""
+def verify(name: Name, *, quiet: Quiet = False, places: Annotated[PlacesConfig, only("model_dir")]) -> None:
+    """Compare every byte of a bundle with the hashes in it."""
     console = Console(quiet=quiet)
     with console.reporting():
-        info = require(name, Store.at(model_dir))
+        info = require(name, Store.at(places.model_dir))
         with console.busy(f"reading {human(info.size)}"):
             problems = info.problems()
         if problems:
@@ -149,14 +160,15 @@ def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None
 @command(app)
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking for confirmation.")] = False,
     quiet: Quiet = False,
-    model_dir: ModelDir = None,
+    places: Annotated[PlacesConfig, only("model_dir")],
 ) -> None:
     """Delete a model's bundle from this machine."""
     console = Console(quiet=quiet)
     with console.reporting():
-        store = Store.at(model_dir)
+        store = Store.at(places.model_dir)
         folder = store.removable(name)
         if not yes:
             typer.confirm(f"Delete {folder}?", abort=True, err=True)
@@ -166,18 +178,27 @@ def remove(
 
 @command(app)
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the bundle to.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Name of a model, repository on the Hugging Face Hub, or folder.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write the bundle to.")],
+    *,
     dtype: Annotated[
-        str | None, typer.Option(metavar="|".join(DTYPES), help="Of the decoder's weights. [default: as stored]")
+        str | None,
+        typer.Option(
+            metavar="|".join(DTYPES),
+            help="Precision in which the weights of the decoder are written.",
+            show_default="as in the checkpoint",
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a bundle that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing bundle.")] = False,
     quiet: Quiet = False,
-    model_dir: ModelDir = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
+    places: PlacesConfig,
 ) -> None:
-    """Convert a checkpoint in the released format into a bundle, which loads faster and needs no pickle."""
+    """Convert a checkpoint in the released format into a bundle.
+
+    A bundle loads faster, and no pickle is read.
+    """
     console = Console(quiet=quiet)
     with console.reporting():
         if dtype is not None and dtype not in DTYPES:
@@ -188,7 +209,7 @@ def convert(
             from magnet_cli.checkpoints.open import convert as convert_model
 
             wanted = getattr(torch, dtype) if dtype else None
-            convert_model(source, target, PlacesConfig(model_dir, cache_dir, offline), dtype=wanted, overwrite=force)
+            convert_model(source, target, places, dtype=wanted, overwrite=force)
         info = BundleInfo.read(target)
         console.message(f"{target}: {len(info.files)} files, {human(info.size)}")
         console.result(str(target))
@@ -196,26 +217,31 @@ def convert(
 
 @command(app)
 def export(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the checkpoint to.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export that is there.")] = False,
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Name of a model, repository on the Hugging Face Hub, or folder.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write the checkpoint to.")],
+    *,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export.")] = False,
     quiet: Quiet = False,
-    model_dir: ModelDir = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
+    places: PlacesConfig,
 ) -> None:
-    """Write a model, such as a trained one, in the released format, which audiocraft loads, too."""
+    """Write a model in the released format.
+
+    Audiocraft loads this format, too, e.g. to use a model that magnet train has trained.
+    """
     console = Console(quiet=quiet)
     with console.reporting():
+        from magnet_cli.hub.locate import resolve
+
+        model = resolve(source, places)
         with console.busy(f"exporting {source}"):
             from magnet_cli.checkpoints.export import export as export_model
-            from magnet_cli.checkpoints.open import check_written, open_model
+            from magnet_cli.checkpoints.open import check_written, open_magnet
             from magnet_cli.hub.folders import EXPORT
 
-            places = PlacesConfig(model_dir, cache_dir, offline)
-            check_written(source, target, EXPORT, places, overwrite=force)
-            model = open_model(source, places)
-            export_model(model, target, overwrite=force)
+            check_written(model, target, EXPORT, overwrite=force)
+            export_model(open_magnet(model), target, overwrite=force)
         console.result(str(target))
 
 
@@ -227,7 +253,7 @@ def defaults(
     reset: Annotated[
         bool, typer.Option("--reset", help="Restore the defaults of released models of its kind.")
     ] = False,
-    model_dir: ModelDir = None,
+    places: Annotated[PlacesConfig, only("model_dir")],
 ) -> None:
     """Show or set the default sampling options of a bundle.
 
@@ -235,10 +261,12 @@ def defaults(
     """
     console = Console()
     with console.reporting():
+        from magnet_cli.hub.locate import resolve
+
         changed = overrides != Overrides()
         if reset and changed:
             raise UsageError("--reset takes no other options", "Reset first, then set")
-        folder = Path(name) if is_bundle(Path(name)) else require(name, Store.at(model_dir)).folder
+        folder = resolve(name, places).bundle or require(name, Store.at(places.model_dir)).folder
         from magnet_cli.checkpoints.bundle import read_bundle, set_sampling
 
         if reset or changed:
@@ -250,13 +278,6 @@ def defaults(
 # -- what is known ----------------------------------------------------------------------------------------------------
 
 
-def known_names(store: Store) -> list[str]:
-    """Names of the released MAGNeTs and MusicGens, and of the bundles in the store beyond them."""
-    here = [bundle.folder.name for bundle in store.bundles()]
-    bundled = [BUNDLED] if store.find(BUNDLED) else []
-    return [*MODELS, *RESCORERS, *bundled, *(name for name in here if name not in MODELS)]
-
-
 def require(name: str, store: Store) -> BundleInfo:
     """The bundle of a model, which must be here."""
     info = store.find(name)
@@ -265,16 +286,20 @@ def require(name: str, store: Store) -> BundleInfo:
     return info
 
 
-def describe(name: str, store: Store) -> dict[str, Any]:
+def describe(model: ResolvedModel) -> dict[str, Any]:
     """Everything known about a model, released or here."""
-    musicgen = musicgen_name(name)
-    if musicgen is not None:
-        return from_musicgen(RESCORERS[musicgen])
-    spec = MODELS.get(name)
-    info = store.find(name)
-    if spec is None and info is None:
-        raise UsageError(f"unknown model {name!r}", "See magnet models list")
-    return {"name": name, **(from_spec(spec) if spec else {}), **from_bundle(info)}
+    spec = registered(model.repository or "")
+    if isinstance(spec, RescorerSpec):
+        return from_musicgen(spec, model.folder)
+    record: dict[str, Any] = {"name": model.name}
+    if spec is not None:
+        record |= from_spec(spec)
+    elif model.repository is not None:
+        record |= {"repository": model.repository}
+    if model.bundle is not None and model.facts is not None:
+        return record | from_bundle(BundleInfo.read(model.bundle), model.facts)
+    here = {} if model.folder is None else {"folder": str(model.folder)}
+    return {**record, "licence": model.licence, "here": model.folder is not None, **here}
 
 
 def from_spec(spec: ModelSpec) -> dict[str, Any]:
@@ -293,30 +318,26 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def from_musicgen(spec: RescorerSpec) -> dict[str, Any]:
+def from_musicgen(spec: RescorerSpec, folder: Path | None) -> dict[str, Any]:
     """What is known of a MusicGen, which stays in the Hub cache as it came."""
-    from magnet_cli.hub.cache import RESCORER, cached
-
-    folder = cached(spec.repository, RESCORER)
     here = {"here": False} if folder is None else {"here": True, "folder": str(folder), "revision": folder.name}
     return {**asdict(spec), "use": MUSICGEN_USES, "commercial_use": False, **here}
 
 
-def from_bundle(info: BundleInfo | None) -> dict[str, Any]:
+def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
     """What a bundle tells of itself."""
-    if info is None:
-        return {"here": False}
     config = info.config
     return {
         "here": True,
         "folder": str(info.folder),
         "bytes": info.size,
-        "task": config["task"],
-        "seconds": config["decoder"]["clip_seconds"],
-        "sample_rate": config["codec"]["sample_rate"],
-        "text_encoder": config["text"]["name"],
-        "licence": config["licence"],
-        "revision": config["source"]["revision"],
+        "task": facts.task,
+        "seconds": facts.seconds,
+        "parameters": facts.parameters,
+        "sample_rate": facts.sample_rate,
+        "text_encoder": facts.text_encoder,
+        "licence": facts.licence,
+        "revision": (config.get("source") or {}).get("revision"),
         **({"sampling": config["sampling"]} if config.get("sampling") else {}),
         "decoder": config["decoder"],
         "codec": config["codec"],

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
 from magnet_cli.cli.signature import option_of
-from magnet_cli.hub.library import Store, is_bundle
-from magnet_cli.hub.registry import DEFAULT_BEGINNER, NON_COMMERCIAL, RESCORERS, UNKNOWN_LICENCE, musicgen_name
+from magnet_cli.hub.registry import DEFAULT_BEGINNER, NON_COMMERCIAL, UNKNOWN_LICENCE
 from magnet_cli.options.declared import Option, Panel
 from magnet_cli.options.job import MOST_VARIATIONS
-from magnet_cli.options.runtime import PlacesConfig
-
-if TYPE_CHECKING:
-    from magnet_cli.hub.download import Plan
 
 MODEL_METAVAR = "NAME|HUB_ID|FOLDER"
 MODEL_HELP = "Model to use: a name from magnet models list, a repository on the Hugging Face Hub, or a folder."
 
-ModelDir = Annotated[Path | None, option_of(PlacesConfig, "model_dir")]
-CacheDir = Annotated[Path | None, option_of(PlacesConfig, "cache_dir")]
-Offline = Annotated[bool, option_of(PlacesConfig, "offline")]
 Model = Annotated[str, typer.Option("--model", "-m", metavar=MODEL_METAVAR, help=MODEL_HELP, rich_help_panel="Clips")]
 
 
@@ -120,22 +109,6 @@ def licence_note(licence: str) -> str:
     if licence == UNKNOWN_LICENCE:
         return "weights of unknown licence"
     return f"weights {licence}, non-commercial use only" if licence == NON_COMMERCIAL else f"weights {licence}"
-
-
-def download_first(model: str, places: PlacesConfig, report: Callable[[Plan, int], None]) -> None:
-    """Download a model of the Hub that is not here, before seconds go into importing PyTorch: failing must be quick."""
-    from magnet_cli.hub.cache import RESCORER
-    from magnet_cli.hub.download import Access
-    from magnet_cli.hub.locate import locate_model, obtain, store_name
-
-    name, musicgen = store_name(model), musicgen_name(model)
-    if musicgen is not None and (musicgen == model or not os.path.isdir(model)):
-        access = Access(places.cache_dir, places.offline, report)
-        obtain(RESCORERS[musicgen].repository, RESCORER, access, model=musicgen)
-        return
-    if name is None or os.path.isdir(model) or is_bundle(Store.at(places.model_dir).folder(name)):
-        return
-    locate_model(model, Access(places.cache_dir, places.offline, report))
 
 
 def human(size: float) -> str:

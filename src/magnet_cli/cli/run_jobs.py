@@ -2,83 +2,44 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import download_first, human, licence_note
-from magnet_cli.errors import UsageError
-from magnet_cli.hub.library import BUNDLED_FOLDER, Store, is_bundle, read_ahead
-from magnet_cli.hub.registry import BUNDLED, MODELS, MUSICGEN_SECONDS, RESCORERS, musicgen_name
+from magnet_cli.cli.options import human, licence_note
+from magnet_cli.hub.library import read_ahead
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
-from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, check_steps
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
+from magnet_cli.pipeline.rules import ModelGroup
 
 if TYPE_CHECKING:
     from magnet_cli.checkpoints.bundle import Model
     from magnet_cli.checkpoints.musicgen import MusicGenModel
+    from magnet_cli.hub.locate import ResolvedModel
     from magnet_cli.jobs.manifest import Item
-    from magnet_cli.jobs.writer import Product, Production
+    from magnet_cli.jobs.writer import ItemFailed, Product, Production, ProductionListener
     from magnet_cli.pipeline.build import ModelInfo
-    from magnet_cli.pipeline.generators import Progress
+    from magnet_cli.pipeline.events import StepDone, TextEncoded
+    from magnet_cli.pipeline.inputs import InputFiles
     from magnet_cli.pipeline.pipeline import Clip, Pipeline
 
 LONGEST_LABEL = 40
 LONGEST_IN_BAR = 24  # so that the bar fits into 80 columns
-RELEASED_RATE = 50  # frames per second of every released model
-
-
-# -- before anything is loaded ----------------------------------------------------------------------------------------
-
-
-def draft_sampling(model: str) -> SamplingConfig | MusicGenSampling:
-    """The sampling options that suit a model, as far as that is known without opening it."""
-    if musicgen_name(model):
-        return MusicGenSampling()
-    return MODELS[model].sampling if model in MODELS else SamplingConfig()
-
-
-def early_check(model: str, helpers: Mapping[str, str]) -> Callable[[Job], None]:
-    """What raises UsageError for a job that cannot work, as far as that is known without opening the model."""
-    spec, musicgen = MODELS.get(model), musicgen_name(model)
-    if musicgen is not None and helpers:
-        raise UsageError("MusicGen generates alone: nothing rescores it", "Choose a MAGNeT model")
-    if spec is not None and spec.task == "sound" and any(map(musicgen_name, helpers.values())):
-        raise UsageError(
-            f"{model} makes sound effects, and MusicGen knows music only",
-            "Choose a music model; to rescore sound, give a second sound model, e.g. audio-magnet-medium",
-        )
-
-    def check(job: Job) -> None:
-        if job.edit.input is not None and not os.path.isfile(job.edit.input):
-            raise UsageError(f"there is no file {job.edit.input}", "Check the path")
-        if job.edit.hybrid is not None and "hybrid" not in helpers:
-            raise UsageError("a hybrid needs a second model", "Name it, e.g. --hybrid-model musicgen-small")
-        if musicgen is not None:
-            job.edit.check_autoregressive()
-            seconds = RESCORERS[musicgen].seconds
-            job.edit.length(seconds, RELEASED_RATE, default_seconds=MUSICGEN_SECONDS)
-        elif spec is not None and isinstance(job.sampling, SamplingConfig):
-            check_steps(job.sampling, codebooks=len(spec.sampling.steps))
-            job.edit.length(spec.seconds, RELEASED_RATE)
-
-    return check
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
 
 
-def helper_names(rescorer: str | None, beginner: str | None) -> dict[str, str]:
-    """The models that help, by what they do; None where nothing of the kind is wanted."""
-    names = {"rescorer": rescorer, "hybrid": beginner}
-    return {role: name for role, name in names.items() if name is not None}
+def resolve_helpers(names: Mapping[str, str], places: PlacesConfig) -> dict[str, ResolvedModel]:
+    """What the names of the models that help mean."""
+    from magnet_cli.hub.locate import resolve
+
+    return {role: resolve(name, places) for role, name in names.items()}
 
 
 @dataclass(frozen=True)
@@ -88,66 +49,46 @@ class Opened:
     source: Model | MusicGenModel
     helpers: dict[str, Model | MusicGenModel]
 
-    @cached_property
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of all their files."""
-        found = dict(self.source.hashes)
-        for role, helper in self.helpers.items():
-            found |= {f"{role}/{name}": digest for name, digest in helper.hashes.items()}
-        return found
-
-    def check(self) -> Callable[[Job], None]:
-        """What raises UsageError for a job that the models cannot do, or whose input cannot be used."""
-        from magnet_cli.pipeline.build import check_job
-        from magnet_cli.pipeline.edits import check_input, measure_input
-
-        measured = cache(measure_input)
-
-        def check(job: Job) -> None:
-            check_job(job, self.source, self.helpers)
-            check_input(job.edit, measured)
-
-        return check
+    @property
+    def group(self) -> ModelGroup:
+        """What they can do."""
+        return ModelGroup(self.source, self.helpers)
 
 
-def open_parts(console: Console, model: str, helpers: Mapping[str, str], places: PlacesConfig) -> Opened:
+def open_parts(console: Console, model: ResolvedModel, helpers: Mapping[str, ResolvedModel]) -> Opened:
     """The parts of a model and of those that help it, downloaded with a bar where they are not here."""
-    with console.transfers(human) as transfers:
-        for name in (model, *helpers.values()):
-            download_first(name, places, transfers.report)
-            read_model_ahead(name, places)
-    with console.busy(f"opening {model}"):
-        from magnet_cli.checkpoints.open import open_any
-    with console.transfers(human) as transfers:
-        source = open_any(model, places, on_download=transfers.report)
-        opened = {role: open_any(name, places, on_download=transfers.report) for role, name in helpers.items()}
-    if opened:
-        from magnet_cli.pipeline.build import check_helpers
+    from magnet_cli.hub.download import Access
+    from magnet_cli.hub.locate import fetch_first
 
-        check_helpers(source, opened)
+    with console.transfers(human) as transfers:
+        for one in (model, *helpers.values()):
+            fetch_first(one, Access(one.places.cache_dir, one.places.offline, transfers.hear))
+            read_model_ahead(one)
+    with console.busy(f"opening {model.given}"):
+        from magnet_cli.checkpoints.open import open_resolved
+    with console.transfers(human) as transfers:
+        source = open_resolved(model, listener=transfers.hear)
+        opened = {role: open_resolved(one, listener=transfers.hear) for role, one in helpers.items()}
+    if opened:
+        from magnet_cli.pipeline.build import check_codes
+
+        check_codes(source, opened)
     return Opened(source, opened)
 
 
-def read_model_ahead(model: str, places: PlacesConfig) -> None:
+def read_model_ahead(model: ResolvedModel) -> None:
     """Have a bundle's weights read from the disk while PyTorch is imported."""
-    from magnet_cli.hub.locate import store_name
-
-    name, folder = store_name(model), Path(os.path.expanduser(model))
-    if name is not None and (name in MODELS or not folder.is_dir()):
-        folder = Store.at(places.model_dir).folder(name)
-    elif model == BUNDLED:
-        folder = BUNDLED_FOLDER
-    if is_bundle(folder):
-        read_ahead(folder)
+    if model.bundle is not None:
+        read_ahead(model.bundle)
 
 
-def load(console: Console, model: str, opened: Opened, runtime: RuntimeConfig) -> Pipeline:
+def load(console: Console, opened: Opened, runtime: RuntimeConfig, inputs: InputFiles | None = None) -> Pipeline:
     """The model, ready; says what it is and where it runs."""
     started = time.perf_counter()
-    with console.busy(f"loading {model}"):
+    with console.busy(f"loading {opened.source.name}"):
         from magnet_cli.pipeline.pipeline import Pipeline
 
-        pipeline = Pipeline.build(opened.source, runtime, helpers=opened.helpers)
+        pipeline = Pipeline.build(opened.source, runtime, helpers=opened.helpers, inputs=inputs)
     console.message(describe(pipeline.info))
     for role, helper in opened.helpers.items():
         console.message(f"{role} {helper.origin.name} ({licence_note(helper.origin.licence)})")
@@ -158,6 +99,14 @@ def load(console: Console, model: str, opened: Opened, runtime: RuntimeConfig) -
 # -- making -----------------------------------------------------------------------------------------------------------
 
 
+def raise_failure(event: TextEncoded | StepDone | ItemFailed) -> None:
+    """A listener for which the first failure stops the rest."""
+    from magnet_cli.jobs.writer import ItemFailed
+
+    if isinstance(event, ItemFailed):
+        raise event.error
+
+
 def make(
     console: Console,
     production: Production,
@@ -165,14 +114,16 @@ def make(
     *,
     write: bool = True,
     numbers: Callable[[int], str] = lambda done: "",
-    on_step: Callable[[], None] = lambda: None,
-    on_failure: Callable[[Item, Exception], None] | None = None,
+    listener: ProductionListener = raise_failure,
 ) -> Iterator[Product]:
     """Make items, with a bar over the decoding steps and a message about each.
 
-    write: write their files. numbers: what to say before the message about an item, given how many are done. on_step:
-    called after every step.
+    write: write their files. numbers: what to say before the message about an item, given how many are done.
+    listener: hears of every step and of items that fail; by default, the first of those stops the rest.
     """
+    from magnet_cli.jobs.writer import ItemFailed
+    from magnet_cli.pipeline.events import StepDone
+
     with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
         done = shown = finished = 0
         label = ""
@@ -187,28 +138,26 @@ def make(
                 bar.advance(label, finished - shown)
                 shown = finished
 
-        def step(progress: Progress, batch: Sequence[Job]) -> None:
-            nonlocal label, shown
-            on_step()
-            if not any(job is batch[0] for job in begun):
-                begun.extend(batch)
-            first = done + 1 + next(place for place, job in enumerate(begun) if job is batch[0])
-            which = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
-            label = f"clip {which}/{len(items)} · {progress.stage}"
-            label += f" · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
-            shown += len(batch)
-            bar.advance(label, len(batch))
+        def hear(event: TextEncoded | StepDone | ItemFailed) -> None:
+            nonlocal label, shown, done
+            match event:
+                case StepDone(jobs=batch):
+                    listener(event)
+                    if not any(job is batch[0] for job in begun):
+                        begun.extend(batch)
+                    first = done + 1 + next(place for place, job in enumerate(begun) if job is batch[0])
+                    which = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
+                    label = f"clip {which}/{len(items)} · {event.stage}"
+                    label += f" · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
+                    shown += len(batch)
+                    bar.advance(label, len(batch))
+                case ItemFailed(item):
+                    done += 1
+                    settle(item.job, last=True)
+                    listener(event)
 
-        def fail(item: Item, error: Exception) -> None:
-            nonlocal done
-            done += 1
-            settle(item.job, last=True)
-            if on_failure is not None:
-                on_failure(item, error)
-
-        failed = None if on_failure is None else fail
         behind = 0  # clips of the batch that are yet to come
-        for product in production.run(items, write=write, on_step=step, on_failure=failed):
+        for product in production.run(items, write=write, listener=hear):
             done += 1
             behind = (behind or product.clip.batch) - 1
             settle(product.item.job, last=behind == 0)
@@ -233,11 +182,6 @@ def result(product: Product, *, as_json: bool) -> str | dict[str, Any]:
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
-
-
-def short_name(model: str) -> str:
-    """What a model is called in the names of files."""
-    return Path(os.path.realpath(model)).name if os.path.isdir(model) else model.rsplit("/", 1)[-1]
 
 
 def shortened(text: str, limit: int = LONGEST_LABEL) -> str:

@@ -73,7 +73,7 @@ def given_of(kind: type[Any]) -> Selection:
 def option_of(kind: type[Any], name: str, *, unset: str = "") -> Any:
     """One field of an options class, for a parameter of its own. unset: what applies when the option is not given."""
     (one,) = (offered for offered in offers(kind) if offered.field == name)
-    return replace(one, declaration={**one.declaration, "unset": unset} if unset else one.declaration).typer_option
+    return replace(one, declaration={**one.declaration, "unset": unset} if unset else one.declaration).typer_option()
 
 
 def expanded(function: Command) -> Command:
@@ -95,7 +95,7 @@ def expanded(function: Command) -> Command:
         function(**values, **made)
 
     run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__annotations__ = {}  # Typer would evaluate them once more
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
 
@@ -172,24 +172,21 @@ class Offered:
     @property
     def parameter(self) -> inspect.Parameter:
         """What stands for it in the signature of the command."""
-        default = inspect.Parameter.empty if self.default is MISSING else self.default
+        default = ... if self.default is MISSING else self.default
         if self.kind is bool:
             default = bool(default)
         elif isinstance(default, tuple):
             default = ",".join(map(str, default)) or None
         return inspect.Parameter(
-            self.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[self.parsed, self.typer_option],
+            self.name, inspect.Parameter.KEYWORD_ONLY, default=self.typer_option(default), annotation=self.parsed
         )
 
-    @property
-    def typer_option(self) -> Any:
-        """What Typer needs to know."""
+    def typer_option(self, *default: Any) -> Any:
+        """What Typer needs to know; without a default in an annotation, which has none."""
         one, short, env = self.declaration, self.declaration.get("short"), self.declaration.get("env")
         return typer.Option(
-            *(one["flag"], short) if short else (one["flag"],),
+            *default,
+            *((one["flag"], short) if short else (one["flag"],)),
             metavar=one.get("metavar") or self.metavar,
             help=one["help"],
             envvar=env,

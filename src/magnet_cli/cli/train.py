@@ -13,7 +13,7 @@ import typer
 
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.help import HelpGroup
-from magnet_cli.cli.options import Speech, download_first, human
+from magnet_cli.cli.options import Speech, human
 from magnet_cli.cli.signature import command, given_of, only
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
@@ -36,6 +36,7 @@ from magnet_cli.train.options import (
 )
 
 if TYPE_CHECKING:
+    from magnet_cli.hub.locate import ResolvedModel
     from magnet_cli.train.decoder import Parts
     from magnet_cli.train.run import OnProgress, Progress
 
@@ -229,17 +230,21 @@ def decoder(
                 "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
             )
         run = replace(run, device="cpu" if cpu else "auto")
-        _check_places(output, data, places, start=start, others=[codec_folder, Path(text_encoder)])
+        from magnet_cli.hub.download import Access
+        from magnet_cli.hub.locate import fetch_first, resolve
+
+        base = None if start is None else resolve(start, places)
+        _check_places(output, data, base=base, others=[codec_folder, Path(text_encoder)])
         with console.transfers(human) as transfers:
-            if start is not None:
-                download_first(start, places, transfers.report)
+            if base is not None:
+                fetch_first(base, Access(places.cache_dir, places.offline, transfers.hear))
             with console.busy("loading"):
                 import torch
 
-                from magnet_cli.checkpoints.open import open_model
+                from magnet_cli.checkpoints.open import open_magnet
                 from magnet_cli.train.decoder import Publication, start_from, train_decoder
 
-                model = open_model(start, places, on_download=transfers.report) if start is not None else None
+                model = None if base is None else open_magnet(base, listener=transfers.hear)
         if model is not None:
             parts, kind = start_from(model), model.decoder.task
             licence = licence or model.origin.licence
@@ -269,13 +274,9 @@ def decoder(
         _done(console, output)
 
 
-def _check_places(
-    output: Path, data: Path, places: PlacesConfig, *, start: str | None, others: Sequence[Path | None]
-) -> None:
+def _check_places(output: Path, data: Path, *, base: ResolvedModel | None, others: Sequence[Path | None]) -> None:
     """OutputError unless a decoder's training may write to its output, which is none of the folders that it reads."""
-    from magnet_cli.hub.locate import model_folder
-
-    before = None if start is None else model_folder(start, places)
+    before = None if base is None else base.own_folder
     inputs = [path for path in (before, *others) if path is not None and path.exists()]
     Places(output).check("decoder", [data, *inputs])
 

@@ -20,7 +20,6 @@ from magnet_cli.decoding.steps import (
     Grid,
     combine,
     guidance_weight,
-    guide,
     highest_units,
     mask_rates,
     masked_units,
@@ -30,7 +29,7 @@ from magnet_cli.decoding.steps import (
 )
 from magnet_cli.errors import NumericsError, UsageError, not_finite_remedy
 from magnet_cli.model.config import DecoderConfig
-from magnet_cli.model.decoder import MaskedTransformer, TextMemory
+from magnet_cli.model.decoder import TextMemory
 from magnet_cli.options.sampling import SamplingConfig, check_steps
 
 
@@ -97,7 +96,7 @@ class Rescorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Check:
+class FiniteCheck:
     """Whether the logits of a step were finite: a bool [] on the device, not yet looked at."""
 
     codebook: int
@@ -106,7 +105,7 @@ class Check:
 
 
 class Network(Protocol):
-    """What the loop asks at each step. `Plain` defines the answer; an engine gives the same one faster."""
+    """What the loop asks at each step. `MaskedTransformer` defines the answer; an engine gives the same one faster."""
 
     @property
     def config(self) -> DecoderConfig:
@@ -129,39 +128,12 @@ class Network(Protocol):
         the B to guide away from; None: no text and no guidance. wanted: bool [B, T], where the result is used.
         """
 
-
-@dataclass(frozen=True)
-class Plain:
-    """The network as it is written."""
-
-    model: MaskedTransformer
-
-    @property
-    def config(self) -> DecoderConfig:
-        """Shape of the network."""
-        return self.model.config
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of its activations."""
-        return self.model.dtype
-
-    def guided(
-        self, codes: Tensor, codebook: int, memory: TextMemory | None, weight: float, wanted: Tensor | None = None
-    ) -> Tensor:
-        """See `Network`; computes every frame, wanted or not."""
-        if memory is None:
-            return self.model(codes, codebook, None).float()
-        return guide(self.model(torch.cat([codes, codes]), codebook, memory), weight)
+    def forget(self) -> None:
+        """Free what is kept for the next step of a clip."""
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Decoding:
     """What stays the same from step to step."""
 
     model: Network
@@ -174,12 +146,12 @@ class _Run:
     first_frame: int
     on_step: Callable[[Step], None] | None
     rescorer: Rescorer | None
-    checks: list[Check]
+    checks: list[FiniteCheck]
 
 
 @torch.inference_mode()
 def decode(
-    model: MaskedTransformer | Network,
+    model: Network,
     memory: TextMemory | None,
     seeds: Sequence[int],
     sampling: SamplingConfig,
@@ -203,7 +175,6 @@ def decode(
     Returns int64 codes [B, K, T]. Raises UsageError for what does not fit together, NumericsError when a model
     computes a value that is not finite.
     """
-    model = Plain(model) if isinstance(model, MaskedTransformer) else model
     check_steps(sampling, codebooks=model.config.codebooks)
     span, batch = model.config.span_length, len(seeds)
     if memory is not None and memory.batch not in (batch, 2 * batch):
@@ -230,7 +201,7 @@ def decode(
     # Everything that is counted is counted on the host, and copied before the first step: a copy waits for the device.
     host_grid = Grid.build(frames, unit, circular=loop is not None, device=keep.device)
     grid, kept = host_grid.to(model.device), keep.to(model.device)
-    run = _Run(model, memory, seeds, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
+    run = _Decoding(model, memory, seeds, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
     for codebook in range(model.config.codebooks):
         if not keep[:, codebook].all():
             units = (~host_grid.kept_units(keep[:, codebook])).sum(dim=-1).tolist()
@@ -239,7 +210,7 @@ def decode(
     return codes if starts is None else turn(codes, -starts)
 
 
-def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor, to_decode: Sequence[int]) -> None:
+def _decode_codebook(run: _Decoding, codes: Tensor, codebook: int, keep: Tensor, to_decode: Sequence[int]) -> None:
     """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T] is not set: so many units of each clip."""
     current = codes[:, codebook]  # a view: what is written to it is in `codes`
     model, sampling, grid, circular = run.model, run.sampling, run.grid, run.loop is not None
@@ -259,7 +230,7 @@ def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor, to_d
         predicted = current == mask_code  # at first also frames that no chosen span covers
 
         logits = _guided_logits(run, codes, codebook, step, wanted=masked_frames | predicted)
-        run.checks.append(Check(codebook, step, logits.isfinite().all()))
+        run.checks.append(FiniteCheck(codebook, step, logits.isfinite().all()))
         if codes.device.type == "cpu":  # elsewhere the host would wait for the device; it does so once, at the end
             _check_finite(run.checks[-1:], model)
         random = _random(run, codebook, step, logits)
@@ -277,7 +248,7 @@ def _decode_codebook(run: _Run, codes: Tensor, codebook: int, keep: Tensor, to_d
             run.on_step(Step(codebook, step, steps, seen))
 
 
-def _guided_logits(run: _Run, codes: Tensor, codebook: int, step: int, *, wanted: Tensor) -> Tensor:
+def _guided_logits(run: _Decoding, codes: Tensor, codebook: int, step: int, *, wanted: Tensor) -> Tensor:
     """The network's logits [B, T, V] of one codebook, float32, guided by the text where there is one.
 
     wanted: bool [B, T], where they are used.
@@ -297,7 +268,7 @@ def _guided_logits(run: _Run, codes: Tensor, codebook: int, step: int, *, wanted
     return torch.cat(parts, dim=1).roll(origin, dims=1)
 
 
-def _random(run: _Run, codebook: int, step: int, logits: Tensor) -> Tensor | None:
+def _random(run: _Decoding, codebook: int, step: int, logits: Tensor) -> Tensor | None:
     """Numbers to draw codes with, one for each of the logits [B, T, V]; None in greedy mode."""
     if run.sampling.greedy:
         return None
@@ -312,7 +283,7 @@ def _random(run: _Run, codebook: int, step: int, logits: Tensor) -> Tensor | Non
     )
 
 
-def _check_finite(checks: Sequence[Check], model: Network) -> None:
+def _check_finite(checks: Sequence[FiniteCheck], model: Network) -> None:
     """Raise NumericsError for the first step whose logits were not finite."""
     finite = torch.stack([check.finite for check in checks]).tolist() if checks else []  # one copy, not one for each
     if not all(finite):

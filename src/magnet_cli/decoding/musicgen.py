@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from magnet_cli.decoding.masked import Known
 from magnet_cli.decoding.philox import uniforms
-from magnet_cli.decoding.steps import guide, propose
+from magnet_cli.decoding.steps import propose
 from magnet_cli.errors import ModelError, NumericsError, UsageError, not_finite_remedy, one_line
+from magnet_cli.model.decoder import guide
 from magnet_cli.model.text_encoder import TextEncoder
-from magnet_cli.model.weights import assign, without_weights
+from magnet_cli.model.weights import assign, check_parts, without_weights
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 
 if TYPE_CHECKING:
@@ -80,6 +81,14 @@ class TextCondition:
         )
 
 
+@dataclass(frozen=True)
+class ColumnDone:
+    """A pass, which predicts a column of the delayed grid, is done: `done` of `total`."""
+
+    done: int
+    total: int
+
+
 class MusicGen:
     """MusicGen's decoder with its text encoder; its codec stays on disk until someone builds it."""
 
@@ -101,6 +110,7 @@ class MusicGen:
         """On a device: the decoder in `dtype`, the text encoder in float32. ModelError for a tensor that misfits."""
         weights, path = source.weights, source.path
         text_encoder = TextEncoder.from_parts(source.text, weights["text_encoder"], path, device=device)
+        check_parts(weights["decoder"], source.decoder.num_hidden_layers + 2 * source.decoder.num_codebooks, path)
         decoder = assign(_empty_decoder(source), weights["decoder"], path, device=device, dtype=dtype)
         table = decoder.model.decoder.embed_positions
         sines = table.get_embedding(table.num_positions, table.embedding_dim)  # computed, hence in no file
@@ -184,11 +194,11 @@ class MusicGen:
         *,
         sampling: MusicGenSampling,
         prefix: Tensor | None = None,
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: Callable[[ColumnDone], None] | None = None,
     ) -> Tensor:
         """Codes [B, K, T] of one clip for each prompt (None: no text), with its own seed.
 
-        prefix: codes [B or 1, K, P] that the clips begin with. on_step: told how many of how many passes are done.
+        prefix: codes [B or 1, K, P] that the clips begin with. on_step: called after every pass.
         Raises UsageError for a clip that is too long or a prefix that does not fit, NumericsError when the model
         computes a value that is not finite.
         """
@@ -209,7 +219,7 @@ class MusicGen:
             grid[..., column] = torch.where(is_open[..., column], drawn, grid[..., column])
             seen = column
             if on_step is not None:
-                on_step(column - first + 1, last - first + 1)
+                on_step(ColumnDone(column - first + 1, last - first + 1))
         return undelay(grid)
 
     def _predict(self, columns: Tensor, text: TextCondition, guidance: float, cache: Cache) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from magnet_cli.decoding.masked import Network
 from magnet_cli.decoding.musicgen import MusicGen, TextCondition, delay, not_finite
-from magnet_cli.model.decoder import MaskedTransformer, TextMemory
+from magnet_cli.model.decoder import TextMemory
 
 
 class MusicGenRescorer:
@@ -52,10 +52,10 @@ class MagnetRescorer:
 
     It sees what the proposing model saw, the masks and not the proposals: a masked model learned to predict codes that
     it does not see, and its output at one that it sees means nothing. (So do these probabilities where nothing was
-    masked, and nobody reads them.)
+    masked, and nothing reads them.)
     """
 
-    def __init__(self, model: MaskedTransformer | Network, memory: TextMemory | None) -> None:
+    def __init__(self, model: Network, memory: TextMemory | None) -> None:
         self.model = model
         self.memory = memory
 
@@ -63,8 +63,6 @@ class MagnetRescorer:
     def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
         """Probabilities, float32 [B, T]; see `masked.Rescorer`."""
         codes = codes.to(self.model.device)
-        if isinstance(self.model, MaskedTransformer):
-            return probability(self.model(codes, codebook, self.memory), proposed)
         return probability(self.model.guided(codes, codebook, self.memory, 1.0), proposed)
 
 

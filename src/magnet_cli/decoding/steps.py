@@ -1,4 +1,4 @@
-"""The pure functions of one decoding step: schedule, guidance, drawing codes, scoring and choosing spans.
+"""The pure functions of one decoding step: schedule, drawing codes, scoring and choosing spans.
 
 No network in here. "Units" are what is scored and masked: spans on a fixed grid, or single frames.
 Letters: B batch, T frames, S spans, V codes. Masks are True where a code is to be predicted.
@@ -38,15 +38,6 @@ def masked_units(rate: Tensor, units: int) -> int:
 def guidance_weight(rate: float, sampling: SamplingConfig) -> float:
     """Guidance falls with the masking rate: strong while little is known."""
     return rate * sampling.guidance + (1 - rate) * sampling.min_guidance
-
-
-def guide(logits: Tensor, weight: float) -> Tensor:
-    """Classifier-free guidance: the conditional rows [B, T, V], pushed away from the unconditional ones below them.
-
-    logits: [2B, T, V]. Returns float32 [B, T, V].
-    """
-    conditional, unconditional = logits.float().chunk(2)
-    return unconditional + (conditional - unconditional) * weight
 
 
 def step_temperature(step: int, steps: int, sampling: SamplingConfig) -> float:

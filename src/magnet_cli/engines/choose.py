@@ -12,7 +12,7 @@ from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.runtime import RuntimeConfig
 
 
-def fastest(decoder: MaskedTransformer, runtime: RuntimeConfig) -> MaskedTransformer | Network:
+def fastest(decoder: MaskedTransformer, runtime: RuntimeConfig) -> Network:
     """What computes a decoder's logits fastest where it is.
 
     The codes are the same, except in 8 bits, and where compiled code rounds otherwise. Warns with MagnetWarning where

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.decoding.steps import guide
 from magnet_cli.engines.linear import Int8Linear, Projections
 from magnet_cli.engines.local_attention import Band
 from magnet_cli.model.decoder import (
     Layer,
     MaskedTransformer,
     TextMemory,
+    guide,
     merge_heads,
     sinusoidal_positions,
     split_heads,
@@ -219,9 +219,7 @@ class FastTransformer:
             index = torch.arange(states.rows * states.frames, device=codes.device)
         row, frame = index.div(states.frames, rounding_mode="floor") % len(codes), index % states.frames
         tokens = codes[row, :, frame]  # [M', K]
-        tables = enumerate(self.model.embeddings)
-        x = torch.stack([table(tokens[:, k]) for k, table in tables]).sum(0) + states.positions[frame]
-        states.inputs[0].index_copy_(0, index, x)
+        states.inputs[0].index_copy_(0, index, self.model.embed(tokens) + states.positions[frame])
 
     def _project(self, states: States, index: int, at: Tensor | None, size: int) -> None:
         """Queries, keys and values of a layer at these indices of the first `size` flattened frames."""

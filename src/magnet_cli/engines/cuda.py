@@ -28,6 +28,7 @@ from magnet_cli.model.decoder import (
     Layer,
     MaskedTransformer,
     TextMemory,
+    guide,
     merge_heads,
     sinusoidal_positions,
     split_heads,
@@ -159,9 +160,7 @@ class Dense:
     def logits(self, codebook: int, guided: bool, depth: int | None = None) -> Tensor:
         """Guided logits of one codebook, float32 [B, T, V], of what is in the buffers. depth: through fewer layers."""
         shape, stages = self.shape, self.stages
-        tables = enumerate(self.model.embeddings)
-        x = torch.stack([table(self.codes[:, k]) for k, table in tables]).sum(0) + self.positions
-        x = x.flatten(0, 1)  # [B * T, D]
+        x = (self.model.embed(self.codes) + self.positions).flatten(0, 1)  # [B * T, D]
         near = codebook > 0 and self.config.context >= 0
         for index, (layer, weights) in enumerate(self.layers[:depth]):
             if near:
@@ -175,10 +174,8 @@ class Dense:
                 text = self.keys[index, :rows], self.values[index, :rows], self.text_mask[:rows]
                 stages.listen(layer, weights, x[: rows * shape.frames], text)
             stages.feed_forward(layer, weights, x)
-        found = self.model.output_heads[codebook](self.model.out_norm(x)).float()
-        if guided:
-            conditional, unconditional = found.chunk(2)
-            found = unconditional + (conditional - unconditional) * self.weight
+        found = self.model.output_heads[codebook](self.model.out_norm(x))
+        found = guide(found, self.weight) if guided else found.float()
         return found.unflatten(0, (shape.batch, shape.frames))
 
 
@@ -252,13 +249,16 @@ class GraphTransformer:
         graph.replay()
         return logits.clone()  # the next replay writes over it
 
+    def forget(self) -> None:
+        """Free what is kept for the next step of a clip: nothing. Graphs and their buffers serve every later clip."""
+
     @property
     def compiled(self) -> bool:
         """Whether compiled code is what has run last."""
         return bool(self._compiled) and self._stages is not EAGER
 
     def _try_to_compile(self, network: Dense, key: Key) -> None:
-        """Run once, which compiles; where that fails, go on without, which is slower and the same but for rounding."""
+        """Run once, which compiles. If that fails, fall back to the plain code: slower, equal except for rounding."""
         _, codebook, guided = key
         network.weight.fill_(0.5)  # the mean of both halves: guidance would enlarge how they differ by rounding
         stages, network.stages = network.stages, EAGER
@@ -283,7 +283,7 @@ class GraphTransformer:
             warnings.warn(f"torch.compile fails here, so nothing is compiled: {why}", MagnetWarning, stacklevel=3)
 
     def _try_to_record(self, network: Dense, key: Key) -> None:
-        """Record a graph; where the driver or the card cannot, go on without, which is slower and the same."""
+        """Record a graph. If the driver or the card cannot, fall back to running without one: slower, equal results."""
         _, codebook, guided = key
         try:
             self._pool = self._pool or torch.cuda.graph_pool_handle()

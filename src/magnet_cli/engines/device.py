@@ -175,7 +175,7 @@ def memory_errors(device: torch.device, purpose: str, *, dtype: str) -> Iterator
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # PyTorch has an exception for GPUs; on the CPU only the message tells.
+        # PyTorch has an exception class for GPUs; on the CPU only the message identifies the error.
         if isinstance(error, RuntimeError) and not (
             isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
         ):

@@ -38,6 +38,8 @@ LONGEST, FLOOR = 3, 500
 
 INCOMPLETE = ".incomplete"
 
+LARGEST = 10**13  # bytes of a file; the Hub takes files of 50 GB
+
 T = TypeVar("T")
 
 
@@ -52,7 +54,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """What a download will fetch. `revision` is the commit that `reference` (normally main) stood for.
 
     hashes: of all files of that commit, those that are not wanted included.
@@ -100,16 +102,24 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Downloading:
+    """So many bytes of the `plan.missing_size` of a download have arrived."""
+
+    plan: DownloadPlan
+    done: int
+
+
+@dataclass(frozen=True)
 class Access:
     """How models are looked for.
 
     cache_dir: instead of the Hub cache (HF_HUB_CACHE, HF_HOME). offline: make no request; HF_HUB_OFFLINE sets it too.
-    progress: called during a download with its plan and the bytes done of `plan.missing_size`, first with 0.
+    listener: hears how far a download is, first that nothing is done.
     """
 
     cache_dir: Path | None = None
     offline: bool = False
-    progress: Callable[[Plan, int], None] | None = None
+    listener: Callable[[Downloading], None] | None = None
 
 
 DEFAULT_ACCESS = Access()
@@ -125,7 +135,7 @@ def plan_download(
     *,
     revision: str = "main",
     model: str | None = None,
-) -> Plan:
+) -> DownloadPlan:
     """Ask the Hub, in one request, for the commit and for sizes and hashes of the wanted files.
 
     Raises HubError, offline too: that one names the files missing in the cache. model: whose they are, for messages.
@@ -142,18 +152,29 @@ def plan_download(
 
     with _errors(repository, f"revision {revision}"):
         info = _persistently(lambda: _within(seconds, ask))
+        files = {file.rfilename: file for file in info.siblings or ()}
     storage = storage_folder(repository, access.cache_dir)
-    files = {file.rfilename: file for file in info.siblings or ()}
     chosen = []
     for name in _select(repository, wanted, files):
-        # Hashes become file names: nothing else may come in.
-        size, digest = files[name].size, files[name].lfs.sha256 if files[name].lfs else files[name].blob_id
-        if size is None or not (HASH.fullmatch(digest or "") and HASH.fullmatch(info.sha or "")):
+        size, digest = _size_and_hash(files[name])
+        if size is None or digest is None or not _is_hash(info.sha):
             raise HubError(f"{constants.ENDPOINT} gives no size and hash of {name}", "Check HF_ENDPOINT")
         pointer = storage / "snapshots" / info.sha / name
         chosen.append(RemoteFile(name, size, digest, pointer.is_file() and pointer.stat().st_size == size))
-    hashes = frozenset(str(file.lfs.sha256 if file.lfs else file.blob_id) for file in files.values())
-    return Plan(repository, info.sha, revision, storage, tuple(chosen), hashes)
+    hashes = frozenset(digest for _, digest in map(_size_and_hash, files.values()) if digest is not None)
+    return DownloadPlan(repository, info.sha, revision, storage, tuple(chosen), hashes)
+
+
+def _size_and_hash(file: Any) -> tuple[int | None, str | None]:
+    """Those of a file as the Hub describes it; None for what cannot be them. The library checks no types."""
+    digest = getattr(file.lfs, "sha256", None) if file.lfs else file.blob_id
+    size = file.size if type(file.size) is int and 0 <= file.size <= LARGEST else None
+    return size, digest if _is_hash(digest) else None
+
+
+def _is_hash(value: object) -> bool:
+    """Whether this is a hash. They become names of files and folders: nothing else may come in."""
+    return isinstance(value, str) and HASH.fullmatch(value) is not None
 
 
 def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -182,13 +203,16 @@ def _offline(repository: str, wanted: Wanted, access: Access, model: str | None)
 # -- downloading ------------------------------------------------------------------------------------------------------
 
 
-def download(plan: Plan, *, progress: Callable[[int], None] | None = None) -> Download:
-    """Fetch what the cache lacks of a plan, going on where an earlier run stopped. Parallel runs share the work.
+def download(plan: DownloadPlan, *, listener: Callable[[Downloading], None] | None = None) -> Download:
+    """Fetch what the cache lacks of a plan, resuming unfinished files. Parallel runs share the work.
 
-    progress: called with the bytes done of `plan.missing_size`. Raises HubError; OutputError if the disk is full or
-    cannot be written.
+    Raises HubError; OutputError if the disk is full or cannot be written.
     """
-    report = progress or (lambda done: None)
+
+    def report(done: int) -> None:
+        if listener is not None:
+            listener(Downloading(plan, done))
+
     with _errors(plan.repository, "the cache"):
         _remove_outdated(plan)
         _check_space(plan)
@@ -211,7 +235,7 @@ def download(plan: Plan, *, progress: Callable[[int], None] | None = None) -> Do
     return Download(plan.repository, plan.revision, plan.folder, {file.name: file.size for file in plan.files})
 
 
-def _remove_outdated(plan: Plan) -> None:
+def _remove_outdated(plan: DownloadPlan) -> None:
     """Remove unfinished files that the repository does not have any more, unless a download holds their lock."""
     from filelock import FileLock, Timeout  # the library's WeakFileLock cannot be tried without waiting
 
@@ -225,7 +249,7 @@ def _remove_outdated(plan: Plan) -> None:
             path.unlink(missing_ok=True)
 
 
-def _check_space(plan: Plan) -> None:
+def _check_space(plan: DownloadPlan) -> None:
     """Raise OutputError unless the disk has room for what is missing."""
     plan.storage.mkdir(parents=True, exist_ok=True)
     partials = [plan.partial(file) for file in plan.files if not file.cached]
@@ -238,7 +262,7 @@ def _check_space(plan: Plan) -> None:
         )
 
 
-def _obtain_file(plan: Plan, file: RemoteFile, report: Callable[[int], None]) -> None:
+def _obtain_file(plan: DownloadPlan, file: RemoteFile, report: Callable[[int], None]) -> None:
     """Bring one file into the cache, under the library's own lock."""
     blob, partial, pointer = plan.storage / "blobs" / file.hash, plan.partial(file), plan.folder / file.name
     for folder in (blob.parent, pointer.parent):
@@ -264,7 +288,7 @@ def _obtain_file(plan: Plan, file: RemoteFile, report: Callable[[int], None]) ->
             blob.replace(pointer)
 
 
-def _fetch(plan: Plan, file: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
+def _fetch(plan: DownloadPlan, file: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
     """Complete an unfinished file."""
     with partial.open("ab") as target:
         if target.tell() > file.size:
@@ -274,7 +298,7 @@ def _fetch(plan: Plan, file: RemoteFile, partial: Path, report: Callable[[int], 
             _persistently(lambda: _receive(plan, file, target, report), target.tell)
 
 
-def _receive(plan: Plan, file: RemoteFile, target: BinaryIO, report: Callable[[int], None]) -> None:
+def _receive(plan: DownloadPlan, file: RemoteFile, target: BinaryIO, report: Callable[[int], None]) -> None:
     """Append what the server sends from where the target ends."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
@@ -439,7 +463,7 @@ def _errors(repository: str, what: str) -> Iterator[None]:
                 f"cannot write {what} of {repository}{where}: {error.strerror}",
                 "Make room or check the permissions, or choose another place with --cache-dir or HF_HOME",
             ) from error
-        if isinstance(error, (ValueError, TypeError, LookupError)):
+        if isinstance(error, (ValueError, TypeError, LookupError, AttributeError, RecursionError)):
             raise HubError(
                 f"{constants.ENDPOINT} does not answer like the Hub: {one_line(error, 100).rstrip('.')}",
                 "Check HF_ENDPOINT, and whether the network wants a login in a browser first",
@@ -449,7 +473,7 @@ def _errors(repository: str, what: str) -> Iterator[None]:
 
 def _disconnected(error: Exception, kinds: set[str], repository: str, what: str) -> HubError:
     """The HubError for a connection that does not come about, or breaks."""
-    again = "Run the same command again: it goes on where this one stopped"
+    again = "Run the same command again: it resumes the download"
     if "ReadTimeout" in kinds:
         return HubError(f"{constants.ENDPOINT} fell silent at {what} of {repository}", again)
     reason = one_line(error, 100).rstrip(".")

@@ -7,16 +7,15 @@ knows its files and `config.json`, but no tensors: it never imports torch, so th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, get_args
 
-from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.errors import ModelError, UsageError, shown
 from magnet_cli.hub.folders import (
     BUNDLE,
     CODEC_FILE,
@@ -28,18 +27,32 @@ from magnet_cli.hub.folders import (
     clear_leftovers,
     remove_folder,
 )
-from magnet_cli.hub.registry import BUNDLED
+from magnet_cli.hub.registry import BUNDLED, ModelFacts, registered
+from magnet_cli.model.config import CodecConfig, DecoderConfig, ShapeError, TextConfig
+from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
+from magnet_cli.options.strict_json import from_plain
+from magnet_cli.small_files import UnreadableFileError, read_object, read_text
 
 VERSION = 1  # of a bundle
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model inside this package
 BLOCK = 1 << 20
+LONGEST_NAME = 200  # of a file; the longest there is has 30
+# What every bundle's `config.json` has beside the shapes of its networks, and its type.
+KEYS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "task", "licence"), (str,)),
+    **dict.fromkeys(("source.repository", "source.revision"), (str, type(None))),
+    **dict.fromkeys(("decoder", "codec", "text", "files"), (dict,)),
+}
+
+Part = TypeVar("Part", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What a bundle's `config.json` says, unchecked beyond its format.
+    """What a bundle's `config.json` says.
 
-    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it.
+    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it, of which KEYS are
+    checked; the properties raise ModelError for a part that is missing or wrong.
     """
 
     name: str
@@ -57,21 +70,85 @@ class BundleInfo:
         """Read a bundle's `config.json`; ModelError when it is damaged or of a later version."""
         path = folder / CONFIG_FILE
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            files = {str(name): (int(one["size"]), str(one["sha256"])) for name, one in config["files"].items()}
-            name, version, kind = str(config["name"]), config["version"], config["format"]
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ModelError(f"{path} is damaged", "Download or convert the model again") from error
-        if kind != FORMAT:
-            raise ModelError(f"{path} is of the format {kind!r}, not {FORMAT!r}", "Convert the model again")
-        if version != VERSION:
+            config = read_object(path)
+            kind, version = config["format"], config["version"]
+            if (kind, version) == (FORMAT, VERSION):
+                _check_keys(config)
+                return cls(config["name"], folder, config, dict(_files(config["files"])))
+        except UnreadableFileError as error:
+            raise ModelError(f"{path} is damaged: {error}", "Download or convert the model again") from error
+        except KeyError as error:
             raise ModelError(
-                f"{folder} is a bundle of version {version}, but this magnet reads version {VERSION}",
-                "Update magnet, or convert the model again",
-            )
-        return cls(name, folder, config, files)
+                f"{path} is damaged: it lacks {error.args[0]}", "Download or convert the model again"
+            ) from error
+        if kind != FORMAT:
+            raise ModelError(f"{path} is of the format {shown(kind)}, not {FORMAT!r}", "Convert the model again")
+        raise ModelError(
+            f"{folder} is a bundle of version {shown(version)}, but this magnet reads version {VERSION}",
+            "Update magnet, or convert the model again",
+        )
 
-    def problems(self, on_bytes: Callable[[int], None] | None = None) -> list[str]:
+    def part(self, kind: Callable[..., Part], key: str) -> Part:
+        """A configuration from its part of `config.json`; ModelError unless every field is there, and can be."""
+        try:
+            part = from_plain(kind, self.config.get(key))
+            if not isinstance(part, SamplingConfig):
+                part.check()
+            return part
+        except ShapeError as error:
+            raise ModelError(
+                f"{key}.{error}, in {self.folder / CONFIG_FILE}", "Download or convert the model again"
+            ) from error
+        except ValueError as error:
+            raise ModelError(
+                f"{key}.{error} in {self.folder / CONFIG_FILE} is missing or wrong",
+                "Download or convert the model again",
+            ) from error
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that hold weights, as noted."""
+        return {name: digest for name, (_, digest) in sorted(self.files.items()) if name.endswith(".safetensors")}
+
+    @property
+    def task(self) -> Task:
+        """What the model makes."""
+        task: Task = self.config["task"]
+        return task
+
+    @property
+    def licence(self) -> str:
+        """Of the weights."""
+        return str(self.config["licence"])
+
+    @property
+    def own_sampling(self) -> SamplingConfig | None:
+        """The sampling options that the bundle names, if it does."""
+        if self.config.get("sampling") is None:
+            return None
+        try:
+            sampling = self.part(SamplingConfig, "sampling")
+            check_steps(sampling, codebooks=self.part(DecoderConfig, "decoder").codebooks)
+        except UsageError as error:
+            raise ModelError(
+                f"sampling in {self.folder / CONFIG_FILE}: {error.message}", "Set it again with magnet models defaults"
+            ) from error
+        return sampling
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model without its weights."""
+        decoder, codec = self.part(DecoderConfig, "decoder"), self.part(CodecConfig, "codec")
+        return magnet_facts(
+            decoder,
+            codec,
+            self.part(TextConfig, "text"),
+            self.task,
+            licence=self.licence,
+            sampling=self.own_sampling or default_sampling(self.task, decoder.clip_seconds, decoder.codebooks),
+        )
+
+    def problems(self) -> list[str]:
         """What is wrong with the bundle's files, one line each; empty when all are whole. Reads every byte."""
         found = []
         for name, (size, digest) in self.files.items():
@@ -80,28 +157,93 @@ class BundleInfo:
                 found.append(f"{name} is missing")
             elif path.stat().st_size != size:
                 found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
-            elif sha256(path, on_bytes) != digest:
+            elif sha256(path) != digest:
                 found.append(f"{name} has other content than when it was written")
         return found
+
+
+def magnet_facts(
+    decoder: DecoderConfig,
+    codec: CodecConfig,
+    text: TextConfig,
+    task: Task,
+    *,
+    licence: str,
+    sampling: SamplingConfig,
+) -> ModelFacts:
+    """What the configurations of a MAGNeT say."""
+    return ModelFacts(
+        family="magnet",
+        task=task,
+        seconds=decoder.clip_seconds,
+        frame_rate=codec.frame_rate,
+        sample_rate=codec.sample_rate,
+        codebooks=decoder.codebooks,
+        parameters=decoder.parameters,
+        text_encoder=text.name,
+        licence=licence,
+        sampling=sampling,
+    )
+
+
+def _check_keys(config: Mapping[str, Any]) -> None:
+    """Raise UnreadableFileError for the first of KEYS that is missing, or of another type."""
+    for key, kinds in KEYS.items():
+        value: Any = config
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise UnreadableFileError(f"it lacks {key}")
+            value = value[part]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UnreadableFileError(f"{key} is {shown(value)}")
+    if config["task"] not in get_args(Task):
+        raise UnreadableFileError(f"task is {shown(config['task'])}")
+    if not isinstance(config.get("sampling"), (dict, type(None))):
+        raise UnreadableFileError(f"sampling is {shown(config['sampling'])}")
+
+
+def _files(files: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, str]]]:
+    """The size and the SHA-256 of each file of a bundle; UnreadableFileError for what leads out of it."""
+    for name, one in files.items():
+        size, digest = (one.get("size"), one.get("sha256")) if isinstance(one, dict) else (None, None)
+        if type(size) is not int or size < 0 or not isinstance(digest, str):
+            raise UnreadableFileError(f"files.{shown(name)} is {shown(one)}")
+        path = PurePosixPath(name)
+        if (
+            not path.parts
+            or path.is_absolute()
+            or ".." in path.parts
+            or not name.isprintable()
+            or len(name) > LONGEST_NAME
+        ):
+            raise UnreadableFileError(f"{shown(name)} is no file of it")
+        yield name, (size, digest)
 
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder claims to be a bundle."""
     try:
-        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = read_text(folder / CONFIG_FILE)
+    except UnreadableFileError:
         return False
     return f'"{FORMAT}"' in text
 
 
-def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal; `on_bytes` is told how many more bytes were read."""
+def is_musicgen(folder: Path) -> bool:
+    """Whether a folder holds a model of MusicGen's kind in the format of transformers."""
+    try:
+        settings = read_object(folder / CONFIG_FILE)
+    except UnreadableFileError:
+        return False
+    return str(settings.get("model_type")).startswith("musicgen")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
-            if on_bytes is not None:
-                on_bytes(len(block))
     return digest.hexdigest()
 
 
@@ -120,10 +262,11 @@ class Store:
         return cls(Path(os.path.expanduser(named)) if named else user_cache_path("magnet") / "models")
 
     def folder(self, name: str) -> Path:
-        """Where the bundle of a model is or would be. `name` is a short name or a Hub id."""
+        """Where the bundle of a model is or would be. `name` is a short name, a Hub id, or the folder's own name."""
         if name == BUNDLED:
             return BUNDLED_FOLDER
-        safe = name.replace("/", "--")
+        spec = registered(name)
+        safe = (name if spec is None else spec.name).replace("/", "--")
         if not safe or safe.startswith(".") or not all(c.isalnum() or c in "-_." for c in safe):
             raise UsageError(f"{name!r} is no name of a model", "See magnet models list")
         return self.root / safe
@@ -133,15 +276,18 @@ class Store:
         folder = self.folder(name)
         return BundleInfo.read(folder) if is_bundle(folder) else None
 
+    def folders(self) -> list[Path]:
+        """The folders of all bundles, by name; damaged ones are among them."""
+        found = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        # Those that begin with a dot are unfinished.
+        return [folder for folder in found if is_bundle(folder) and not folder.name.startswith(".")]
+
     def bundles(self) -> list[BundleInfo]:
         """All bundles, by name; damaged ones are left out."""
         found = []
-        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
-            if is_bundle(folder) and not folder.name.startswith("."):  # those are unfinished
-                try:
-                    found.append(BundleInfo.read(folder))
-                except ModelError:
-                    continue
+        for folder in self.folders():
+            with suppress(ModelError):
+                found.append(BundleInfo.read(folder))
         return found
 
     def removable(self, name: str) -> Path:
@@ -170,11 +316,11 @@ def read_ahead(folder: Path) -> None:
     """
     if hasattr(os, "posix_fadvise"):
         paths = [folder / DECODER_FILE, *(folder / TEXT_FOLDER).glob("*.safetensors"), folder / CODEC_FILE]
-        threading.Thread(target=_read_ahead, args=(paths,), daemon=True).start()  # nobody waits for it
+        threading.Thread(target=_read_ahead, args=(paths,), daemon=True).start()  # nothing waits for it
 
 
 def _read_ahead(paths: list[Path]) -> None:
-    with suppress(OSError):  # told by whoever reads the file
+    with suppress(OSError):  # reported by whoever reads the file
         for path in paths:
             with path.open("rb") as file:
                 for start in range(0, path.stat().st_size, BLOCK):  # Linux reads little of a longer stretch

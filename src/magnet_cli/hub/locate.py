@@ -1,22 +1,206 @@
-"""Finding a model's files: a folder, the Hub cache, or a download."""
+"""What a model's name means, and where its files are: a folder, the store, the Hub cache, or a download.
+
+`resolve` answers the first, once for each name that a user gives; everything else takes what it returns.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.hub.cache import CODEC, MODEL, TEXT_ENCODER, Wanted, cached
+from magnet_cli.errors import MagnetWarning, ModelError, UsageError
+from magnet_cli.hub.cache import CODEC, MODEL, MODEL_FILES, RESCORER, TEXT_ENCODER, Wanted, cached
 from magnet_cli.hub.download import DEFAULT_ACCESS, Access, download, plan_download
-from magnet_cli.hub.library import BUNDLED_FOLDER, Store
-from magnet_cli.hub.registry import BUNDLED, MODELS, UNKNOWN_LICENCE, musicgen_name
+from magnet_cli.hub.library import BundleInfo, Store, is_bundle, is_musicgen
+from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, ModelFacts, RescorerSpec, registered
 from magnet_cli.options.runtime import PlacesConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+# "bundled": the small model inside this package. "bundle": a bundle's folder. "stored": a bundle in the store.
+# "hub": a MAGNeT of the Hub that is to become a bundle in the store. "released": a folder in the released format.
+# "musicgen": a MusicGen of the Hub. "musicgen folder": one in a folder, in the format of transformers.
+Kind = Literal["bundled", "bundle", "stored", "hub", "released", "musicgen", "musicgen folder"]
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """What a model's name means here.
+
+    given: as the user names it. name: what it is called: its short name, its Hub id, or that of its folder.
+    places: where it was looked for. folder: where it lies; None: it is to be downloaded. repository: its Hub id; None
+    for one that is of no released model, or in a folder of the user's. facts, hashes: what decides
+    what it can do, and SHA-256 of the files of its weights; None for what only opening it can say.
+    """
+
+    given: str
+    kind: Kind
+    name: str
+    places: PlacesConfig = field(repr=False)
+    folder: Path | None = None
+    repository: str | None = None
+    facts: ModelFacts | None = None
+    hashes: dict[str, str] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_musicgen(self) -> bool:
+        """Whether it decodes frame after frame; else it is a MAGNeT."""
+        return self.kind in ("musicgen", "musicgen folder")
+
+    @property
+    def bundle(self) -> Path | None:
+        """The folder of its bundle, if it is one."""
+        return self.folder if self.kind in ("bundled", "bundle", "stored") else None
+
+    @property
+    def own_folder(self) -> Path | None:
+        """Where it lies, or where the bundle will be that is made of it; None for a MusicGen that is not here."""
+        return Store.at(self.places.model_dir).folder(self.name) if self.kind == "hub" else self.folder
+
+    @property
+    def file_name(self) -> str:
+        """What it is called in the names of files."""
+        return self.name.rsplit("/", 1)[-1]
+
+    @property
+    def licence(self) -> str:
+        """Of its weights."""
+        return UNKNOWN_LICENCE if self.facts is None else self.facts.licence
+
+
+# -- what a name means ------------------------------------------------------------------------------------------------
+
+
+def resolve(name: str, places: PlacesConfig | None = None) -> ResolvedModel:
+    """What a model's name means: a short name, a folder, the name of a bundle in the store, or a Hub id.
+
+    Short names go before folders, and folders before Hub ids. Asks nothing of the network and imports no torch.
+    Raises UsageError for a name that means nothing, ModelError for a path that leads to no model or a damaged bundle.
+    """
+    places = places or PlacesConfig()
+    if not name.strip():
+        raise UsageError("the model has no name", f"Choose one of {', '.join(MODELS)}, a folder or a Hub id")
+    store, path = Store.at(places.model_dir), Path(os.path.expanduser(name))
+    if name == BUNDLED:
+        return _bundle(BUNDLED, "bundled", BUNDLED, places, store.folder(BUNDLED))
+    if name in MODELS or name in RESCORERS:
+        return _of_hub(name, places, store)
+    if path.is_dir():
+        # A folder that only has the name of a bundle in the store does not hide it.
+        return (None if _is_model(path) else _stored(name, places, store)) or _in_folder(name, path, places)
+    stored = _stored(name, places, store)
+    if stored is not None:
+        return stored
+    if path.exists():
+        raise ModelError(f"{name} is a file, not a model", "Give the folder that holds state_dict.bin")
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        return _of_hub(name, places, store)
+    if "/" in name or "\\" in name or name.startswith((".", "~")):
+        raise ModelError(f"there is no folder {name}", "Check the path, or give a model's name or Hub id")
+    raise UsageError(f"unknown model {name!r}", _did_you_mean(name, store))
+
+
+def bundled_model(places: PlacesConfig | None = None) -> ResolvedModel | None:
+    """The small model inside this package, unless it was left out."""
+    return resolve(BUNDLED, places) if is_bundle(Store.at().folder(BUNDLED)) else None
+
+
+def known_models(places: PlacesConfig | None = None) -> list[ResolvedModel]:
+    """The released MAGNeTs and MusicGens, and the bundles on this machine beyond them.
+
+    A damaged bundle is a MagnetWarning; its model is as if it were not here.
+    """
+    places = places or PlacesConfig()
+    store = Store.at(places.model_dir)
+    found = []
+    for name in (*MODELS, *RESCORERS):
+        try:
+            found.append(_of_hub(name, places, store))
+        except ModelError as error:
+            _warn(error)
+            found.append(_not_here(name, places))
+    inside = bundled_model(places)
+    found += [] if inside is None else [inside]
+    for folder in store.folders():
+        if registered(folder.name) is None:
+            try:
+                found.append(_bundle(folder.name, "stored", folder.name, places, folder))
+            except ModelError as error:
+                _warn(error)
+    return found
+
+
+def _warn(error: ModelError) -> None:
+    warnings.warn(f"{error.message}. {error.hint}", MagnetWarning, stacklevel=3)
+
+
+def _of_hub(given: str, places: PlacesConfig, store: Store) -> ResolvedModel:
+    """A model of the Hub, by short name or Hub id."""
+    spec = registered(given)
+    name, repository = (given, given) if spec is None else (spec.name, spec.repository)
+    facts = None if spec is None else spec.facts
+    if isinstance(spec, RescorerSpec):
+        folder = cached(repository, RESCORER, places.cache_dir)
+        return ResolvedModel(given, "musicgen", name, places, folder, repository, facts)
+    folder = store.folder(name)
+    if is_bundle(folder):
+        return _bundle(given, "stored", name, places, folder, repository)
+    return _not_here(given, places)
+
+
+def _not_here(given: str, places: PlacesConfig) -> ResolvedModel:
+    """A MAGNeT of the Hub, by short name or Hub id, that is to become a bundle."""
+    spec = registered(given)
+    name, repository = (given, given) if spec is None else (spec.name, spec.repository)
+    return ResolvedModel(given, "hub", name, places, None, repository, None if spec is None else spec.facts)
+
+
+def _bundle(
+    given: str, kind: Kind, name: str, places: PlacesConfig, folder: Path, repository: str | None = None
+) -> ResolvedModel:
+    return _of_info(BundleInfo.read(folder), given, kind, name, places, repository)
+
+
+def _of_info(
+    info: BundleInfo, given: str, kind: Kind, name: str, places: PlacesConfig, repository: str | None = None
+) -> ResolvedModel:
+    return ResolvedModel(given, kind, name, places, info.folder, repository, info.facts, info.hashes)
+
+
+def _in_folder(given: str, folder: Path, places: PlacesConfig) -> ResolvedModel:
+    """A model in a folder of the user's."""
+    name = folder.resolve().name
+    if is_bundle(folder):
+        return _bundle(given, "bundle", name, places, folder)
+    kind: Kind = "musicgen folder" if is_musicgen(folder) else "released"
+    return ResolvedModel(given, kind, name, places, folder)
+
+
+def _stored(name: str, places: PlacesConfig, store: Store) -> ResolvedModel | None:
+    """A bundle by the name of its folder in the store."""
+    known = next((folder for folder in store.folders() if folder.name == name), None)
+    return None if known is None else _bundle(name, "stored", name, places, known)
+
+
+def _is_model(folder: Path) -> bool:
+    return is_bundle(folder) or is_musicgen(folder) or (folder / MODEL_FILES[0]).is_file()
+
+
+def _did_you_mean(name: str, store: Store) -> str:
+    """The hint for a name that means nothing."""
+    names = [*MODELS, *RESCORERS, BUNDLED, *(folder.name for folder in store.folders())]
+    longer = [one for one in names if one.startswith(name)]
+    close = longer or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(MODELS)}, a folder or a Hub id"
+
+
+# -- the files of models, text encoders and codecs --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -30,60 +214,26 @@ class ModelSource:
     licence: str
 
 
-# -- models, text encoders and codecs ---------------------------------------------------------------------------------
+def locate_model(model: ResolvedModel, access: Access = DEFAULT_ACCESS) -> ModelSource:
+    """The files of a model as its authors released it, downloaded where they are not in the cache.
 
-
-def locate_model(model: str, access: Access = DEFAULT_ACCESS) -> ModelSource:
-    """Find a model by its short name, folder or Hub id, downloading what is not in the cache.
-
-    Raises UsageError for a name that means nothing, ModelError for a folder that is no model, HubError when a
-    download is needed and fails, OutputError when the disk is full.
+    Raises HubError when a download is needed and fails, OutputError when the disk is full.
     """
-    if not model.strip():
-        raise UsageError("the model has no name", f"Choose one of {', '.join(MODELS)}, a folder or a Hub id")
-    if model in MODELS:
-        spec = MODELS[model]
-        folder = obtain(spec.repository, MODEL, access, model=model)
-        return ModelSource(spec.name, folder, spec.repository, folder.name, spec.licence)
-    if musicgen_name(model) is not None and not os.path.isdir(model):
-        raise UsageError(f"{model} is a MusicGen, which stays in the format it came in", "Choose a MAGNeT model")
-    path = Path(os.path.expanduser(model))
-    if path.is_dir():
-        return ModelSource(path.resolve().name, path, None, None, UNKNOWN_LICENCE)
-    if path.exists():
-        raise ModelError(f"{model} is a file, not a model", "Give the folder that holds state_dict.bin")
-    if HUB_ID.fullmatch(model) and not model.startswith("."):
-        folder = obtain(model, MODEL, access, model=model)
-        known = MODELS.get(store_name(model) or model)
-        return ModelSource(model, folder, model, folder.name, known.licence if known else UNKNOWN_LICENCE)
-    if "/" in model or "\\" in model or model.startswith((".", "~")):
-        raise ModelError(f"there is no folder {model}", "Check the path, or give a model's name or Hub id")
-    longer = [name for name in MODELS if name.startswith(model)]
-    close = longer or difflib.get_close_matches(model, MODELS, n=1, cutoff=0.4)
-    raise UsageError(
-        f"unknown model {model!r}",
-        f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(MODELS)}, a folder or a Hub id",
+    if model.repository is None:
+        if model.folder is None:
+            raise ValueError(f"{model.given} has neither a repository nor a folder")
+        return ModelSource(model.name, model.folder, None, None, model.licence)
+    folder = obtain(model.repository, RESCORER if model.is_musicgen else MODEL, access, model=model.given)
+    spec = registered(model.repository)
+    return ModelSource(
+        model.given, folder, model.repository, folder.name, UNKNOWN_LICENCE if spec is None else spec.licence
     )
 
 
-def model_folder(name: str, places: PlacesConfig) -> Path | None:
-    """The folder on this machine that `models.open_model` reads or makes for a name, if there is one; no network."""
-    known, folder, store = store_name(name), Path(os.path.expanduser(name)), Store.at(places.model_dir)
-    if known is not None and (name in MODELS or not folder.is_dir()):
-        return store.folder(known)
-    if name == BUNDLED:
-        return BUNDLED_FOLDER
-    if name and folder.exists():
-        return folder
-    return next((bundle.folder for bundle in store.bundles() if bundle.folder.name == name), None)
-
-
-def store_name(name: str) -> str | None:
-    """The name a model of the Hub has in the store: its short name if it has one. None for what is no such name."""
-    if name in MODELS:
-        return name
-    short = next((spec.name for spec in MODELS.values() if spec.repository == name), None)
-    return short or (name if HUB_ID.fullmatch(name) and not name.startswith(".") else None)
+def fetch_first(model: ResolvedModel, access: Access) -> None:
+    """Download a model of the Hub that is not here, before seconds go into importing PyTorch: failing must be quick."""
+    if model.folder is None:
+        locate_model(model, access)
 
 
 def locate_text_encoder(folder: Path, name: str, access: Access = DEFAULT_ACCESS, *, model: str | None = None) -> Path:
@@ -120,5 +270,4 @@ def obtain(repository: str, wanted: Wanted, access: Access = DEFAULT_ACCESS, *, 
     if found is not None:
         return found
     plan = plan_download(repository, wanted, access, model=model)
-    progress = access.progress
-    return download(plan, progress=None if progress is None else lambda done: progress(plan, done)).folder
+    return download(plan, listener=access.listener).folder

@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, default_sampling
 
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 UNKNOWN_LICENCE = "unknown"
+
+Family = Literal["magnet", "musicgen"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What decides what a model can do, and what it costs; known without its weights.
+
+    family          "magnet" decodes masked spans, "musicgen" frame after frame
+    seconds         length of a MAGNeT's clip, of a MusicGen's longest
+    frame_rate      frames in a second
+    sample_rate     Hz
+    parameters      of the decoder with its embeddings and heads
+    text_encoder    the name its configuration gives
+    sampling        the options that suit it
+    """
+
+    family: Family
+    task: Task
+    seconds: float
+    frame_rate: int
+    sample_rate: int
+    codebooks: int
+    parameters: int
+    text_encoder: str
+    licence: str
+    sampling: SamplingConfig | MusicGenSampling
+
+
+# Of every released model.
+FRAME_RATE, CODEBOOKS = 50, 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +67,23 @@ class ModelSpec:
     @property
     def sampling(self) -> SamplingConfig:
         """The sampling options its authors used."""
-        return default_sampling(self.task, self.seconds, codebooks=4)
+        return default_sampling(self.task, self.seconds, codebooks=CODEBOOKS)
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of it before it is here."""
+        return ModelFacts(
+            family="magnet",
+            task=self.task,
+            seconds=self.seconds,
+            frame_rate=FRAME_RATE,
+            sample_rate=self.sample_rate,
+            codebooks=CODEBOOKS,
+            parameters=self.parameters,
+            text_encoder=self.text_encoder,
+            licence=self.licence,
+            sampling=self.sampling,
+        )
 
 
 CODEC_BYTES = 240_000_000
@@ -69,6 +117,22 @@ class RescorerSpec:
     seconds: int = 30
     licence: str = NON_COMMERCIAL
 
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of it before it is here."""
+        return ModelFacts(
+            family="musicgen",
+            task=self.task,
+            seconds=self.seconds,
+            frame_rate=FRAME_RATE,
+            sample_rate=32_000,
+            codebooks=CODEBOOKS,
+            parameters=self.parameters,
+            text_encoder="t5",
+            licence=self.licence,
+            sampling=MusicGenSampling(),
+        )
+
 
 RESCORERS: dict[str, RescorerSpec] = {
     spec.name: spec
@@ -80,9 +144,10 @@ RESCORERS: dict[str, RescorerSpec] = {
 }
 
 
-def musicgen_name(name: str) -> str | None:
-    """The short name of a MusicGen by that name or its Hub id; None for anything else."""
-    return next((spec.name for spec in RESCORERS.values() if name in (spec.name, spec.repository)), None)
+def registered(name: str) -> ModelSpec | RescorerSpec | None:
+    """The released model of this short name or Hub id."""
+    specs: list[ModelSpec | RescorerSpec] = [*MODELS.values(), *RESCORERS.values()]
+    return next((spec for spec in specs if name in (spec.name, spec.repository)), None)
 
 
 MUSICGEN_SECONDS = 10.0  # of a clip, unless a duration is given; it can do up to three times that

@@ -22,16 +22,18 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.audio.confine import Confinement, check_within
 from magnet_cli.audio.unfinished import sweep
-from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.errors import OutputError
 from magnet_cli.jobs.seal import is_sealed, sealed
 from magnet_cli.jobs.targets import Target, sidecar
-from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
+
+if TYPE_CHECKING:
+    from magnet_cli.pipeline.inputs import InputFiles
 
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
@@ -82,17 +84,17 @@ class Item:
     key: str = ""
 
 
-def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, str], inputs: dict[str, str]) -> str:
+def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, str], inputs: InputFiles) -> str:
     """What a clip is, in 32 hexadecimal digits: the same for the same clip, whatever it is called.
 
-    hashes: of the models' files; inputs: those of inputs so far, which this adds to.
+    hashes: of the models' files.
     """
     facts = {
         "prompt": job.prompt,
         "seed": job.seed,
         "sampling": _plain(job.sampling),
         "edit": _plain(job.edit),
-        "input": input_hash(job.edit, inputs),
+        "input": None if job.edit.input is None else inputs.sha256(job.edit.input),
         "output": _plain(output),
         "format": suffix.lower(),
         "model": dict(hashes),
@@ -104,18 +106,6 @@ def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, s
 def _plain(options: Any) -> dict[str, Any]:
     """asdict, once for the many items of a batch that have the same."""
     return asdict(options)
-
-
-def input_hash(edit: EditConfig, known: dict[str, str]) -> str | None:
-    """SHA-256 of the audio file a clip starts from. known: those of other clips, which this adds to."""
-    if edit.input is None:
-        return None
-    if edit.input not in known:
-        try:
-            known[edit.input] = digest(Path(edit.input).read_bytes())
-        except OSError as error:
-            raise UsageError(f"cannot read {edit.input}: {error.strerror}", "Check the path") from error
-    return known[edit.input]
 
 
 class Manifest:
@@ -224,6 +214,10 @@ class Manifest:
         self.recalled = []
         if header not in self.headers:
             self.headers.append(header)
+
+    def says_as(self, other: Manifest) -> bool:
+        """Whether another reading of it, perhaps of an earlier time, says the same."""
+        return (self.headers, self.entries) == (other.headers, other.entries)
 
     def seed(self, settings: dict[str, Any]) -> int | None:
         """The seed of the last batch with these settings."""

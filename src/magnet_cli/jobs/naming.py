@@ -20,6 +20,8 @@ FIELDS = ("index", "slug", "seed", "model")
 LONGEST_SLUG = 60
 LONGEST_NAME = 200
 LONGEST_PATH = 1000  # bytes within the folder of a batch
+# The beginning of a template, up to its first field.
+LITERAL = re.compile(r"(?:[^{}]|\{\{|\}\})*")
 # Names that Windows reserves whatever their extension.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 # Not possible in names on every system: control characters, and what Windows keeps for itself.
@@ -27,8 +29,8 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 
 
 @dataclass(frozen=True)
-class Item:
-    """What a file's name can tell of its content; `output` is a name or template of its own, within the folder."""
+class ClipName:
+    """The fields of a file name; `output` is a name or template of the clip's own, within the folder."""
 
     prompt: str
     seed: int
@@ -51,7 +53,7 @@ def slug(text: str) -> str:
 
 
 def plan_paths(
-    output: str | None, items: Sequence[Item], *, model: str, extensions: Sequence[str]
+    output: str | None, items: Sequence[ClipName], *, model: str, extensions: Sequence[str]
 ) -> tuple[Path | None, list[Path]]:
     """The folder that was named, and a path in it for every item; or None and the one file that was named.
 
@@ -78,11 +80,11 @@ def plan_paths(
         )
     _check_template(template)
     _check_extension(Path(template), extensions)
-    return _fixed_part(template), _name_all([template] * len(items), items, model)
+    return _without_braces(_fixed_part(template)), _name_all([template] * len(items), items, model)
 
 
 def plan_folder(
-    output: str, items: Sequence[Item], *, model: str, extensions: Sequence[str]
+    output: str, items: Sequence[ClipName], *, model: str, extensions: Sequence[str]
 ) -> tuple[Path, list[Path]]:
     """The folder of a batch, and a path in it for every item.
 
@@ -99,13 +101,17 @@ def plan_folder(
         _check_template(output)
         fixed = _fixed_part(output)
         default = str(Path(output).relative_to(fixed)) if fixed != Path() else output
+        if ".." in Path(default).parts:
+            raise UsageError(f"{output} leads out of its folder", "Write .. before the first field only")
+        folder = _without_braces(fixed)
     else:
-        fixed, default = Path(output), FOLDER_TEMPLATE
+        folder = fixed = Path(output)
+        default = FOLDER_TEMPLATE
     _check_extension(Path(default), extensions)
     own = {item.output for item in items if item.output is not None}
     checked = {name: check_name(name, extensions) for name in sorted(own)}
     templates = [str(fixed / (default if item.output is None else checked[item.output])) for item in items]
-    return fixed, _name_all(templates, items, model)
+    return folder, _name_all(templates, items, model)
 
 
 def check_name(name: str, extensions: Sequence[str]) -> str:
@@ -124,7 +130,7 @@ def check_name(name: str, extensions: Sequence[str]) -> str:
     return path.as_posix()
 
 
-def _name_all(templates: Sequence[str], items: Sequence[Item], model: str) -> list[Path]:
+def _name_all(templates: Sequence[str], items: Sequence[ClipName], model: str) -> list[Path]:
     digits = max(2, len(str(len(items))))
     paths = [
         _fill(template, item, str(number).zfill(digits), model)
@@ -134,8 +140,14 @@ def _name_all(templates: Sequence[str], items: Sequence[Item], model: str) -> li
 
 
 def _fixed_part(template: str) -> Path:
-    """The folder before the first field."""
-    return Path(template.split("{", 1)[0] + "x").parent
+    """The folder before the first field, as templates have it, where {{ and }} stand for braces."""
+    literal = LITERAL.match(template)
+    return Path(("" if literal is None else literal[0]) + "x").parent
+
+
+def _without_braces(fixed: Path) -> Path:
+    """A folder of a template as it is on the disk."""
+    return Path(str(fixed).format())
 
 
 def _check_template(template: str) -> None:
@@ -160,7 +172,7 @@ def _check_extension(path: Path, extensions: Sequence[str]) -> None:
         )
 
 
-def _fill(template: str, item: Item, index: str, model: str) -> Path:
+def _fill(template: str, item: ClipName, index: str, model: str) -> Path:
     values = {"index": index, "slug": slug(item.prompt), "seed": str(item.seed), "model": slug(model)}
     path = Path(template.format(**values))
     if len(os.fsencode(path.name)) > LONGEST_NAME:
@@ -171,7 +183,7 @@ def _fill(template: str, item: Item, index: str, model: str) -> Path:
 def _distinct(paths: Sequence[Path]) -> list[Path]:
     """Number the names that occur again, whatever their extension: the files beside them have another.
 
-    File systems may not tell upper from lower case, nor one way to write an accent from the other.
+    Some file systems do not distinguish upper from lower case, or composed from decomposed accents.
     """
 
     def key(path: Path) -> str:

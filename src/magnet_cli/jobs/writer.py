@@ -20,12 +20,14 @@ from magnet_cli._version import __version__
 from magnet_cli.audio.atomic import write_together
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.errors import MagnetError
-from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest, input_hash
+from magnet_cli.hub.download import Downloading
+from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest
 from magnet_cli.jobs.record import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
 from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
-from magnet_cli.pipeline.pipeline import Clip, OnStep, Pipeline
+from magnet_cli.pipeline.events import ClipFailed, StepDone, TextEncoded
+from magnet_cli.pipeline.pipeline import Clip, Pipeline
 
 # What can change the codes or the audio, beside this package.
 LIBRARIES = ("torch", "torchaudio", "transformers", "encodec")
@@ -38,6 +40,17 @@ class Product:
     item: Item
     clip: Clip
     record: Record
+
+
+@dataclass(frozen=True)
+class ItemFailed:
+    """An item cannot be made. Unless the listener raises, the others go on."""
+
+    item: Item
+    error: Exception
+
+
+ProductionListener = Callable[[TextEncoded | StepDone | ItemFailed], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,6 @@ class Production:
     manifest: Manifest | None = None
     helpers: Mapping[str, str] = field(default_factory=dict)
     fallback: str | None = None
-    _inputs: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def _hashing(self) -> Future[dict[str, dict[str, str]]]:
@@ -73,13 +85,12 @@ class Production:
         items: Sequence[Item],
         *,
         write: bool = True,
-        on_step: OnStep | None = None,
-        on_failure: Callable[[Item, Exception], None] | None = None,
+        listener: ProductionListener,
     ) -> Iterator[Product]:
         """Make items; those with equal options together, otherwise in order. write: write their files, too.
 
-        on_failure: called for an item that cannot be made; the others go on. Without it, the first failure is raised.
-        A file that cannot be written is always raised: that is not the item's fault, and would meet the next one too.
+        An item that cannot be made is noted in the manifest, and the listener told. A file that cannot be written is
+        always raised: that is not the item's fault, and would meet the next one too.
         """
         self._hashing  # noqa: B018, begins
         groups: dict[object, list[Item]] = {}
@@ -87,19 +98,17 @@ class Production:
             groups.setdefault(item.job.kind, []).append(item)
         ordered = [item for group in groups.values() for item in group]
 
-        def fail(index: int, error: Exception) -> None:
-            if self.manifest is not None:
-                text = error.message if isinstance(error, MagnetError) else f"{type(error).__name__}: {error}"
-                self.manifest.add(Entry(ordered[index].key, (), text))
-            if on_failure is not None:
-                on_failure(ordered[index], error)
+        def hear(event: Downloading | TextEncoded | StepDone | ClipFailed) -> None:
+            match event:
+                case ClipFailed(index, error):
+                    if self.manifest is not None:
+                        text = error.message if isinstance(error, MagnetError) else f"{type(error).__name__}: {error}"
+                        self.manifest.add(Entry(ordered[index].key, (), text))
+                    listener(ItemFailed(ordered[index], error))
+                case TextEncoded() | StepDone():
+                    listener(event)
 
-        clips = self.pipeline.generate(
-            [item.job for item in ordered],
-            output=self.output,
-            on_step=on_step,
-            on_failure=None if on_failure is None else fail,
-        )
+        clips = self.pipeline.generate([item.job for item in ordered], output=self.output, listener=hear)
         for clip in clips:
             item = ordered[clip.index]
             record = self.record(clip)
@@ -146,10 +155,9 @@ class Production:
 
     def _input(self, edit: EditConfig) -> dict[str, str] | None:
         """The audio file that a clip starts from."""
-        found = input_hash(edit, self._inputs)
-        if edit.input is None or found is None:
+        if edit.input is None:
             return None
-        return {"path": os.path.abspath(edit.input), "sha256": found}
+        return {"path": os.path.abspath(edit.input), "sha256": self.pipeline.arranger.inputs.sha256(edit.input)}
 
     def record(self, clip: Clip) -> Record:
         """How a clip was made, as plain values."""

@@ -89,6 +89,15 @@ def neighbourhood_mask(frames: int, context: int, device: torch.device) -> Tenso
     return (position.view(-1, 1) - position.view(1, -1)).abs() <= context
 
 
+def guide(logits: Tensor, weight: float | Tensor) -> Tensor:
+    """Classifier-free guidance: the conditional rows [B, T, V], pushed away from the unconditional ones below them.
+
+    logits: [2B, T, V]. Returns float32 [B, T, V].
+    """
+    conditional, unconditional = logits.float().chunk(2)
+    return unconditional + (conditional - unconditional) * weight
+
+
 class SelfAttention(nn.Module):
     """Attention of every frame to the frames that `attn_mask` allows."""
 
@@ -193,6 +202,24 @@ class MaskedTransformer(nn.Module):
         allowed = valid | (tokens == 0)
         return TextMemory(keys, values, allowed[:, None, None, :] if padded else None)
 
+    def embed(self, codes: Tensor) -> Tensor:
+        """The sum of the embeddings of a frame's codes: [B, K, ...] -> [B, ..., D]."""
+        return torch.stack([embedding(codes[:, k]) for k, embedding in enumerate(self.embeddings)]).sum(0)
+
+    def guided(
+        self, codes: Tensor, codebook: int, memory: TextMemory | None, weight: float, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Guided logits of one codebook, float32 [B, T, V]; see `decoding.masked.Network`. Computes every frame.
+
+        Weight 1 is no guidance: the unconditional half, which would count for nothing, is left out.
+        """
+        if memory is None or (weight == 1 and memory.batch == len(codes)):
+            return self(codes, codebook, memory).float()
+        return guide(self(torch.cat([codes, codes]), codebook, memory), weight)
+
+    def forget(self) -> None:
+        """Free what is kept for the next step of a clip: nothing."""
+
     def forward(self, codes: Tensor, codebook: int, memory: TextMemory | None) -> Tensor:
         """Logits [B, T, V] of one codebook.
 
@@ -200,7 +227,7 @@ class MaskedTransformer(nn.Module):
         conditioned on the text; the rest are unconditional, as are all rows when memory is None. (The reference feeds
         them zeros: without biases, attention to zeros adds exactly 0.)
         """
-        x = torch.stack([embedding(codes[:, k]) for k, embedding in enumerate(self.embeddings)]).sum(0)  # [B, T, D]
+        x = self.embed(codes)  # [B, T, D]
         x = x + sinusoidal_positions(self.config, codes.shape[-1], codes.device).to(x.dtype)
         attn_mask = None
         if codebook > 0 and self.config.context >= 0:

@@ -10,7 +10,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import Option, Panel, declared
 
 SHORTEST = 0.05  # seconds
-KEPT_SHARE = 1 / 3  # of a clip, where it is not said how much of the input a continuation begins with
+KEPT_SHARE = 1 / 3  # of a clip: how much of the input a continuation keeps by default
 OVERLAP_SHARE = 1 / 2  # of a clip, for windows
 MOST_SECONDS = 3600
 _ONLY_WITH = {
@@ -172,7 +172,7 @@ class EditConfig:
         if self.vary is not None and not 0 < self.vary <= 1:
             raise UsageError(f"vary must be above 0 and at most 1, not {self.vary:g}", "Give e.g. --vary 0.3")
         if self.inpaint is not None and not self.regions and self.vary is None:
-            raise UsageError("nothing is said to be decoded anew", "Give --region 2.5:5, or --vary 0.3")
+            raise UsageError("--inpaint does not say what to regenerate", "Give --region 2.5:5, or --vary 0.3")
         if self.keep is not None and self.duration is not None and self.keep >= self.duration:
             raise UsageError(
                 f"keep {self.keep:g} s leaves nothing of a duration of {self.duration:g} s",
@@ -199,7 +199,7 @@ class EditConfig:
     def length(self, clip_seconds: float, frame_rate: int, *, default_seconds: float | None = None) -> Length:
         """How much to decode; UsageError for what does not fit a model with clips of `clip_seconds`.
 
-        default_seconds: for a model that makes clips of any length up to that, what it makes if nothing is said.
+        default_seconds: for a model that makes clips of any length up to that, the length of its clips by default.
         """
         overlap = OVERLAP_SHARE * clip_seconds if self.overlap is None else self.overlap
         for name, value in (("overlap", overlap), ("keep", self.keep), ("hybrid", self.hybrid)):
@@ -213,7 +213,7 @@ class EditConfig:
             if default_seconds is not None:
                 raise UsageError(
                     f"{self.duration:g} s are more than the {clip_seconds:g} s the model can make",
-                    "Ask for less, or choose a MAGNeT model, which goes on in windows",
+                    "Ask for less, or choose a MAGNeT model, which decodes long clips in windows",
                 )
             seconds = self.duration
         elif default_seconds is not None:

@@ -66,7 +66,7 @@ def draw_seed() -> int:
 class Planner:
     """Gives the clips of one run their seeds.
 
-    Variation k of a prompt takes seed + k; a prompt that comes again goes on where it left off, so that its clips
+    Variation k of a prompt takes seed + k; a prompt that occurs again continues with the next seeds, so that its clips
     differ. Nothing else that is in a run changes the seeds of a prompt. A first seed is drawn when none is given.
     """
 

@@ -45,7 +45,7 @@ def check_regions(regions: Sequence[Region], seconds: float) -> list[Region]:
     Raises UsageError for a region that is reversed, empty, or not all within the sound, and for none at all.
     """
     if not regions:
-        raise UsageError("there is no region to decode anew", "Give e.g. --region 2.5:5")
+        raise UsageError("no region to regenerate is given", "Give e.g. --region 2.5:5")
     merged: list[Region] = []
     for region in sorted(regions):
         if region.start >= region.end:

@@ -13,7 +13,7 @@ Spans = Literal["nonoverlap", "stride1"]
 SpanScore = Literal["max", "prod"]
 
 
-# Beyond these nobody wants to go, and numbers overflow or run for days.
+# No use is known beyond these limits, where numbers overflow or a clip takes days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
 

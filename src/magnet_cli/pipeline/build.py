@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,12 @@ from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.engines.choose import fastest
 from magnet_cli.engines.device import processor_name
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError
-from magnet_cli.hub.registry import MUSICGEN_SECONDS
 from magnet_cli.model.text_encoder import TextEncoder
-from magnet_cli.options.job import Job
 from magnet_cli.options.runtime import RuntimeConfig
-from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, check_steps
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task
 from magnet_cli.pipeline.compatibility import Vocabulary, check_compatible
-from magnet_cli.pipeline.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
+from magnet_cli.pipeline.generators import AutoregressiveGenerator, Generator, MaskedGenerator, MusicGenHelper, Reader
+from magnet_cli.pipeline.rules import check_helpers
 
 
 @dataclass(frozen=True)
@@ -50,52 +49,29 @@ def describe(
     source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype, runtime: RuntimeConfig
 ) -> ModelInfo:
     """What a model is, on this device and in this precision."""
-    checkpoint = source.decoder if isinstance(source, Model) else source.checkpoint
-    own = vocabulary(source)
+    facts, origin = source.facts, source.origin
     return ModelInfo(
-        name=source.origin.name,
-        folder=checkpoint.path.parent,
-        repository=source.origin.repository,
-        revision=source.origin.revision,
-        licence=source.origin.licence,
-        task=own.task,
-        clip_seconds=own.seconds,
-        sample_rate=own.codec.config.sample_rate,
-        codebooks=own.codebooks,
-        text_encoder=source.decoder.text.name if isinstance(source, Model) else "t5",
-        sampling=source.sampling,
+        name=origin.name,
+        folder=source.folder,
+        repository=origin.repository,
+        revision=origin.revision,
+        licence=facts.licence,
+        task=facts.task,
+        clip_seconds=facts.seconds,
+        sample_rate=facts.sample_rate,
+        codebooks=facts.codebooks,
+        text_encoder=facts.text_encoder,
+        sampling=facts.sampling,
         device=str(device),
         dtype=runtime.dtype if runtime.eight_bits else str(dtype).removeprefix("torch."),
         processor=processor_name(device),
-        compiled=runtime.compile and device.type == "cuda" and isinstance(source, Model),
+        compiled=runtime.compile and device.type == "cuda" and not source.is_musicgen,
     )
 
 
-def codec_of(source: Model | MusicGenModel) -> CodecCheckpoint:
-    """A model's codec."""
-    return source.codec if isinstance(source, Model) else source.checkpoint.codec
-
-
-def check_job(job: Job, source: Model | MusicGenModel, roles: Collection[str]) -> None:
-    """Raise UsageError for options that a model cannot do with helpers of these roles; inputs are not read."""
-    own = vocabulary(source)
-    if isinstance(job.sampling, SamplingConfig):
-        check_steps(job.sampling, codebooks=own.codebooks)
-    autoregressive = isinstance(source, MusicGenModel)
-    if autoregressive:
-        job.edit.check_autoregressive()
-    elif job.edit.hybrid is not None and "hybrid" not in roles:
-        raise UsageError("a hybrid needs a second model", "Name it, e.g. --hybrid-model musicgen-small")
-    rate = own.codec.config.frame_rate
-    job.edit.length(own.seconds, rate, default_seconds=MUSICGEN_SECONDS if autoregressive else None)
-
-
-def check_helpers(source: Model | MusicGenModel, helpers: Mapping[str, Model | MusicGenModel]) -> None:
-    """Raise UsageError unless the models go together."""
-    if helpers and isinstance(source, MusicGenModel):
-        raise UsageError("MusicGen generates alone: nothing rescores it", "Choose a MAGNeT model")
-    if isinstance(helpers.get("hybrid"), Model):
-        raise UsageError("a hybrid's beginning is made by a MusicGen", "Give --hybrid-model musicgen-small")
+def check_codes(source: Model | MusicGenModel, helpers: Mapping[str, Model | MusicGenModel]) -> None:
+    """Raise UsageError unless the models go together, and what their codes mean does, too."""
+    check_helpers(source, helpers)
     for role, helper in helpers.items():
         # A beginning has any length; what it must not exceed is checked when it is known.
         check_compatible(vocabulary(source), vocabulary(helper), seconds=0.0 if role == "hybrid" else None)
@@ -115,16 +91,15 @@ def build_generator(
         if runtime.compile:
             warnings.warn("MusicGen is not compiled: --compile changes nothing", MagnetWarning, stacklevel=3)
         return AutoregressiveGenerator(MusicGen.build(source.checkpoint, device, dtype))
-    built: dict[str, MusicGen | Reader] = {}
+    built: dict[str, MusicGenHelper | Reader] = {}
     for role, helper in helpers.items():
-        path = codec_of(helper).path
-        same = next((built[other] for other in built if codec_of(helpers[other]).path == path), None)
+        same = next((built[other] for other in built if helpers[other].codec.path == helper.codec.path), None)
         built[role] = same or _build(helper, device, dtype)
     beginner = built.get("hybrid")
     return MaskedGenerator(
         build_reader(source, device, dtype, runtime),
         built.get("rescorer"),
-        beginner if isinstance(beginner, MusicGen) else None,
+        beginner.model if isinstance(beginner, MusicGenHelper) else None,
     )
 
 
@@ -139,23 +114,16 @@ def build_reader(
     return Reader(text_encoder, decoder, fastest(decoder, runtime or RuntimeConfig()))
 
 
-def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGen | Reader:
+def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGenHelper | Reader:
     if isinstance(source, MusicGenModel):
-        return MusicGen.build(source.checkpoint, device, dtype)
+        return MusicGenHelper(MusicGen.build(source.checkpoint, device, dtype))
     return build_reader(source, device, dtype)
-
-
-def decoder_size(source: Model | MusicGenModel) -> int:
-    """Number of weights in a model's decoder."""
-    weights = source.decoder.weights if isinstance(source, Model) else source.checkpoint.weights["decoder"]
-    return sum(one.numel() for one in weights.values())
 
 
 def vocabulary(source: Model | MusicGenModel) -> Vocabulary:
     """What a model's codes are."""
-    if isinstance(source, MusicGenModel):
-        return Vocabulary.of_musicgen(source.origin.name, source.checkpoint)
-    return Vocabulary.of_magnet(source.origin.name, source.decoder, source.codec)
+    facts = source.facts
+    return Vocabulary(source.name, facts.task, facts.codebooks, facts.seconds, source.codec)
 
 
 def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from magnet_cli.audio.blocks import Waveform
-from magnet_cli.audio.files import measure_audio, read_audio
 from magnet_cli.audio.looping import fit_period
 from magnet_cli.audio.loudness import trim
 from magnet_cli.audio.splicing import FADE, blend, conform, join, prepare, prepare_ending
@@ -27,12 +26,12 @@ from magnet_cli.model.config import CodecConfig
 from magnet_cli.options.edit import KEPT_SHARE, EditConfig, Length
 from magnet_cli.options.job import Job
 from magnet_cli.options.regions import Region, check_regions, parse_region
+from magnet_cli.pipeline.inputs import InputFiles, signature
 
 Finish = Callable[[Waveform], tuple[Waveform, int]]
 
-# Inputs that are remembered: a batch may have thousands. A minute of stereo takes 20 MB, its codes 100 kB.
-MOST_WAVEFORMS, MOST_ENCODED = 4, 256
-MOST_CHANNELS = 5  # whose loudness is defined
+# Encoded inputs that are remembered: a batch may have thousands. A minute takes 100 kB.
+MOST_ENCODED = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,39 +59,22 @@ def hybrid_frames(seconds: float, frame_rate: int) -> int:
     return max(round(seconds * frame_rate), 1)
 
 
-def check_input(edit: EditConfig, measured: Callable[[str], tuple[int, float]] | None = None) -> None:
-    """Raise UsageError for an input that cannot be read or kept, or regions that are not within it.
-
-    measured: `measure_input`, where many jobs may share one.
-    """
-    if edit.input is None:
-        return
-    channels, seconds = (measured or measure_input)(edit.input)
-    if edit.keeps_samples and channels > MOST_CHANNELS:
-        option = "--join" if edit.join else "--blend"
-        raise UsageError(
-            f"{edit.input} has {channels} channels; what is kept may have {MOST_CHANNELS}",
-            f"Mix it down first, or leave {option} out",
-        )
-    if edit.regions:
-        check_regions([parse_region(one) for one in edit.regions], seconds)
-
-
-def measure_input(path: str) -> tuple[int, float]:
-    """Channels and seconds of an audio file, all of which is read; UsageError for one that cannot be used."""
-    channels, samples, rate = measure_audio(Path(path))
-    return channels, samples / rate
-
-
 class Arranger:
     """Arranges jobs for one model, reading and encoding each input once.
 
     clip_seconds: length of the model's clips. default_seconds: for a model that makes clips of any length up to that,
-    what it makes if nothing is said.
+    what it makes if nothing is said. inputs: what is known of the files already.
     """
 
     def __init__(
-        self, codec: Codec, *, codebooks: int, clip_seconds: float, span: int, default_seconds: float | None = None
+        self,
+        codec: Codec,
+        *,
+        codebooks: int,
+        clip_seconds: float,
+        span: int,
+        default_seconds: float | None = None,
+        inputs: InputFiles | None = None,
     ) -> None:
         self.codec = codec
         self.config: CodecConfig = codec.config
@@ -101,9 +83,11 @@ class Arranger:
         self.span = span
         self.default_seconds = default_seconds
         self.clip_frames = int(clip_seconds * codec.config.frame_rate)
-        self._read = lru_cache(MOST_WAVEFORMS)(read_audio)
-        self._encoded = lru_cache(MOST_ENCODED)(self._encode)
-        self._ending = lru_cache(MOST_ENCODED)(self._encode_ending)
+        self.inputs = inputs or InputFiles()
+        self._read = self.inputs.read
+        # A file that has changed is encoded anew.
+        self._encoded = lru_cache(MOST_ENCODED)(lambda path, signature: self._encode(path))
+        self._ending = lru_cache(MOST_ENCODED)(lambda path, keep, signature: self._encode_ending(path, keep))
 
     def arrange(self, job: Job) -> Arrangement:
         """What to decode for a job; UsageError for what does not fit the model or the input."""
@@ -126,7 +110,9 @@ class Arranger:
         codes = keep = None
         if edit.continue_from is not None:
             clip = min(frames, self.clip_frames) / self.config.frame_rate
-            given = self._ending(edit.continue_from, edit.keep or KEPT_SHARE * min(clip, duration or clip))
+            given = self._ending(
+                edit.continue_from, edit.keep or KEPT_SHARE * min(clip, duration or clip), signature(edit.continue_from)
+            )
             codes, keep = _prefix(given, frames, self.clip_frames)
         hybrid = 0 if edit.hybrid is None else hybrid_frames(edit.hybrid, self.config.frame_rate)
 
@@ -148,7 +134,7 @@ class Arranger:
         """The input, with parts of it decoded anew."""
         original, rate = self._read(Path(path))
         seconds = original.shape[1] / rate
-        codes = self._encoded(path)
+        codes = self._encoded(path, signature(path))
         frames, frame_rate = codes.shape[-1], self.config.sample_rate / self.config.hop
         regions = check_regions([parse_region(one) for one in edit.regions], seconds) if edit.regions else []
         keep = region_mask(regions, frame_rate=frame_rate, frames=frames, codebooks=self.codebooks)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -13,26 +13,16 @@ from magnet_cli.decoding.masked import Known, Network, Rescorer, Step, decode
 from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
 from magnet_cli.decoding.windows import decode_windows, plan_windows
-from magnet_cli.engines.cpu import FastTransformer
+from magnet_cli.engines.device import automatic_batch_size
 from magnet_cli.errors import UsageError
+from magnet_cli.model.config import CodecConfig
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.edit import Length
 from magnet_cli.options.job import Job
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.pipeline.edits import Arrangement, hybrid_frames
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A pass through the network is done: `done` of `total` in this stage."""
-
-    stage: str
-    done: int
-    total: int
-
-
-OnProgress = Callable[[Progress], None]
+from magnet_cli.pipeline.events import DecodingListener, StepDone, TextEncoded
 
 
 class Generator(Protocol):
@@ -44,13 +34,43 @@ class Generator(Protocol):
         arrangements: Sequence[Arrangement],
         *,
         known: Known | None,
-        on_progress: OnProgress,
-        on_text: Callable[[], None],
+        listener: DecodingListener,
     ) -> tuple[Tensor, list[int]]:
-        """Codes int64 [B, K, T], and the number of tokens in each prompt. on_text: called when the text is encoded."""
+        """Codes int64 [B, K, T], and the number of tokens in each prompt."""
+
+    @property
+    def span(self) -> int:
+        """Frames that are decoded together at least."""
+
+    def fitting(self, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
+        """How many clips are decoded together, by the memory that is free."""
 
     def passes(self, job: Job, length: Length) -> int:
-        """How often `on_progress` will be called for a job, as far as that is known beforehand."""
+        """How many passes through the network a job takes, as far as that is known beforehand."""
+
+
+class RescoringModel(Protocol):
+    """Another model that helps to rank what is kept."""
+
+    def rescorer(self, prompts: Sequence[str | None]) -> Rescorer:
+        """Its opinion of clips with these prompts; None: no text."""
+
+    def forget(self) -> None:
+        """Free what is kept between steps."""
+
+
+@dataclass(frozen=True)
+class MusicGenHelper:
+    """A MusicGen that helps a MAGNeT."""
+
+    model: MusicGen
+
+    def rescorer(self, prompts: Sequence[str | None]) -> Rescorer:
+        """See RescoringModel."""
+        return MusicGenRescorer(self.model, self.model.condition(prompts))
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,16 @@ class Reader:
 
     text_encoder: TextEncoder
     decoder: MaskedTransformer
-    network: MaskedTransformer | Network
+    network: Network
+
+    def rescorer(self, prompts: Sequence[str | None]) -> Rescorer:
+        """See RescoringModel."""
+        texts = [prompt for prompt in prompts if prompt is not None]
+        return MagnetRescorer(self.network, self.memory(texts)[0] if texts else None)
+
+    def forget(self) -> None:
+        """Free what is kept between steps: the codec wants the memory, and the next clip is to be computed alike."""
+        self.network.forget()
 
     def memory(self, prompts: Sequence[str]) -> tuple[TextMemory, list[int]]:
         """What the decoder attends to, and the number of tokens in each prompt."""
@@ -72,7 +101,7 @@ class MaskedGenerator:
     """MAGNeT. rescorer: helps to rank what is kept; beginner: makes the beginnings of hybrids."""
 
     reader: Reader
-    rescorer: MusicGen | Reader | None = None
+    rescorer: RescoringModel | None = None
     beginner: MusicGen | None = None
 
     def codes(
@@ -81,35 +110,39 @@ class MaskedGenerator:
         arrangements: Sequence[Arrangement],
         *,
         known: Known | None,
-        on_progress: OnProgress,
-        on_text: Callable[[], None],
+        listener: DecodingListener,
     ) -> tuple[Tensor, list[int]]:
         """See Generator."""
         first, edit = arrangements[0], jobs[0].edit
         if len(jobs) > 1 and first.frames > first.window and edit.inpaint is not None:
             # Windows lie where something is decoded anew, which is elsewhere in every clip.
-            return self._one_by_one(jobs, arrangements, on_progress, on_text)
+            return self._one_by_one(jobs, arrangements, listener)
         sampling = jobs[0].sampling
         if not isinstance(sampling, SamplingConfig):
             raise UsageError("these sampling options are MusicGen's", "Give a SamplingConfig")
         memory, tokens = self._memory(jobs)
-        run = _Run(self.reader.network, memory, jobs, sampling, self._rescorer(jobs, sampling), on_progress)
-        on_text()
+        run = MaskedRun(self.reader.network, memory, jobs, sampling, self._rescorer(jobs, sampling), listener)
+        listener(TextEncoded(jobs))
         if first.hybrid:
-            known = self._beginning(jobs, first, on_progress)
+            known = self._beginning(jobs, first, listener)
         elif first.codes is not None:
             known = _stacked(arrangements)
         try:
             codes = run.windows(first, known) if first.frames > first.window else run.once(first, known, first.frames)
         finally:
-            self._forget()
+            self.reader.forget()
+            if self.rescorer is not None:
+                self.rescorer.forget()
         return codes, [0] * len(jobs) if edit.unconditional else tokens
 
-    def _forget(self) -> None:
-        """Free what is kept between steps: the codec wants the memory, and the next clip is to be computed alike."""
-        for reader in (self.reader, self.rescorer):
-            if isinstance(reader, Reader) and isinstance(reader.network, FastTransformer):
-                reader.network.forget()
+    @property
+    def span(self) -> int:
+        """See Generator."""
+        return self.reader.decoder.config.span_length
+
+    def fitting(self, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
+        """See Generator."""
+        return automatic_batch_size(self.reader.decoder.config, codec, device, dtype)
 
     def passes(self, job: Job, length: Length) -> int:
         """See Generator."""
@@ -125,14 +158,17 @@ class MaskedGenerator:
         self,
         jobs: Sequence[Job],
         arrangements: Sequence[Arrangement],
-        on_progress: OnProgress,
-        on_text: Callable[[], None],
+        listener: DecodingListener,
     ) -> tuple[Tensor, list[int]]:
         codes, tokens = [], []
         for job, arrangement in zip(jobs, arrangements, strict=True):
-            # A pass that is reported counts for all of the batch.
-            report = on_progress if job is jobs[-1] else lambda progress: None
-            made, lengths = self.codes([job], [arrangement], known=None, on_progress=report, on_text=on_text)
+
+            def hear(event: TextEncoded | StepDone, job: Job = job) -> None:
+                # A pass that is told of counts for all of the batch.
+                if isinstance(event, TextEncoded) or job is jobs[-1]:
+                    listener(replace(event, jobs=jobs))
+
+            made, lengths = self.codes([job], [arrangement], known=None, listener=hear)
             codes.append(made)
             tokens += lengths
         return torch.cat(codes), tokens
@@ -149,14 +185,9 @@ class MaskedGenerator:
     def _rescorer(self, jobs: Sequence[Job], sampling: SamplingConfig) -> Rescorer | None:
         if self.rescorer is None or sampling.rescore_weight == 1:
             return None
-        unconditional = jobs[0].edit.unconditional
-        if isinstance(self.rescorer, MusicGen):
-            prompts = [None if unconditional else job.prompt for job in jobs]
-            return MusicGenRescorer(self.rescorer, self.rescorer.condition(prompts))
-        memory = None if unconditional else self.rescorer.memory([job.prompt for job in jobs])[0]
-        return MagnetRescorer(self.rescorer.network, memory)
+        return self.rescorer.rescorer([None if job.edit.unconditional else job.prompt for job in jobs])
 
-    def _beginning(self, jobs: Sequence[Job], arrangement: Arrangement, on_progress: OnProgress) -> Known:
+    def _beginning(self, jobs: Sequence[Job], arrangement: Arrangement, listener: DecodingListener) -> Known:
         """What the autoregressive model makes of a hybrid."""
         if self.beginner is None:
             raise UsageError("a hybrid needs a second model", "Load one, e.g. --hybrid-model musicgen-small")
@@ -166,22 +197,21 @@ class MaskedGenerator:
             [job.seed for job in jobs],
             arrangement.hybrid,
             sampling=MusicGenSampling(greedy=own.greedy),
-            on_step=lambda done, total: on_progress(Progress("beginning", done, total)),
+            on_step=lambda step: listener(StepDone("beginning", step.done, step.total, jobs)),
         )
         return Known.prefix(prefix, arrangement.frames)
 
 
 @dataclass(frozen=True)
-class _Run:
+class MaskedRun:
     """One batch through MAGNeT."""
 
-    decoder: MaskedTransformer | Network
+    decoder: Network
     memory: TextMemory | None
     jobs: Sequence[Job]
     sampling: SamplingConfig
     rescorer: Rescorer | None
-    on_progress: OnProgress
-    counted: list[int] = field(default_factory=lambda: [0])
+    listener: DecodingListener
 
     def once(self, arrangement: Arrangement, known: Known | None, frames: int, *, first_frame: int = 0) -> Tensor:
         """Decode `frames` together."""
@@ -214,7 +244,7 @@ class _Run:
 
     def _on_step(self, step: Step) -> None:
         total = self.decoder.config.codebooks
-        self.on_progress(Progress(f"codebook {step.codebook + 1}/{total}", step.step + 1, step.steps))
+        self.listener(StepDone(f"codebook {step.codebook + 1}/{total}", step.step + 1, step.steps, self.jobs))
 
 
 @dataclass(frozen=True)
@@ -229,8 +259,7 @@ class AutoregressiveGenerator:
         arrangements: Sequence[Arrangement],
         *,
         known: Known | None,
-        on_progress: OnProgress,
-        on_text: Callable[[], None],
+        listener: DecodingListener,
     ) -> tuple[Tensor, list[int]]:
         """See Generator."""
         sampling, first = jobs[0].sampling, arrangements[0]
@@ -242,17 +271,26 @@ class AutoregressiveGenerator:
         if first.codes is not None and first.keep is not None:
             prefix = first.codes[..., : int(first.keep[0, 0].sum())]
         prompts = [None if job.edit.unconditional else job.prompt for job in jobs]
-        on_text()
+        listener(TextEncoded(jobs))
         codes = self.model.generate(
             prompts,
             [job.seed for job in jobs],
             first.frames,
             sampling=sampling,
             prefix=prefix,
-            on_step=lambda done, total: on_progress(Progress("frame", done, total)),
+            on_step=lambda step: listener(StepDone("frame", step.done, step.total, jobs)),
         )
         lengths = self.model.condition(prompts).attn_mask.sum(dim=-1).tolist()
         return codes, [0 if prompt is None else length for prompt, length in zip(prompts, lengths, strict=True)]
+
+    @property
+    def span(self) -> int:
+        """See Generator."""
+        return 1
+
+    def fitting(self, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
+        """See Generator: one, as a batch has not been measured to gain anything."""
+        return 1
 
     def passes(self, job: Job, length: Length) -> int:
         """See Generator."""

@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -22,30 +22,39 @@ from magnet_cli.audio.loudness import Normalized, import_meters, normalize, remo
 from magnet_cli.audio.splicing import prepare
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.musicgen import MusicGenModel
-from magnet_cli.checkpoints.open import OnDownload, open_any
+from magnet_cli.checkpoints.open import open_any
 from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.decoding.masked import Known
 from magnet_cli.engines.device import (
-    automatic_batch_size,
     decoded_together,
     memory_errors,
     resolve_device,
     resolve_dtype,
 )
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
-from magnet_cli.hub.registry import DEFAULT_MODEL, MUSICGEN_SECONDS
+from magnet_cli.hub.download import Downloading
+from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.model.codec import Codec
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
 from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.pipeline.build import ModelInfo, build_generator, check_helpers, check_job, codec_of, describe
+from magnet_cli.pipeline.build import ModelInfo, build_generator, check_codes, describe
 from magnet_cli.pipeline.edits import Arrangement, Arranger
-from magnet_cli.pipeline.generators import Generator, Progress
-
-OnStep = Callable[[Progress, Sequence[Job]], None]
-OnFailure = Callable[[int, Exception], None]
+from magnet_cli.pipeline.events import (
+    ClipFailed,
+    Listener,
+    OnDownload,
+    OnFailure,
+    OnStep,
+    StepDone,
+    TextEncoded,
+    listener_of,
+)
+from magnet_cli.pipeline.generators import Generator
+from magnet_cli.pipeline.inputs import InputFiles
+from magnet_cli.pipeline.rules import check_job, default_seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +136,13 @@ class Pipeline:
         stands in for a GPU.
         """
         names = {"rescorer": rescorer, "hybrid": hybrid}
-        source = open_any(model, places, on_download=on_download)
-        opened = {
-            role: open_any(name, places, on_download=on_download) for role, name in names.items() if name is not None
-        }
+
+        def hear(event: Downloading) -> None:
+            if on_download is not None:
+                on_download(event.plan, event.done)
+
+        source = open_any(model, places, listener=hear)
+        opened = {role: open_any(name, places, listener=hear) for role, name in names.items() if name is not None}
         return cls.build(source, runtime, helpers=opened)
 
     @classmethod
@@ -140,29 +152,33 @@ class Pipeline:
         runtime: RuntimeConfig | None = None,
         *,
         helpers: Mapping[str, Model | MusicGenModel] | None = None,
+        inputs: InputFiles | None = None,
     ) -> Pipeline:
-        """Build models whose parts have been read, on the device and in the precision that are asked for."""
+        """Build models whose parts have been read, on the device and in the precision that are asked for.
+
+        inputs: what is known already of the audio files that clips will start from.
+        """
         runtime, helpers = runtime or RuntimeConfig(), helpers or {}
         device = resolve_device(runtime)
         dtype = resolve_dtype(runtime, device)
         if runtime.device == "auto" and device.type == "cpu":
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
-        check_helpers(source, helpers)
+        check_codes(source, helpers)
         threading.Thread(target=import_meters).start()  # they are used at the very end
         info = describe(source, device, dtype, runtime)
         with memory_errors(device, "to load the model", dtype=info.dtype):
             generator = build_generator(source, helpers, device, dtype, runtime)
-            codec = build_codec(codec_of(source), device)
-        decoder = source.decoder.config if isinstance(source, Model) else None
+            codec = build_codec(source.codec, device)
         arranger = Arranger(
             codec,
             codebooks=info.codebooks,
             clip_seconds=info.clip_seconds,
-            span=decoder.span_length if decoder else 1,
-            default_seconds=None if decoder else MUSICGEN_SECONDS,
+            span=generator.span,
+            default_seconds=default_seconds(source),
+            inputs=inputs,
         )
-        automatic = automatic_batch_size(decoder, codec.config, device, dtype) if decoder else 1
-        return cls(source, dict(helpers), info, generator, codec, arranger, runtime.batch_size or automatic)
+        batch_size = runtime.batch_size or generator.fitting(codec.config, device, dtype)
+        return cls(source, dict(helpers), info, generator, codec, arranger, batch_size)
 
     @property
     def frames(self) -> int:
@@ -185,14 +201,17 @@ class Pipeline:
         known: Known | None = None,
         on_step: OnStep | None = None,
         on_failure: OnFailure | None = None,
+        listener: Listener | None = None,
     ) -> Iterator[Clip]:
         """Generate clips, in order, each yielded as soon as its batch is done.
 
         prompts: texts, or jobs that carry their own seed and sampling options. For texts, variation k takes
         seed + k, and a seed is drawn when none is given; sampling defaults to what suits the model (`info.sampling`).
-        known: codes to keep in every clip, e.g. from `continuation`. on_failure: called for a job that fails, with its
-        place among the jobs; the others go on. Without it the first failure is raised. on_step: called after every
-        step, while other threads wait for this pipeline: it must not wait for them. Where a batch needs more memory
+        known: codes to keep in every clip, e.g. from `continuation`. on_step: called after every step, with the clips
+        that took it, while other threads wait for this pipeline: it must not wait for them. on_failure: called for a
+        job that fails, with its place among the jobs; the others go on. Without it the first failure is raised.
+        listener: hears of both, and of encoded prompts, as the events of `pipeline.events`; it raises what is to stop
+        the rest. Where a batch needs more memory
         than there is, its clips are tried again, fewer at a time. Raises UsageError: at once for options that cannot
         work, with the first clip for known codes or a prompt that do not fit.
 
@@ -214,15 +233,16 @@ class Pipeline:
             raise UsageError("prompts are neither all texts nor all jobs", "Make a Job of every prompt")
         for job in jobs:
             check_job(job, self.source, self.helpers)
-        return self._generate(jobs, output, known, on_step, on_failure)
+        if listener is not None and (on_step is not None or on_failure is not None):
+            raise UsageError("a listener hears of steps and failures, too", "Give the listener alone")
+        return self._generate(jobs, output, known, listener or listener_of(on_step, on_failure))
 
     def _generate(
         self,
         jobs: Sequence[Job],
         output: OutputConfig,
         known: Known | None,
-        on_step: OnStep | None,
-        on_failure: OnFailure | None,
+        listener: Listener,
     ) -> Iterator[Clip]:
         size = self.batch_size
         for _, group in groupby(range(len(jobs)), key=lambda index: jobs[index].kind):
@@ -232,13 +252,13 @@ class Pipeline:
                 batch = [waiting.popleft() for _ in range(1 if suspects else min(size, len(waiting)))]
                 suspects = max(0, suspects - 1)
                 try:
-                    clips = list(self._generate_batch(jobs, batch, output, known, on_step))
+                    clips = list(self._generate_batch(jobs, batch, output, known, listener))
                 except Exception as error:
-                    if len(batch) == 1 and on_failure is not None and not _is_final(error):
-                        on_failure(batch[0], error)
-                        continue
-                    if len(batch) == 1 or _is_final(error):
+                    if _is_final(error):
                         raise
+                    if len(batch) == 1:
+                        listener(ClipFailed(batch[0], error))
+                        continue
                     waiting.extendleft(reversed(batch))
                     if isinstance(error, MemoryShortageError):
                         size = len(batch) // 2
@@ -257,7 +277,7 @@ class Pipeline:
         batch: Sequence[int],
         output: OutputConfig,
         known: Known | None,
-        on_step: OnStep | None,
+        listener: Listener,
     ) -> Iterator[Clip]:
         """Clips of those jobs that the batch names, which are of one kind."""
         jobs = [all_jobs[index] for index in batch]
@@ -269,7 +289,7 @@ class Pipeline:
             for first in range(0, len(jobs), size):
                 part = slice(first, first + size)
                 given = known if known is None or len(known.codes) != len(jobs) else known.rows(part)
-                sounds += self._decode(jobs[part], arrangements[part], given, on_step, clock)
+                sounds += self._decode(jobs[part], arrangements[part], given, listener, clock)
         for row, (job, sound) in enumerate(zip(jobs, sounds, strict=True)):
             own = Stopwatch()
             kind = output.normalize
@@ -296,17 +316,17 @@ class Pipeline:
         jobs: Sequence[Job],
         arrangements: Sequence[Arrangement],
         known: Known | None,
-        on_step: OnStep | None,
+        listener: Listener,
         clock: Stopwatch,
     ) -> Iterator[_Sound]:
         """What these jobs sound like, decoded together."""
-        codes, tokens = self.generator.codes(
-            jobs,
-            arrangements,
-            known=known,
-            on_progress=lambda progress: None if on_step is None else on_step(progress, jobs),
-            on_text=lambda: clock.lap("text"),
-        )
+
+        def hear(event: TextEncoded | StepDone) -> None:
+            if isinstance(event, TextEncoded):
+                clock.lap("text")
+            listener(event)
+
+        codes, tokens = self.generator.codes(jobs, arrangements, known=known, listener=hear)
         codes = codes.cpu()  # waits for the device, so that the lap is honest
         clock.lap("decode")
         waveforms = self.codec.decode(codes, loop=arrangements[0].loop is not None).cpu().numpy()  # [B, C, L]

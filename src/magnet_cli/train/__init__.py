@@ -1,1 +1,1 @@
-"""Training: MAGNeT's decoder, from nothing or from a released checkpoint, and EnCodec."""
+"""Training MAGNeT's decoder, from scratch or from a checkpoint, and EnCodec. In: a folder of audio. Out: a bundle."""

@@ -1,6 +1,6 @@
-"""The cache of codes: audio goes through the codec once, and training reads whole numbers after that.
+"""The cache of codes: the codec encodes each audio file once, and training reads the codes.
 
-A file for every thousand clips, so that tokenizing that was stopped goes on, and several processes share the work.
+Each cache file holds a thousand clips, so that an interrupted encoding resumes and several processes share the work.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OnTokens = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Piece:
-    """A clip's worth of a file: which example, where it starts, and how much of it is there, in seconds."""
+    """A part of a file as long as a clip: the example, its start and its length in seconds."""
 
     example: int
     start: float
@@ -51,7 +51,7 @@ class Tokens:
 
 
 def cut(examples: Sequence[Example], clip_seconds: float) -> list[Piece]:
-    """Clips one after another from every file; shorter files give one, padded."""
+    """Consecutive clips of every file. A file shorter than a clip gives one clip, which is padded."""
     pieces = []
     for index, example in enumerate(examples):
         length = duration(example.path)
@@ -73,7 +73,8 @@ def tokenize(
     accelerator: Accelerator,
     on_tokens: OnTokens | None = None,
 ) -> Tokens:
-    """Codes of all examples, from the cache in `folder` where it has them. `on_tokens` is told pieces done and all.
+    """Codes of all examples, from the cache in `folder` where it has them. `on_tokens` receives the number of
+    pieces done and of all pieces.
 
     The name of a cache file says what it was made of: other audio or another codec never meets old codes.
     """

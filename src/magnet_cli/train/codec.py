@@ -38,7 +38,7 @@ BEGIN_FILES, BEGIN_FRAMES = 1600, 80
 
 
 def codec_config(shape: CodecShape) -> CodecConfig:
-    """A new codec's configuration: the released ones' in all that `shape` leaves open."""
+    """The configuration of a new codec: that of the released codecs, with the values of `shape`."""
     return replace(
         RELEASED_CODEC,
         sample_rate=shape.sample_rate,
@@ -193,7 +193,7 @@ class CodecTrainer:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.network.load_state_dict(state["network"])
         self.adversary.load_state_dict(state["adversary"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -207,7 +207,7 @@ class CodecTrainer:
             write_codec(self.config, codec_weights(self.network.codec), output)
 
     def sample(self, folder: Path, number: int) -> None:
-        """Some clips, each followed by what the codec makes of it."""
+        """Write some clips, each followed by its reconstruction."""
         with self.average.applied(self.network), torch.inference_mode():
             self.network.eval()
             for index, example in enumerate(self.examples[:SAMPLED]):
@@ -221,7 +221,7 @@ class CodecTrainer:
 
 
 def _some_audio(examples: list[Example], config: CodecConfig, seed: int) -> Tensor:
-    """Crops [B, C, L] of as many files as a beginning needs."""
+    """Crops [B, C, L] of as many files as `--begin transform` needs."""
     random = np.random.default_rng(seed)
     seconds = BEGIN_FRAMES / config.frame_rate
     crops = []
@@ -245,9 +245,9 @@ def train_codec(
     optimization: Optimization | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
-    """Train a codec on a folder of audio; goes on where an earlier training of the same output stopped.
+    """Train a codec on a folder of audio, resuming an earlier training of the same output.
 
-    start: a codec to go on from, whose shape counts then instead of `shape`. What is written is a folder that
+    start: a codec to continue from, whose shape replaces `shape`. Writes a folder that
     `train_decoder` takes. Raises UsageError for data or options that cannot work, OutputError for an output that is
     neither new nor of an earlier training.
     """

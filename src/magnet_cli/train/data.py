@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
+import os
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,10 +24,12 @@ from torch import Tensor
 from magnet_cli.audio.reading import UNKNOWN_FRAMES, opened
 from magnet_cli.audio.resampling import resample
 from magnet_cli.errors import UsageError
+from magnet_cli.small_files import UnreadableFileError, parse_json, read_json, read_text
 
 AUDIO = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"})
 TEXT_KEYS = ("text", "caption", "description")
 METADATA = ("metadata.jsonl", "metadata.csv")
+MOST_METADATA = 1 << 30  # bytes: a million clips with a text of a thousand characters each
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
     if not found:
         raise UsageError(f"there is no audio in {folder}", f"Give files ending in {', '.join(sorted(AUDIO))}")
     for example in found:
-        if not example.path.is_file():
-            raise UsageError(f"{example.path}, which {metadata} names, is not there", "Mend the metadata")
+        if not os.path.isfile(example.path):  # which takes names of any length
+            raise UsageError(f"{example.path}, which {metadata} names, is not there", "Correct the metadata")
         if texts and not example.texts:
             raise UsageError(f"{example.path} has no text", "Add it to metadata.jsonl, or a .txt file beside it")
     return found
@@ -60,13 +62,13 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
 
 def _from_metadata(path: Path) -> list[Example]:
     try:
-        content = path.read_text(encoding="utf-8")
+        content = read_text(path, most=MOST_METADATA)
         if path.suffix == ".csv":
             rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(content)))
         else:
-            rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+            rows = [parse_json(line) for line in content.splitlines() if line.strip()]
         return [Example(path.parent / row["file_name"], _texts(row)) for row in rows]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path} cannot be read: {error}", 'Every row needs a "file_name", and a "text" for training the decoder'
         ) from error
@@ -77,12 +79,12 @@ def _beside(path: Path) -> tuple[str, ...]:
     described, plain = path.with_suffix(".json"), path.with_suffix(".txt")
     try:
         if described.is_file():
-            row = json.loads(described.read_text(encoding="utf-8"))
+            row = read_json(described)
             return _texts(row) if isinstance(row, dict) else ()
         if plain.is_file():
-            text = plain.read_text(encoding="utf-8").strip()
+            text = read_text(plain).strip()
             return (text,) if text else ()
-    except (OSError, ValueError) as error:
+    except UnreadableFileError as error:
         raise UsageError(f"the text of {path} cannot be read: {error}", "Mend the file") from error
     return ()
 
@@ -107,7 +109,7 @@ def read_segment(path: Path, start: float, seconds: float, sample_rate: int, cha
 
 
 def duration(path: Path) -> float:
-    """Seconds of audio in a file, as it says itself; all of it is read where it does not say."""
+    """Seconds of audio in a file: what its header states, else the length of all that can be read."""
     with opened(path) as file:
         if file.frames < UNKNOWN_FRAMES:
             return float(file.frames / file.samplerate)
@@ -117,7 +119,7 @@ def duration(path: Path) -> float:
 def batch_indices(count: int, batch: int, step: int, seed: int) -> list[int]:
     """Which examples step `step` trains on: every example once in each pass, in an order of its own.
 
-    A function of its arguments alone, so that a training that goes on draws what it would have drawn.
+    Depends only on its arguments, so that a training that resumes draws what it would have drawn.
     """
     positions = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
     return [_order(count, seed, turn)[place] for turn, place in positions]

@@ -1,7 +1,7 @@
-"""Training MAGNeT's decoder, from nothing or from any checkpoint.
+"""Training MAGNeT's decoder, from scratch or from any checkpoint.
 
 Every step trains one codebook on spans hidden at a random rate, with text dropped now and then for guidance; see
-`masking`. What is written is a bundle.
+`masking`. The training writes a bundle.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SAMPLED = 4  # clips generated as samples
-OWN_TEXT = "own"  # the name of a text encoder that was trained along
+OWN_TEXT = "own"  # the name of a text encoder that was trained with the decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,8 @@ class Publication:
 class Parts:
     """What a training starts from.
 
-    text_folder: None for a text encoder that is trained along; sampling: what a bundle that goes on learning names.
+    text_folder: None for a text encoder that is trained with the decoder; sampling: the options that the bundle names,
+    if the training continues from one.
     """
 
     decoder: MaskedTransformer
@@ -75,7 +76,7 @@ class Parts:
 
 
 def start_from(model: Model) -> Parts:
-    """All parts of a model: its decoder goes on learning; codec and text encoder stay."""
+    """The parts of a model whose decoder is trained further. Codec and text encoder stay as they are."""
     decoder = MaskedTransformer(model.decoder.config)
     decoder.load_state_dict({name: weight.float() for name, weight in model.decoder.weights.items()})
     text = TextEncoder.load(model.text_folder, "cpu")
@@ -225,7 +226,7 @@ class DecoderTrainer:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load(state["average"])
@@ -284,7 +285,7 @@ def train_decoder(
     on_progress: OnProgress | None = None,
     on_tokens: OnTokens | None = None,
 ) -> None:
-    """Train a decoder on a folder of audio and texts; goes on where an earlier training of the same output stopped.
+    """Train a decoder on a folder of audio and texts, resuming an earlier training of the same output.
 
     parts: of `start_new` or `start_from`. Writes a bundle to `output`, at every saved state and at the end. Raises
     UsageError for data or options that cannot work, OutputError for an output that is neither new nor of an earlier

@@ -127,9 +127,9 @@ class Balancer:
         return combined
 
     def state(self) -> dict[str, dict[str, float]]:
-        """What `load` wants."""
+        """Everything that `load` needs."""
         return {"norms": dict(self.norms), "seen": dict(self.seen)}
 
     def load(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Go on where a balancer with this state was."""
+        """Restore a saved state."""
         self.norms, self.seen = dict(state["norms"]), dict(state["seen"])

@@ -55,7 +55,7 @@ def span_starts(rate: float, frames: int, span: int) -> int:
 
 
 def span_mask(rate: float, frames: int, span: int, random: np.random.Generator) -> Bools:
-    """Mask [T] of spans at random frames, overlapping as they fall; single frames when `span` is 1."""
+    """Mask [T] of spans that begin at random frames and may overlap; single frames when `span` is 1."""
     if span <= 1:
         count = max(1, round(frames * rate))
         return random.permutation(frames) < count

@@ -1,6 +1,6 @@
-"""A codec that works before it is trained: SEANet's weights set to a lapped transform, codebooks to k-means.
+"""Initial weights with which a codec works before training: SEANet as a lapped transform, codebooks by k-means.
 
-From random weights a codec needs tens of thousands of steps before it makes any tone at all. But a strided convolution
+With random weights, a codec needs tens of thousands of steps before it produces any tone. But a strided convolution
 can cut the waveform into phases without losing anything, and one over all phases can be any linear transform with
 windows of two frames: here the MDCT (Princen, Bradley, 1986), turned into the data's principal components. Where ELU
 would bend the signal, it is small, or beyond reach of the bend by a constant that cancels. All channels that the
@@ -103,7 +103,7 @@ def begin_as_transform(codec: Codec, waveforms: Tensor, generator: torch.Generat
 
 
 def _silence_side_paths(codec: Codec) -> None:
-    """Residual blocks and LSTMs add nothing yet, but can learn to."""
+    """Give residual blocks and LSTMs weights with which they add nothing, but can learn."""
     for module in codec.modules():
         if isinstance(module, SEANetResnetBlock):
             last = plain(list(module.get_submodule("block").children())[-1])

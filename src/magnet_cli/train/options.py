@@ -1,4 +1,4 @@
-"""What the user asks of a training; every default is written down here, once."""
+"""The options of a training. Every default is declared here, once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUTPUTS: dict[TrainingKind, FolderKind] = {"decoder": BUNDLE, "codec": CODEC_FOL
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How long a training runs and what it leaves behind. device: "auto" is what accelerate finds."""
+    """How long a training runs and what it writes. device: "auto" is the device that accelerate finds."""
 
     PANEL: ClassVar[Panel] = "Run"
 
@@ -332,7 +332,7 @@ class Places:
 
     @property
     def state(self) -> Path:
-        """What a stopped training goes on from."""
+        """The saved state, from which a training resumes."""
         return self.run / "state.pt"
 
     def check(self, kind: TrainingKind, inputs: Sequence[Path]) -> None:

@@ -1,7 +1,8 @@
-"""The course of any training: steps, progress, log, saved states, samples, Ctrl-C, and going on where it stopped.
+"""The loop that every training runs: steps, progress, log, saved states, samples, Ctrl-C and resuming.
 
-What a step draws at random follows from the seed and the step's number alone, so a saved state is weights and averages:
-a training that was killed goes on exactly as it would have gone. Processes, devices and precision are accelerate's.
+The random numbers of a step depend only on the seed and the number of the step, so a saved state holds weights and
+averages: a training that was killed resumes exactly as if it had not been. accelerate handles processes, devices and
+precision.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.audio.atomic import write_atomic
-from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError
+from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError, one_line, shown
 from magnet_cli.hub.folders import CONFIG_FILE
 from magnet_cli.model.weights import read_package
+from magnet_cli.small_files import UnreadableFileError, read_object
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions
 
 if TYPE_CHECKING:
@@ -34,20 +36,21 @@ if TYPE_CHECKING:
 LOG = "log.csv"
 SETTINGS = "settings.json"
 SAMPLES = "samples"
+RESTART = "Give --restart to start again from step 0, or choose another output"
 SMOOTHING = 0.98  # of the rates shown while training
 
 
 class Trainer(Protocol):
-    """What is trained. Every process has one; `publish` and `sample` are called in the first process only."""
+    """The model that is trained. Every process has one; only the first process calls `publish` and `sample`."""
 
     def step(self, number: int) -> dict[str, float]:
-        """Train on batch `number`; returns figures for the log, `loss` among them."""
+        """Train on batch `number`. Returns figures for the log, including `loss`."""
 
     def state(self) -> dict[str, Any]:
-        """All that `load` needs to go on from here."""
+        """Everything that `load` needs to resume from here."""
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
 
     def publish(self, output: Path) -> None:
         """Write the model as it is now."""
@@ -58,7 +61,7 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is: steps done of all, figures of the last one, steps in a second, seconds left."""
+    """How far a training is: steps done, steps in all, figures of the last step, steps per second, seconds left."""
 
     step: int
     steps: int
@@ -71,7 +74,7 @@ OnProgress = Callable[[Progress], None]
 
 
 def open_accelerator(options: RunOptions, precision: Precision = "float32") -> Accelerator:
-    """Processes, devices and precision, as the environment and `accelerate launch` say."""
+    """The accelerator for the processes, devices and precision that the environment and `accelerate launch` set."""
     try:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
@@ -101,8 +104,10 @@ def train(
 ) -> None:
     """Run a training to its last step, from its last saved state if there is one.
 
-    `settings` are what the training depends on: going on with others is a UsageError. Raises KeyboardInterrupt after
-    Ctrl-C, with the state saved; NumericsError when the loss is not finite.
+    `settings` are what the training depends on.
+
+    Raises: UsageError for settings that differ from those of the saved state; KeyboardInterrupt after Ctrl-C, once the
+    state is saved; NumericsError when the loss is not finite.
     """
     main = accelerator.is_main_process
     first = resume(trainer, options, places, settings)
@@ -144,33 +149,41 @@ def train(
 
 
 def resume(trainer: Trainer, options: RunOptions, places: Places, settings: Mapping[str, Any]) -> int:
-    """Load the last saved state; returns the number of steps it has behind it, 0 if there is none."""
+    """Load the last saved state. Returns the number of steps done before it, 0 without a saved state."""
     if options.restart or not places.state.is_file():
         return 0
     try:
-        before = json.loads((places.run / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{places.run} is damaged", "Move it away, or choose another output") from error
+        before = read_object(places.run / SETTINGS)
+    except UnreadableFileError as error:
+        raise OutputError(f"{places.run / SETTINGS} is damaged: {error}", RESTART) from error
     now = json.loads(json.dumps(settings))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         key = changed[0]
         raise UsageError(
-            f"the training in {places.run} has {key} {before.get(key)!r}, not {now.get(key)!r}",
-            "Give the same options to go on with it, or --restart to begin anew",
+            f"the training in {places.run} has {key} {shown(before.get(key))}, not {shown(now.get(key))}",
+            "Give the same options to resume it, or --restart to start again from step 0",
         )
-    package = read_package(places.state)
-    trainer.load(package["trainer"])
-    return int(package["step"])
+    try:
+        package = read_package(places.state)
+        step = package["step"]
+        if type(step) is not int or step < 0:
+            raise ValueError(f"its step is {shown(step)}")
+        trainer.load(package["trainer"])
+    except MagnetError as error:
+        raise OutputError(error.message, RESTART) from error
+    except Exception as error:  # PyTorch's own checks of a state fail in as many ways as there are parts of it
+        raise OutputError(f"{places.state} is damaged: {one_line(error, 100)}", RESTART) from error
+    return step
 
 
 def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> None:
-    """Make the folder of a run; a new one loses what an earlier run left."""
+    """Create the folder of a run. A run that starts at step 0 deletes the state of an earlier run."""
     text = json.dumps(settings, indent=2).encode()
     try:
         if first == 0:
             places.state.unlink(missing_ok=True)
-        # Before anything else: by its settings a later training knows that the folder is of one.
+        # First of all: a later training recognizes the folder of a training by its settings.
         write_atomic(places.run / SETTINGS, lambda file: file.write(text), overwrite=True)
         (places.run / SAMPLES).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -220,7 +233,7 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, to end after the step; a second one ends at once."""
+    """An event that the first Ctrl-C or SIGTERM sets, to stop after the current step. The second stops at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: object) -> None:
@@ -240,7 +253,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 class Clock:
-    """Steps in a second, smoothed."""
+    """The number of steps per second, smoothed."""
 
     def __init__(self, first: int) -> None:
         self._then = time.monotonic()
@@ -248,7 +261,7 @@ class Clock:
         self._weight = 0.0
 
     def tick(self, done: int, steps: int, figures: dict[str, float]) -> Progress:
-        """One more step is done."""
+        """Count one more step. Returns the progress after it."""
         now = time.monotonic()
         self._seconds = SMOOTHING * self._seconds + (1 - SMOOTHING) * (now - self._then)
         self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
@@ -258,7 +271,7 @@ class Clock:
 
 
 class Log:
-    """`log.csv`, cut to the step that a training goes on from, and TensorBoard's files if asked for."""
+    """`log.csv`, cut at the step that the training resumes from, and TensorBoard's files if `tensorboard` is set."""
 
     def __init__(self, folder: Path, first: int, *, tensorboard: bool) -> None:
         self._path = folder / LOG
@@ -283,7 +296,7 @@ class Log:
                 self._board.close()
 
     def write(self, progress: Progress) -> None:
-        """A line for a step."""
+        """Append the line of a step."""
         row = {"step": progress.step, "rate": round(progress.rate, 4), **progress.figures}
         if not row.keys() <= set(self._columns):
             self._columns = self._begin(row)
@@ -307,7 +320,7 @@ class Log:
                 raise
 
     def _begin(self, row: Mapping[str, Any]) -> list[str]:
-        """Make room for a line's figures: keep what this run and those before it wrote; returns the columns."""
+        """Rewrite the file with a column for every figure of a line, keeping earlier lines. Returns the columns."""
         kept: list[dict[str, str]] = []
         if (self._first or self._columns) and self._path.is_file():
             with self._path.open(encoding="utf-8", newline="") as file:
@@ -361,7 +374,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Take in the network's weights as they are now."""
+        """Add the current weights of the network to the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, tensor in self._floats(module):
@@ -369,7 +382,7 @@ class Average:
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
-        """The network with averaged weights, for as long as the block lasts."""
+        """Give the network the averaged weights while the block runs."""
         own = {name: tensor.detach().clone() for name, tensor in self._floats(module)}
         module.load_state_dict(self.weights, strict=False)
         try:
@@ -378,11 +391,11 @@ class Average:
             module.load_state_dict(own, strict=False)
 
     def state(self) -> dict[str, Any]:
-        """What `load` wants."""
+        """Everything that `load` needs."""
         return {"updates": self.updates, "weights": self.weights}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on where an average with this state was."""
+        """Restore a saved state."""
         self.updates = int(state["updates"])
         for name, tensor in state["weights"].items():
             self.weights[name].copy_(tensor)

@@ -1,4 +1,4 @@
-"""The decoder as it is trained: its loss, its text encoder where that is trained along, its adapters."""
+"""The decoder as it is trained: its loss, its text encoder if that is trained too, its adapters."""
 
 from __future__ import annotations
 
@@ -135,5 +135,5 @@ def decoder_weights(decoder: MaskedTransformer, dtype: torch.dtype) -> Weights:
 
 
 def as_text_encoder(network: TrainableDecoder, tokenizer_of: TextEncoder) -> TextEncoder:
-    """The text encoder that is trained along, ready to encode; else the given one."""
+    """The text encoder that is trained with the decoder, ready to encode; otherwise the given one."""
     return tokenizer_of if network.text is None else TextEncoder(network.text, tokenizer_of.tokenizer)

@@ -1,0 +1,62 @@
+"""The audio files that clips start from: each is measured, hashed and decoded once, however many clips share it.
+
+Imports no torch: a batch is planned before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from magnet_cli.audio.blocks import Waveform
+from magnet_cli.audio.files import measure_audio, read_audio
+from magnet_cli.errors import UsageError
+from magnet_cli.hub.library import sha256
+
+# Waveforms that are remembered: a batch may have thousands, and a minute of stereo takes 20 MB.
+MOST_WAVEFORMS = 4
+
+Signature = tuple[int, ...]
+
+
+class InputFiles:
+    """What is known of input files so far. A file that changes is taken anew. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._measured = lru_cache(None)(lambda path, signature: _measure(path))
+        self._hashed = lru_cache(None)(lambda path, signature: _hash(path))
+        self._decoded = lru_cache(MOST_WAVEFORMS)(lambda path, signature: read_audio(Path(path)))
+
+    def measure(self, path: str) -> tuple[int, float]:
+        """Channels and seconds of a file, all of which is read; UsageError for one that cannot be used."""
+        return self._measured(path, signature(path))
+
+    def sha256(self, path: str) -> str:
+        """The file's SHA-256; UsageError for one that cannot be read."""
+        return self._hashed(path, signature(path))
+
+    def read(self, path: str | Path) -> tuple[Waveform, int]:
+        """The file's waveform and sample rate (Hz); see `read_audio`, whose errors it raises."""
+        return self._decoded(str(path), signature(path))
+
+
+def signature(path: str | Path) -> Signature:
+    """What changes with a file's content; empty for one that is not there."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _measure(path: str) -> tuple[int, float]:
+    channels, samples, rate = measure_audio(Path(path))
+    return channels, samples / rate
+
+
+def _hash(path: str) -> str:
+    try:
+        return sha256(Path(path))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "Check the path") from error

@@ -1,0 +1,155 @@
+"""What a model can be asked for: stated once, for models that are only known of and for those that are open.
+
+Imports no torch: what cannot work is refused before anything is downloaded or loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from magnet_cli.errors import UsageError
+from magnet_cli.hub.registry import MUSICGEN_SECONDS, ModelFacts
+from magnet_cli.options.edit import EditConfig
+from magnet_cli.options.job import Job
+from magnet_cli.options.regions import check_regions, parse_region
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, check_steps
+
+if TYPE_CHECKING:
+    from magnet_cli.pipeline.inputs import InputFiles
+
+MOST_CHANNELS = 5  # whose loudness is defined
+
+
+class KnownModel(Protocol):
+    """A model of which something is known: resolved by its name, or open."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def is_musicgen(self) -> bool:
+        """Whether it decodes frame after frame; else it is a MAGNeT."""
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        """What is known of it; None for what only opening it can say."""
+
+    @property
+    def hashes(self) -> dict[str, str] | None:
+        """SHA-256 of the files of its weights; None for what only opening it can say."""
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """A model and those that help it, by what they do: as far as they are known, or open."""
+
+    model: KnownModel
+    helpers: Mapping[str, KnownModel]
+
+    @cached_property
+    def hashes(self) -> dict[str, str] | None:
+        """SHA-256 of the files of all their weights; None for what only opening them can say."""
+        found: dict[str, str] = {}
+        for prefix, one in (("", self.model), *((f"{role}/", helper) for role, helper in self.helpers.items())):
+            if one.hashes is None:
+                return None
+            found |= {f"{prefix}{name}": digest for name, digest in one.hashes.items()}
+        return found
+
+    def checker(self, inputs: InputFiles) -> Callable[[Job], None]:
+        """What raises UsageError for a job that the models cannot do, or whose input cannot be used.
+
+        UsageError at once for models that do not go together.
+        """
+        check_helpers(self.model, self.helpers)
+
+        def check(job: Job) -> None:
+            check_job(job, self.model, self.helpers)
+            check_input(job.edit, inputs)
+
+        return check
+
+
+def usual_sampling(model: KnownModel) -> SamplingConfig | MusicGenSampling:
+    """The sampling options that suit a model, or its kind where no more is known of it."""
+    if model.facts is not None:
+        return model.facts.sampling
+    return MusicGenSampling() if model.is_musicgen else SamplingConfig()
+
+
+def default_seconds(model: KnownModel) -> float | None:
+    """What a model that makes clips of any length makes if no duration is given; None for one of whole clips."""
+    return MUSICGEN_SECONDS if model.is_musicgen else None
+
+
+def check_helpers(model: KnownModel, helpers: Mapping[str, KnownModel]) -> None:
+    """Raise UsageError unless models of these kinds go together; what their codes mean is not compared."""
+    if helpers and model.is_musicgen:
+        raise UsageError("MusicGen generates alone: nothing rescores it", "Choose a MAGNeT model")
+    if "hybrid" in helpers and not helpers["hybrid"].is_musicgen:
+        raise UsageError("a hybrid's beginning is made by a MusicGen", "Give --hybrid-model musicgen-small")
+    for helper in helpers.values():
+        own, others = model.facts, helper.facts
+        if own is not None and others is not None:
+            differences = code_differences((own.sample_rate, others.sample_rate), (own.codebooks, others.codebooks))
+            refuse_other_codes(model.name, own.task, helper.name, differences)
+
+
+Difference = tuple[str, str]  # what another model has, and what the generator has instead
+
+
+def code_differences(sample_rates: tuple[int, int], codebooks: tuple[int, int]) -> list[Difference]:
+    """How the codes of a generator and of another model differ at first sight; in each pair, the generator first."""
+    differences = []
+    if sample_rates[0] != sample_rates[1]:
+        differences.append((f"codes of {sample_rates[1]} Hz audio", f"{sample_rates[0]} Hz"))
+    if codebooks[0] != codebooks[1]:
+        differences.append((f"{codebooks[1]} codebooks", f"{codebooks[0]}"))
+    return differences
+
+
+def refuse_other_codes(generator: str, task: Task, other: str, differences: Sequence[Difference]) -> None:
+    """Raise UsageError for the first way in which the codes of another model differ from a generator's."""
+    hint = (
+        "MusicGen is for music only; to rescore sound, give a second sound model, e.g. audio-magnet-medium"
+        if task == "sound"
+        else "Give musicgen-small or, to rescore, a second music model, e.g. magnet-medium-10secs"
+    )
+    for theirs, wanted in differences:
+        raise UsageError(f"{other} cannot work with {generator}: it has {theirs} instead of {wanted}", hint)
+
+
+def check_job(job: Job, model: KnownModel, roles: Collection[str]) -> None:
+    """Raise UsageError for options that a model cannot do with helpers of these roles; inputs are not read."""
+    if model.is_musicgen:
+        job.edit.check_autoregressive()
+    elif job.edit.hybrid is not None and "hybrid" not in roles:
+        raise UsageError("a hybrid needs a second model", "Name it, e.g. --hybrid-model musicgen-small")
+    facts = model.facts
+    if facts is None:
+        return
+    if isinstance(job.sampling, SamplingConfig):
+        check_steps(job.sampling, codebooks=facts.codebooks)
+    job.edit.length(facts.seconds, facts.frame_rate, default_seconds=default_seconds(model))
+
+
+def check_input(edit: EditConfig, inputs: InputFiles) -> None:
+    """Raise UsageError for an input that cannot be read or kept, or regions that are not within it."""
+    if edit.input is None:
+        return
+    if not os.path.isfile(edit.input):
+        raise UsageError(f"there is no file {edit.input}", "Check the path")
+    channels, seconds = inputs.measure(edit.input)
+    if edit.keeps_samples and channels > MOST_CHANNELS:
+        option = "--join" if edit.join else "--blend"
+        raise UsageError(
+            f"{edit.input} has {channels} channels; what is kept may have {MOST_CHANNELS}",
+            f"Mix it down first, or leave {option} out",
+        )
+    if edit.regions:
+        check_regions([parse_region(one) for one in edit.regions], seconds)
