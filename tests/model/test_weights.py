@@ -137,6 +137,19 @@ def test_a_pickle_that_asks_for_memory_is_refused(tmp_path: Path, new: bool) -> 
         read_package(path)
 
 
+@pytest.mark.timeout(30)
+def test_a_long_name_in_a_pickle_is_refused_at_once(tmp_path: Path) -> None:
+    name = b"x" * 200_000  # which torch takes minutes to refuse
+    path = tmp_path / "a.bin"
+    for new in (True, False):
+        content = saved({"x": torch.zeros(3)}, new=new)
+        if new:
+            content = repacked(content, lambda _, part: part.replace(b"_rebuild_tensor_v2", name))
+        path.write_bytes(content.replace(b"_rebuild_tensor_v2", name))
+        with pytest.raises(ModelError, match="refused"):
+            read_package(path)
+
+
 def test_a_bare_pickle_is_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(pickle.dumps({"x": 1}))

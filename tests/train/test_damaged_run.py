@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from magnet_cli.errors import ModelError, OutputError, UsageError
 from magnet_cli.hub.folders import CODEC_FILE, CONFIG_FILE
 from magnet_cli.model.config import RELEASED_CODEC
+from magnet_cli.train.code_cache import _read as read_tokens
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
 from magnet_cli.train.options import Places, RunOptions
@@ -138,3 +140,28 @@ def test_damaged_descriptions_are_named(tmp_path: Path, name: str, content: str)
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError):
         find_examples(tmp_path, texts=True)
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        {},
+        {"codes": torch.zeros(2, 4, 5, dtype=torch.int16)},
+        {"codes": torch.zeros(2, 4, 5), "valid": torch.ones(2, dtype=torch.int64)},
+        {"codes": torch.zeros(2, 4, 0, dtype=torch.int16), "valid": torch.ones(2, dtype=torch.int64)},
+        {"codes": torch.zeros(2, 3, 5, dtype=torch.int16), "valid": torch.ones(2, dtype=torch.int64)},
+        {"codes": torch.full((2, 4, 5), 64, dtype=torch.int16), "valid": torch.ones(2, dtype=torch.int64)},
+        {"codes": torch.zeros(2, 4, 5, dtype=torch.int16), "valid": torch.tensor([1, 6])},
+        {"codes": torch.zeros(2, 4, 5, dtype=torch.int16), "valid": torch.tensor([1])},
+        None,
+    ],
+)
+def test_damaged_tokens_are_named(tmp_path: Path, shard: dict[str, torch.Tensor] | None) -> None:
+    path = tmp_path / "a.safetensors"
+    good = {"codes": torch.full((2, 4, 5), 63, dtype=torch.int16), "valid": torch.tensor([1, 5])}
+    save_file(good, path)
+    assert read_tokens(path, 2, 4, 64).keys() == good.keys()
+    path.write_bytes(b"x" * 20) if shard is None else save_file(shard, path)
+    with pytest.raises(OutputError, match=r"a\.safetensors") as caught:
+        read_tokens(path, 2, 4, 64)
+    assert caught.value.hint.startswith("Delete a.safetensors")

@@ -107,9 +107,12 @@ def decode(
 
         import torch
 
+        from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
+
         codec = build(opened, runtime)
         check_codes(codes, codec, file, model)
-        waveform = codec.decode(torch.tensor(codes.astype("int64")).unsqueeze(0), loop=loop)[0].cpu().numpy()
+        check_room(codec, 1, codes.shape[1])
+        (waveform,) = decode_waveforms(codec, torch.tensor(codes.astype("int64")).unsqueeze(0), loop=loop)
         write_audio(output, waveform, codec.config.sample_rate, finish.subtype, overwrite=files.force)
         console.message(f"{output.name}: {waveform.shape[1] / codec.config.sample_rate:.2f} s")
         console.result(str(output))

@@ -90,10 +90,10 @@ def discard_snapshot(storage: Path, revision: str, names: Sequence[str]) -> None
     discard(folder, names)
     reference = storage / "refs" / "main"
     inner = {parent for name in names for parent in (folder / name).parents if folder in parent.parents}
-    with suppress(OSError):  # first of those that hold anything else
+    with suppress(OSError, UnreadableFileError):  # first of those that hold anything else
         for path in (*sorted(inner, reverse=True), folder):
             path.rmdir()
-        if reference.read_text(encoding="ascii").strip() == revision:
+        if read_text(reference).strip() == revision:
             reference.unlink()
         for path in (reference.parent, folder.parent, storage / "blobs", storage):
             path.rmdir()

@@ -161,7 +161,7 @@ def plan_download(
             raise HubError(f"{constants.ENDPOINT} gives no size and hash of {name}", "Check HF_ENDPOINT")
         pointer = storage / "snapshots" / info.sha / name
         chosen.append(RemoteFile(name, size, digest, pointer.is_file() and pointer.stat().st_size == size))
-    hashes = frozenset(digest for _, digest in map(_size_and_hash, files.values()) if digest is not None)
+    hashes = frozenset(digest for file in files.values() if (digest := _size_and_hash(file)[1]) is not None)
     return DownloadPlan(repository, info.sha, revision, storage, tuple(chosen), hashes)
 
 

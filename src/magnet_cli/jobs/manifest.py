@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magnet_cli.audio.atomic import Content
 from magnet_cli.audio.confine import Confinement, check_within
 from magnet_cli.audio.unfinished import sweep
 from magnet_cli.errors import OutputError
@@ -31,10 +32,12 @@ from magnet_cli.jobs.seal import is_sealed, sealed
 from magnet_cli.jobs.targets import Target, sidecar
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
+from magnet_cli.small_files import MissingFileError, UnreadableFileError, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
 
+MOST_BYTES = 1 << 31  # of a manifest, which has 500 bytes for a clip
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
@@ -127,9 +130,11 @@ class Manifest:
         path = folder / MANIFEST_FILE
         check_within(folder, path)
         try:
-            lines = path.read_bytes().split(b"\n") if path.exists() else []
-        except OSError as error:
-            raise OutputError(f"cannot read {path}: {error.strerror}", "Choose another folder") from error
+            lines = read_bytes(path, most=MOST_BYTES).split(b"\n")
+        except MissingFileError:
+            lines = []
+        except UnreadableFileError as error:
+            raise OutputError(f"cannot read {path}: {error}", "Choose another folder") from error
         headers: list[Header] = []
         entries: dict[str, Entry] = {}
         whole, traces = False, 0
@@ -228,7 +233,7 @@ class Manifest:
         self._append([_entry_value(entry)])
         self.entries[entry.item] = _after(self.entries.get(entry.item), entry)
 
-    def note(self, item: str, files: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
+    def note(self, item: str, files: Sequence[tuple[str, Content]]) -> dict[str, Any]:
         """What the record beside a clip says so that `recall` finds it: the item, its batch, and the other files.
 
         files: names and contents of those beside the record.
@@ -348,7 +353,7 @@ class Manifest:
         return json.dumps(sealed(value), allow_nan=False).encode() + b"\n"
 
 
-def digest(content: bytes) -> str:
+def digest(content: Content) -> str:
     """SHA-256, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
@@ -379,9 +384,9 @@ def _move_aside(path: Path) -> Path:
 def _parse(line: bytes) -> dict[str, Any] | None:
     """The object on a line or in a record; None for one that is damaged."""
     try:
-        value = json.loads(line)
+        value = parse_json(line)
         whole = isinstance(value, dict) and is_sealed(value) is not False
-    except (ValueError, RecursionError):
+    except UnreadableFileError:
         return None
     return value if whole else None
 
@@ -436,7 +441,10 @@ def _headers(value: Mapping[str, Any]) -> list[Header]:
 
 def _header(value: Any) -> Header | None:
     seed, settings = (value.get("seed"), value.get("settings")) if isinstance(value, dict) else (None, None)
-    return Header(seed, settings) if type(seed) is int and isinstance(settings, dict) else None
+    if type(seed) is not int or not isinstance(settings, dict):
+        return None
+    # Version 0.1.0 noted options that were not given as empty lists; now they are left out.
+    return Header(seed, {name: setting for name, setting in settings.items() if setting != []})
 
 
 def _plain_header(header: Header) -> dict[str, Any]:

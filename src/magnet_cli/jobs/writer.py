@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from magnet_cli._version import __version__
-from magnet_cli.audio.atomic import write_together
+from magnet_cli.audio.atomic import Content, write_together
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub.download import Downloading
@@ -120,7 +120,7 @@ class Production:
         """Write an item's files, all or none, and note them first."""
         tags = as_tags(record, f"Model weights: {self.pipeline.info.licence}") if self.metadata else None
         target = item.target
-        contents: list[tuple[Path, bytes]] = []
+        contents: list[tuple[Path, Content]] = []
         if target.codes is not None:
             archive = io.BytesIO()
             np.savez(archive, codes=clip.codes)

@@ -22,6 +22,7 @@ MOST_CODEBOOKS = 256  # EnCodec has up to 32
 MOST_CODES = 2**15  # codes are kept as int16
 # Seconds; models are trained on 10 and 30. A clip is one window of attention, whose mask has 0.9 GB at 600 s.
 LONGEST_CLIP = 600
+MOST_FRAMES = 45_000  # of such a clip at the 75 a second of the fastest codec
 
 DECODER_LIMITS: Limits = {
     "width": (4, MOST_WIDTH),  # two sines and two cosines

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -30,6 +32,8 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 NAMED_PROBLEMS = 3
 # Of a pickle without its tensors: that of the largest released model has 0.3 MB.
 MOST_PICKLE_BYTES = 1 << 24
+LEGACY_PICKLES = 5  # before 2020: a number, a version, the system, the object, and the names of its tensors
+LONGEST_GLOBAL = 200  # of a name in a pickle; those of torch have up to 60
 # What weights are stored in; others (complex and quantized numbers, or less than 8 bits) are no weights of such models.
 DTYPES = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -72,10 +76,11 @@ def read_package(path: Path) -> Mapping[Any, Any]:
             zipped = zipfile.is_zipfile(file)
             if zipped:
                 _check_archive(file)
-            else:  # the pickle comes first, then what is in the tensors
+            else:
                 file.seek(0)
-                if _makes_memory(file.read(MOST_PICKLE_BYTES)):
-                    raise pickle.UnpicklingError
+                content = BytesIO(file.read(MOST_PICKLE_BYTES))
+                for _ in range(LEGACY_PICKLES):
+                    _check_pickle(content)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
@@ -115,13 +120,18 @@ def _check_archive(file: BinaryIO) -> None:
             if part.filename.endswith(".pkl"):
                 if part.file_size > MOST_PICKLE_BYTES:
                     raise UnreadableFileError(f"{part.filename} in it has {part.file_size:,} bytes")
-                if _makes_memory(archive.read(part)):
-                    raise pickle.UnpicklingError
+                _check_pickle(BytesIO(archive.read(part)))
 
 
-def _makes_memory(content: bytes) -> bool:
-    """Whether a pickle calls for a block of memory of any size, which torch allows it to; no checkpoint does."""
-    return b"bytearray" in content
+def _check_pickle(content: BytesIO) -> None:
+    """Raise UnpicklingError for a pickle with a name in it that torch takes, or refuses, at too high a price.
+
+    It may call for a block of memory of any size, and what torch has to say about a name that it refuses takes it a
+    time that grows with the square of the name's length: a minute for 100,000 characters (PyTorch 2.11).
+    """
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name == "GLOBAL" and (len(str(argument)) > LONGEST_GLOBAL or "bytearray" in str(argument)):
+            raise pickle.UnpicklingError
 
 
 def as_weights(state: object, path: Path, where: str) -> Weights:

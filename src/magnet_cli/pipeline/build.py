@@ -16,6 +16,7 @@ from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.engines.choose import fastest
 from magnet_cli.engines.device import processor_name
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError
+from magnet_cli.model.config import MOST_FRAMES
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task
@@ -131,6 +132,12 @@ def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:
     if decoder.config.clip_seconds * codec.config.frame_rate < decoder.config.span_length:
         raise ModelError(
             f"a clip of {decoder.path} lasts {decoder.config.clip_seconds:g} s, less than one span",
+            "Its configuration is damaged; fetch it again",
+        )
+    frames = decoder.config.clip_seconds * codec.config.frame_rate
+    if frames > MOST_FRAMES:
+        raise ModelError(
+            f"a clip of {decoder.path} has {frames:,.0f} frames; at most {MOST_FRAMES:,} are possible",
             "Its configuration is damaged; fetch it again",
         )
     if codec.config.codebooks < decoder.config.codebooks or codec.config.codes != decoder.config.codes:

@@ -104,7 +104,7 @@ Difference = tuple[str, str]  # what another model has, and what the generator h
 
 
 def code_differences(sample_rates: tuple[int, int], codebooks: tuple[int, int]) -> list[Difference]:
-    """How the codes of a generator and of another model differ at first sight; in each pair, the generator first."""
+    """How the codes of a generator and of another model differ at first sight. Pairs: the generator's value first."""
     differences = []
     if sample_rates[0] != sample_rates[1]:
         differences.append((f"codes of {sample_rates[1]} Hz audio", f"{sample_rates[0]} Hz"))
