@@ -13,13 +13,14 @@ import pytest
 from magnet_cli.audio.atomic import write_together
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, START, Entry, Header, Made, Manifest, digest
-from magnet_cli.jobs.plan import Plan, Request, check_same, clear_way, plan_batch, plan_rows
+from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, plan_batch, plan_rows
 from magnet_cli.jobs.prompt_file import Problems, read_rows
 from magnet_cli.jobs.seal import is_sealed, sealed
 from magnet_cli.jobs.targets import check_targets, sidecar
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.pipeline.inputs import InputFiles
 from support.command import Magnet, Result, one_line_error
 
 QUICK = ("--steps", "2,1,1,1", "--temperature", "10", "--guidance", "1", "--device", "cpu")
@@ -218,7 +219,7 @@ def request(folder: Path, *, metadata: bool = False) -> Request:
     )
 
 
-def planned(manifest: Manifest, header: Header | None = None, *, metadata: bool = False) -> Plan:
+def planned(manifest: Manifest, header: Header | None = None, *, metadata: bool = False) -> BatchPlan:
     """The plan of the three clips; without a header, by the seed that the manifest knows."""
     asked = request(manifest.folder, metadata=metadata)
     if header is None:
@@ -228,7 +229,7 @@ def planned(manifest: Manifest, header: Header | None = None, *, metadata: bool 
     problems = Problems(asked.file)
     rows = read_rows(asked.file, None, problems)
     each = plan_rows(rows, asked, SamplingConfig(), seed=header.seed, check=lambda job: None, problems=problems)
-    plan = plan_batch(each, asked, manifest, header=header, hashes=HASHES, problems=problems)
+    plan = plan_batch(each, asked, manifest, header=header, hashes=HASHES, inputs=InputFiles(), problems=problems)
     problems.check()
     check_same(plan, manifest, drawn=True)
     return plan

@@ -13,7 +13,7 @@ from typing import Any
 # Importing PyTorch and transformers takes seconds; this does it once. Every command runs in a process of its own,
 # forked from it.
 SERVER = """
-import json, os, resource, signal, subprocess, sys
+import json, os, resource, signal, subprocess, sys, traceback
 import magnet_cli.cli
 import magnet_cli.jobs.writer
 from transformers import T5Config, T5EncoderModel  # which this package imports as late as it can
@@ -39,7 +39,10 @@ for line in sys.stdin:
                 main()
             except SystemExit as stopped:
                 code = stopped.code or 0
+            except Exception:
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 sys.stdout.flush()
                 os._exit(code)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

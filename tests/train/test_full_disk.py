@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from magnet_cli.audio.unfinished import unfinished_path
 from magnet_cli.errors import OutputError
 from magnet_cli.train.codec import CodecTrainer
 from magnet_cli.train.decoder import DecoderTrainer
@@ -169,6 +170,16 @@ def test_a_board_that_cannot_be_written_ends_the_training(
     arguments = ("train", "codec", str(data), "-o", str(tmp_path / "m"), *STEPS, *CODEC)
     one_line_error(magnet(*arguments, "--tensorboard"), 7, "No space left on device", "resume")
     assert magnet(*arguments).code == 0
+
+
+def test_what_a_killed_training_left_unfinished_is_swept(magnet: Magnet, data: Path, tmp_path: Path) -> None:
+    arguments = ("train", "codec", str(data), "-o", str(tmp_path / "m"), *STEPS, *CODEC)
+    assert magnet(*arguments).code == 0
+    left = [unfinished_path(tmp_path / "m.run" / name, ".x") for name in ("", "samples")]
+    for path in left:
+        path.write_bytes(b"half")
+    assert magnet(*arguments).code == 0
+    assert not any(path.exists() for path in left)
 
 
 def test_errors_that_are_not_of_the_disk_pass(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.audio.atomic import write_atomic
+from magnet_cli.audio.unfinished import sweep
 from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError, one_line, shown
-from magnet_cli.hub.folders import CONFIG_FILE
+from magnet_cli.hub.folders import CONFIG_FILE, TEXT_FOLDER, TOKENS_FOLDER
 from magnet_cli.model.weights import read_package
 from magnet_cli.small_files import UnreadableFileError, read_object
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions
@@ -186,6 +187,8 @@ def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> Non
         # First of all: a later training recognizes the folder of a training by its settings.
         write_atomic(places.run / SETTINGS, lambda file: file.write(text), overwrite=True)
         (places.run / SAMPLES).mkdir(parents=True, exist_ok=True)
+        for folder in (places.run, *(places.run / name for name in (SAMPLES, TOKENS_FOLDER, TEXT_FOLDER))):
+            sweep(folder)  # a state that was being saved when its training was killed
     except OSError as error:
         raise OutputError(f"cannot write {places.run}: {error.strerror}", "Choose another output") from error
 
