@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 INTERRUPTED = 130
+INTERRUPTION = "interrupted; finished clips are kept, nothing is left half-written."
 
 
 class MagnetWarning(UserWarning):
