@@ -394,11 +394,10 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def _note_in(record: Path) -> dict[str, Any] | None:
     """What a clip's record says of the manifest; None if it is damaged, or of an earlier version."""
     try:
-        status = record.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > RECORD_BYTES:
+        if not stat.S_ISREG(record.lstat().st_mode):  # no link is followed
             return None
-        value = _parse(record.read_bytes())
-    except OSError:
+        value = _parse(read_bytes(record, most=RECORD_BYTES))
+    except (OSError, UnreadableFileError):
         return None
     if value is None or not is_sealed(value):
         return None
