@@ -57,8 +57,12 @@ def _codes(archive: zipfile.ZipFile) -> NDArray[Any]:
     with archive.open(part) as stream:
         kind, order, shape = _header(stream)
         size = kind.itemsize * shape[0] * shape[1]
-        if not 0 < size <= MOST_BYTES:
-            raise UnreadableFileError(f"an array of {shape[0]:,} codebooks of {shape[1]:,} frames is none or too large")
+        if size == 0:
+            raise UnreadableFileError(
+                f"codes are whole numbers [K, T], and not an array of {shape[0]:,} x {shape[1]:,}"
+            )
+        if size > MOST_BYTES:
+            raise UnreadableFileError(f"an array of {shape[0]:,} codebooks of {shape[1]:,} frames is too large")
         content = stream.read(size + 1)
     if len(content) != size:
         raise UnreadableFileError("its size is not what it says")

@@ -36,7 +36,6 @@ from magnet_cli.train.options import (
 )
 
 if TYPE_CHECKING:
-    from magnet_cli.hub.locate import ResolvedModel
     from magnet_cli.train.decoder import Parts
     from magnet_cli.train.run import OnProgress, Progress
 
@@ -233,8 +232,11 @@ def decoder(
         from magnet_cli.hub.download import Access
         from magnet_cli.hub.locate import fetch_first, resolve
 
+        named = [Path(one) for one in (start, codec_folder, text_encoder) if one is not None]
+        _check_output(output, [data, *named])  # before a name is looked up
         base = None if start is None else resolve(start, places)
-        _check_places(output, data, base=base, others=[codec_folder, Path(text_encoder)])
+        if base is not None and base.own_folder is not None:
+            _check_output(output, [base.own_folder])
         with console.transfers(human) as transfers:
             if base is not None:
                 fetch_first(base, Access(places.cache_dir, places.offline, transfers.hear))
@@ -274,11 +276,9 @@ def decoder(
         _done(console, output)
 
 
-def _check_places(output: Path, data: Path, *, base: ResolvedModel | None, others: Sequence[Path | None]) -> None:
+def _check_output(output: Path, inputs: Sequence[Path]) -> None:
     """OutputError unless a decoder's training may write to its output, which is none of the folders that it reads."""
-    before = None if base is None else base.own_folder
-    inputs = [path for path in (before, *others) if path is not None and path.exists()]
-    Places(output).check("decoder", [data, *inputs])
+    Places(output).check("decoder", [path for path in inputs if path.exists()])
 
 
 def _new_parts(
