@@ -79,9 +79,7 @@ def _options(values: dict[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    """On one line, without what would move the cursor."""
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)  # never deep: see metadata._parse
-    return "".join(character if character.isprintable() else " " for character in text)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)  # never deep: see record._parse
 
 
 def replay(
@@ -155,7 +153,7 @@ def replay(
         elif check:
             console.result("same" if same else "different")
         else:
-            console.result(str(target.audio))
+            console.result(target.audio)
         if not same:
             why = "; ".join(reasons) or "nothing that is noted differs, so the machine itself must"
             hint = "Rounding differs between devices and versions: replay on what it was made with"
