@@ -60,6 +60,11 @@ class Console:
         """What the parser of the command line says, of several lines."""
         self._stderr.print(visible_lines(text), end="")
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody can read a question and answer it."""
+        return sys.stdin is not None and sys.stdin.isatty() and self._stderr.file.isatty()
+
     def confirm(self, question: str) -> None:
         """Ask; typer.Abort unless the answer is yes."""
         typer.confirm(visible(question), abort=True, err=True)
