@@ -2,13 +2,16 @@
 PYTHON ?= python3
 # More arguments for pytest: make test ARGS="-k codec"
 ARGS ?=
+# How long to disturb, and the seed of the disturbances: make soak MINUTES=30 SEED=1
+MINUTES ?= 10
+SEED ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 # Python compiles what it imports when it first does; most of what is installed never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --no-compile
 
-.PHONY: install test test-dtypes lint types docs demo train-bundled clean
+.PHONY: install test test-dtypes soak lint types docs demo train-bundled clean
 
 install: $(VENV)/installed
 
@@ -19,6 +22,10 @@ test: $(VENV)/installed-dev
 test-dtypes: $(VENV)/installed-dev
 	MAGNET_AUTO_DTYPE=float32 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 	MAGNET_AUTO_DTYPE=bfloat16 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Random kills, small disks, broken servers and damaged files, for minutes or a night; ends with counts. Not in CI.
+soak: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

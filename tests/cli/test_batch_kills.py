@@ -11,12 +11,10 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ import soundfile
 from magnet_cli.audio.unfinished import UNFINISHED_NAME
 from magnet_cli.jobs.manifest import MANIFEST_FILE
 from magnet_cli.jobs.record import codes_hash
+from support.forked import Server
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -32,104 +31,6 @@ KILLS = int(os.environ.get("MAGNET_KILLS", "6"))
 SIGNALS = int(os.environ.get("MAGNET_SIGNALS", "12"))
 ITEMS, FEW = 40, 12
 QUICK = ("--steps", "2,1,1,1", "--temperature", "10", "--guidance", "1", "--device", "cpu", "--seed", "5")
-
-# Importing PyTorch and transformers takes seconds; this does it once. Every command runs in a process of its own,
-# forked from it.
-SERVER = """
-import json, os, signal, subprocess, sys
-import magnet_cli.cli
-import magnet_cli.jobs.writer
-from transformers import T5Config, T5EncoderModel  # which this package imports as late as it can
-from magnet_cli.__main__ import main
-
-for line in sys.stdin:
-    asked = json.loads(line)
-    if "run" in asked:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        pid = os.fork()
-        if pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command itself hears it
-            for descriptor, path in ((1, asked["out"]), (2, asked["err"])):
-                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.chdir(asked["folder"])
-            sys.argv = ["magnet", *asked["run"]]
-            code = 1
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            try:
-                main()
-            except SystemExit as stopped:
-                code = stopped.code or 0
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        answer = pid
-    elif "wait" in asked:
-        answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
-    else:
-        answer = subprocess.run(asked["shell"], shell=True, capture_output=True, text=True).stdout
-    print(json.dumps(answer), flush=True)
-"""
-
-
-class Server:
-    """Starts commands without the seconds that importing takes. prefix: what the server itself runs in."""
-
-    def __init__(self, folder: Path, *prefix: str) -> None:
-        self._folder = folder
-        self._runs = 0
-        self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def ask(self, **asked: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def start(self, folder: Path, *arguments: str) -> Run:
-        self._runs += 1
-        out, err = (self._folder / f"{self._runs}.{name}" for name in ("out", "err"))
-        out.touch()
-        err.touch()
-        pid = self.ask(run=arguments, folder=str(folder), out=str(out), err=str(err))
-        return Run(self, pid, out, err)
-
-    def stop(self) -> None:
-        self._process.communicate()
-
-
-class Run:
-    """A command that runs in a process of its own."""
-
-    def __init__(self, server: Server, pid: int, out: Path, err: Path) -> None:
-        self._server, self._pid, self._out, self._err = server, pid, out, err
-
-    @property
-    def out(self) -> str:
-        return self._out.read_text()
-
-    @property
-    def err(self) -> str:
-        return self._err.read_text()
-
-    def send(self, number: int) -> None:
-        """Harmless after its end: the server has not yet been asked for the exit code, so the pid is still its own."""
-        os.kill(self._pid, number)
-
-    def wait(self) -> int:
-        return int(self._server.ask(wait=self._pid))
-
-    def wait_for(self, clips: int) -> None:
-        """Until so many clips are reported."""
-        until = time.monotonic() + 60
-        while self.out.count("\n") < clips:
-            assert time.monotonic() < until, self.err
-            time.sleep(0.002)
-
 
 MOUNT = "mount -t tmpfs -o size=100k tmpfs"
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import magnet_cli
 from support.command import clean_environment
@@ -318,6 +319,56 @@ def test_a_cut_is_resumed_by_the_next_run(server: HubServer, machine: Machine) -
 def test_every_cut_of_a_bad_connection_is_resumed(server: HubServer, machine: Machine) -> None:
     server.faults.append(Fault(BODY, cut=70_000, times=4))  # more often than a run would try without progress
     check_whole(machine.run().folder)
+
+
+def test_a_server_that_hangs_up_again_and_again_is_not_asked_for_ever(server: HubServer, machine: Machine) -> None:
+    """What came stays, so that runs that bring little still bring something."""
+    server.faults.append(Fault(BODY, cut=1000))
+    assert "the connection broke off" in machine.run().failure("HubError", 4)
+    asked = [item for item in server.bodies() if item.path == BODY]
+    assert len(asked) == 3
+    assert 3000 in machine.blobs().values()
+    server.faults[:] = [Fault(BODY, cut=50_000)]  # a bad connection, which is worth the waiting
+    check_whole(machine.run().folder)
+
+
+QUICK = {"HF_HUB_DOWNLOAD_TIMEOUT": "1"}  # seconds between two pieces; an answer begins within three times that
+
+
+def test_a_server_that_drips_headers_does_not_hang_a_download(server: HubServer, machine: Machine) -> None:
+    server.faults.append(Fault(BODY, drip=0.2))
+    result = machine.run(env=QUICK)
+    assert "no answer within 3 s" in result.failure("HubError", 4)
+    assert result.seconds < 20  # starting Python and the library included
+    server.faults.clear()
+    check_whole(machine.run(env=QUICK).folder)
+
+
+def test_a_server_that_drips_content_does_not_hang_a_download(server: HubServer, machine: Machine) -> None:
+    server.faults.append(Fault(BODY, pace=100))
+    result = machine.run(env=QUICK)
+    assert re.search(r"only \d+ bytes came in a second", result.failure("HubError", 4))
+    assert result.seconds < 30
+    assert any(0 < size < 1000 for size in machine.blobs().values())
+    server.faults[:] = [Fault(BODY, pace=40_000)]  # slow, but it goes on
+    check_whole(machine.run(env=QUICK).folder)
+
+
+def test_unfinished_files_that_no_commit_has_any_more_are_removed(server: HubServer, machine: Machine) -> None:
+    server.faults.append(Fault(BODY, cut=10_000))
+    assert machine.run().code == 4
+    (old,) = [name for name in machine.blobs() if name.endswith(".incomplete")]
+    server.faults.clear()
+    server.put(MODEL, {DECODER_FILE: GOLDEN / "music" / DECODER_FILE, CODEC_FILE: b"new"})
+    foreign = machine.storage / "blobs" / "notes.incomplete"
+    foreign.write_bytes(b"mine")
+    lock = machine.home / "hub" / ".locks" / machine.storage.name / f"{old.removesuffix('.incomplete')}.lock"
+    with FileLock(lock):  # as if another process went on with the old commit
+        assert machine.run().code == 0
+        assert old in machine.blobs()
+    assert machine.run(fresh=True).code == 0
+    assert old not in machine.blobs()
+    assert foreign.read_bytes() == b"mine"
 
 
 def test_ctrl_c_keeps_what_is_there(server: HubServer, machine: Machine) -> None:

@@ -256,3 +256,9 @@ def test_a_full_disk_is_an_output_error_and_what_was_noted_stays(
         with pytest.raises(OutputError, match="No space left on device"):
             manifest.add(Entry("b", (make(tmp_path, "b.wav"),)))
     assert Manifest.read(tmp_path).finished("a")
+
+
+def test_a_batch_of_an_earlier_version_is_the_same_batch(tmp_path: Path) -> None:
+    line = {"format": "magnet-batch", "version": 1, "seed": 5, "settings": {"model": "tiny", "regions": []}}
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert Manifest.read(tmp_path).headers == [Header(5, {"model": "tiny"})]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.audio.files import encode_audio
-from magnet_cli.audio.riff_info import TAGS, add_riff_tags, read_tags
+from magnet_cli.audio.riff_info import TAGS, read_tags
 from magnet_cli.cli.info import told
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.jobs.record import FORMAT, VERSION, as_sidecar, as_tags, codes_hash, differences, read_record, recipe
@@ -147,7 +147,7 @@ def test_the_longest_prompt_is_embedded_whole(tmp_path: Path, extension: str, su
 def test_players_find_the_tags_of_a_wav() -> None:
     """The layout of RIFF: sizes that fit, chunks at even places, and libsndfile reads it."""
     plain = encode_audio(Path("a.wav"), WAVEFORM, 32_000, "pcm16")
-    tagged = add_riff_tags(plain, {"title": "odd", "comment": "even"})
+    tagged = encode_audio(Path("a.wav"), WAVEFORM, 32_000, "pcm16", tags={"title": "odd", "comment": "even"})
     assert tagged.startswith(plain[:4])
     assert tagged[8 : len(plain)] == plain[8:]
     assert struct.unpack("<I", tagged[4:8]) == (len(tagged) - 8,)

@@ -41,7 +41,7 @@ class Fault:
 
     status: answered instead, with `headers`. cut: close the connection after so many bytes of the body.
     stall: fall silent after so many bytes. hang: never answer. flip: change the first byte of the body.
-    pace: bytes per second. method: which requests, None for all.
+    pace: bytes per second. drip: seconds between two bytes of the headers. method: which requests, None for all.
     """
 
     match: str
@@ -52,6 +52,7 @@ class Fault:
     hang: bool = False
     flip: bool = False
     pace: float | None = None
+    drip: float | None = None
     times: int | None = None
     method: str | None = "GET"
 
@@ -254,6 +255,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self._note(status)
+        if self.fault and self.fault.drip:
+            self._drip(self.fault.drip)
+            return
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -281,6 +285,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._silence()
         if limit is not None:
             self.close_connection = True
+
+    def _drip(self, seconds: float) -> None:
+        """Headers without an end, byte by byte."""
+        try:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not self.server_hub.closing.wait(seconds):
+                self.wfile.write(b"x")
+        except OSError:  # the client has gone away
+            pass
+        self.close_connection = True
 
     def _silence(self) -> None:
         self.wfile.flush()

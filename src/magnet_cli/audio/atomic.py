@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import signal
 import stat
@@ -15,6 +16,8 @@ from typing import Any, BinaryIO
 from magnet_cli.audio.confine import check_within
 from magnet_cli.audio.unfinished import create_unfinished, unfinished_path
 from magnet_cli.errors import OutputError
+
+Content = bytes | mmap.mmap  # of a file: in memory, or in another, temporary one
 
 LONGEST_PART = 255  # bytes that file systems allow a name
 
@@ -73,7 +76,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, overwrite: 
 
 
 def write_together(
-    contents: Sequence[tuple[Path, bytes]],
+    contents: Sequence[tuple[Path, Content]],
     *,
     overwrite: bool = False,
     within: Path | None = None,

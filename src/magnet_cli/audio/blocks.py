@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
+import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from magnet_cli.errors import OutputError, one_line
+from magnet_cli.audio.atomic import Content, reason
+from magnet_cli.errors import OutputError
 
 Waveform = NDArray[np.float32]  # [C, L], full scale at 1
 
@@ -40,18 +44,72 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY:
         return np.empty(shape, dtype)
+    with _temporary(size) as file:
+        _reserve(file.fileno(), size)
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+
+
+@contextmanager
+def scratch(size: int) -> Iterator[BinaryIO]:
+    """A file to put about `size` bytes into: in memory, or a temporary one as of `empty`. Afterwards it is closed."""
+    with io.BytesIO() if size <= IN_MEMORY else _temporary(size) as file:
+        yield file
+
+
+def content(file: BinaryIO) -> Content:
+    """All that is in a file from `scratch`; what is in a temporary one is mapped, and stays when that is closed."""
+    if isinstance(file, io.BytesIO):
+        return file.getvalue()
+    file.flush()
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def check_room_for(waveforms: int, samples: int) -> None:
+    """Raise OutputError unless there is room for so many waveforms, [C, L] of so many samples in all channels.
+
+    Called before work that will need it; nothing is needed where they are short.
+    """
+    if (size := 4 * samples) > IN_MEMORY:
+        _check_room(waveforms * size)
+
+
+def _check_room(size: int) -> None:
+    folder = temporary_folder()
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise _no_room(folder, size, f"there are {free / 1e9:.1f} GB")
+
+
+@contextmanager
+def _temporary(size: int) -> Iterator[BinaryIO]:
+    """A file without a name for `size` bytes; OutputError for whatever the disk has against it."""
     folder = temporary_folder()
     try:
-        if shutil.disk_usage(folder).free < size:
-            raise OSError("there is not enough room")
+        _check_room(size)
         with tempfile.TemporaryFile(dir=folder) as file:
-            _reserve(file.fileno(), size)
-            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+            yield file
     except OSError as error:
-        raise OutputError(
-            f"cannot hold {size / 1e9:.1f} GB of audio in a temporary file in {folder}: {one_line(error)}",
-            "Free some space, or set TMPDIR to a folder on another disk",
-        ) from error
+        raise _no_room(folder, size, reason(error)) from error
+
+
+def _no_room(folder: Path, size: int, why: str) -> OutputError:
+    return OutputError(
+        f"a temporary file of {size / 1e9:.1f} GB cannot be in {folder}: {why}",
+        "Free some space, or set TMPDIR to a folder on another disk",
+    )
+
+
+def gather(pieces: Iterable[Waveform], shape: tuple[int, int, int]) -> list[Waveform]:
+    """The waveforms [C, L] of a batch of this shape [B, C, L], from pieces [B, C, n] of all of them."""
+    batch, channels, samples = shape
+    waveforms = [empty((channels, samples)) for _ in range(batch)]
+    position = 0
+    for piece in pieces:
+        end = position + piece.shape[-1]
+        for waveform, part in zip(waveforms, piece, strict=True):
+            waveform[:, position:end] = part
+        position = end
+    return waveforms
 
 
 def copy(waveform: NDArray[Any]) -> NDArray[Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import os
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from magnet_cli.audio import blocks
-from magnet_cli.audio.atomic import write_atomic
+from magnet_cli.audio.atomic import Content, write_atomic
 from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.formats import check_format
 from magnet_cli.audio.reading import opened
@@ -20,6 +22,8 @@ from magnet_cli.audio.riff_info import add_riff_tags
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.options.output import Subtype
 
+SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
+LARGEST_WAV = (1 << 32) - (1 << 20)  # bytes of samples; sizes have 32 bits, and tags need some room
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
 
@@ -30,25 +34,35 @@ def encode_audio(
     subtype: Subtype,
     *,
     tags: Mapping[str, str] | None = None,
-) -> bytes:
+) -> Content:
     """The content of an audio file: a waveform, float32 [C, L] with full scale at 1, as the extension of `path` says.
 
     What exceeds full scale is clipped, except in float32 files, which keep it. Nothing is random, so the same waveform
-    gives the same bytes, except for .ogg, whose stream number libsndfile draws.
+    gives the same bytes, except for .ogg, whose stream number libsndfile draws. A large content lies in a temporary
+    file, which is mapped.
     tags: what to embed, by soundfile's names, see `riff_info.TAGS`.
-    Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite.
+    Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite,
+    OutputError for what is too long for its format, or for the room that is left for a temporary file.
     """
     check_format(path, subtype)
     if waveform.ndim != 2 or waveform.size == 0:
         raise ValueError(f"a waveform is [C, L] and not empty, not {waveform.shape}")
-    if not np.isfinite(waveform).all():
+    if not blocks.is_finite(waveform):
         raise NumericsError(
             "the waveform holds samples that are not finite, nothing was written",
             "Try another seed; if every clip fails, fetch the model again",
         )
-    # Encoded in memory: from inside libsndfile's callbacks an error of the disk, or Ctrl-C, would be printed and lost.
+    extension = path.suffix.lower()
+    size = waveform.size * (4 if extension != ".wav" else SAMPLE_BYTES[subtype])
+    if extension == ".wav" and size > LARGEST_WAV:
+        raise OutputError(
+            f"{path} would have {size / 2**30:.1f} GiB, more than a WAV file can hold", "Choose a .flac file, or pcm16"
+        )
+    # Encoded before it is written: from inside libsndfile an error of the disk, or Ctrl-C, would be printed and lost.
     try:
-        return _encode(waveform.T, sample_rate, path.suffix.lower(), subtype, tags or {})
+        with blocks.scratch(size) as file:
+            _encode(file, waveform, sample_rate, extension, subtype, tags or {})
+            return blocks.content(file)
     except soundfile.SoundFileError as error:
         raise OutputError(
             f"cannot encode {path}: {getattr(error, 'error_string', error)}",
@@ -95,32 +109,51 @@ def measure_audio(path: Path) -> tuple[int, int, int]:
 
 
 def _encode(
-    frames: NDArray[np.float32], sample_rate: int, extension: str, subtype: Subtype, tags: Mapping[str, str]
-) -> bytes:
-    """Samples [L, C] -> the bytes of a file."""
-    buffer = io.BytesIO()
+    sink: BinaryIO,
+    waveform: NDArray[np.float32],
+    sample_rate: int,
+    extension: str,
+    subtype: Subtype,
+    tags: Mapping[str, str],
+) -> None:
+    """Write a whole audio file into an empty one, which is in memory or temporary."""
+    channels, samples = waveform.shape
+    bits = 16 if subtype == "pcm16" else 24
     if extension == ".wav" and subtype == "float32":
-        from scipy.io import wavfile  # takes longer to import than to write
-
         # libsndfile would put the time of day into the file (its PEAK chunk).
-        wavfile.write(buffer, sample_rate, np.ascontiguousarray(frames, dtype=np.float32))
-        return add_riff_tags(buffer.getvalue(), tags)
-    if extension == ".ogg":
-        container, coding = "OGG", "VORBIS"
-        data: NDArray[Any] = np.clip(frames, -1.0, 1.0).astype(np.float32)
+        sink.write(_float_header(channels, samples, sample_rate))
+        for part in _chunks(samples):
+            sink.write(np.ascontiguousarray(waveform[:, part].T, dtype="<f4").tobytes())
     else:
-        container, coding = extension[1:].upper(), "PCM_16" if subtype == "pcm16" else "PCM_24"
-        data = _quantize(frames, 16 if subtype == "pcm16" else 24)
-    data = np.ascontiguousarray(data)
-    with soundfile.SoundFile(
-        buffer, "w", samplerate=sample_rate, channels=data.shape[1], format=container, subtype=coding
-    ) as file:
-        if extension != ".wav":
-            for name, text in tags.items():
-                setattr(file, name, text)
-        for start in range(0, len(data), CHUNK):
-            file.write(data[start : start + CHUNK])
-    return add_riff_tags(buffer.getvalue(), tags) if extension == ".wav" else buffer.getvalue()
+        container, coding = ("OGG", "VORBIS") if extension == ".ogg" else (extension[1:].upper(), f"PCM_{bits}")
+        target = sink if isinstance(sink, io.BytesIO) else os.dup(sink.fileno())
+        with soundfile.SoundFile(
+            target, "w", samplerate=sample_rate, channels=channels, format=container, subtype=coding
+        ) as file:
+            if extension != ".wav":
+                for name, text in tags.items():
+                    setattr(file, name, text)
+            for part in _chunks(samples):
+                frames = np.ascontiguousarray(waveform[:, part].T)
+                file.write(np.clip(frames, -1.0, 1.0) if extension == ".ogg" else _quantize(frames, bits))
+    if extension == ".wav":
+        add_riff_tags(sink, tags)
+
+
+def _chunks(samples: int) -> Iterator[slice]:
+    for start in range(0, samples, CHUNK):
+        yield slice(start, min(start + CHUNK, samples))
+
+
+def _float_header(channels: int, samples: int, sample_rate: int) -> bytes:
+    """What comes before the samples of a WAV file of 32-bit floats. Source: RFC 2361, WAVE_FORMAT_IEEE_FLOAT (3)."""
+    frame = 4 * channels
+    form = struct.pack("<HHIIHHH", 3, channels, sample_rate, frame * sample_rate, frame, 32, 0)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"fact" + struct.pack("<II", 4, samples)
+    size = frame * samples
+    return (
+        b"RIFF" + struct.pack("<I", 4 + len(chunks) + 8 + size) + b"WAVE" + chunks + b"data" + struct.pack("<I", size)
+    )
 
 
 def _quantize(waveform: NDArray[np.float32], bits: int) -> NDArray[Any]:

@@ -27,6 +27,7 @@ CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)  # left, right, centre, the two at t
 # Samples that ideal interpolation looks at beyond either side of a block: it rings longest, as 1 over the distance.
 SURROUNDINGS = 1 << 14
 
+HALF = 10  # taps to either side of the filters of the meters in use
 # The first two of four phases of the interpolation filter in ITU-R BS.1770-4, annex 2; the others mirror them.
 # fmt: off
 ANNEX_2_TAPS = (
@@ -151,53 +152,66 @@ def true_peak(waveform: Waveform) -> float | None:
 def true_peaks(waveform: Waveform, *, multiple: int = 1) -> Iterator[tuple[slice, Waveform]]:
     """Largest magnitude in any channel from each sample up to the next: blocks of them, float32 [n], one by one.
 
-    multiple: of samples that a block has. Blocks are read with what surrounds them.
-    """
-    for part, around in surrounded(waveform.shape[1], SURROUNDINGS, multiple=multiple):
-        peaks = _true_peaks(waveform[:, around])
-        yield part, peaks[part.start - around.start : part.stop - around.start]
-
-
-def surrounded(length: int, margin: int, *, multiple: int = 1) -> Iterator[tuple[slice, slice]]:
-    """Blocks of `length` samples, and each with up to `margin` samples to either side."""
-    for part in spans(length, multiple=multiple):
-        yield part, slice(max(part.start - margin, 0), min(part.stop + margin, length))
-
-
-def _true_peaks(waveform: Waveform) -> Waveform:
-    """`true_peaks` of a waveform as a whole: float32 [L].
-
     BS.1770-4 annex 2 asks for interpolation to 4 times the rate and leaves the filter open. Meters agree on music to
     some 0.02 dB, but not on noise or square waves: ideal interpolation, which rings longest, reads up to 0.9 dB more
     there, and the filter printed in annex 2 up to 0.3 dB more than a flat one. The highest of them all counts here, so
-    that a ceiling holds whoever measures it. Ideal interpolation takes the clip for a loop, whose end meets its start.
+    that a ceiling holds whoever measures it. Ideal interpolation takes the clip for a loop, whose end meets its start;
+    in a long one, it sees a block and its SURROUNDINGS.
+    multiple: of samples that a block has.
     """
     samples = waveform.shape[1]
-    top = float(np.abs(waveform).max(initial=0.0))
-    peaks = np.zeros(samples, dtype=np.float32)
-    if top == 0.0:
-        return peaks
-    from scipy.signal import oaconvolve, resample
+    for part in spans(samples, multiple=multiple):
+        around = slice(max(part.start - HALF, 0), min(part.stop + HALF, samples))
+        margin = 0 if part == slice(0, samples) else SURROUNDINGS
+        places = np.arange(part.start - margin, part.stop + margin) % samples
+        filtered = _filtered_peaks(waveform[:, around])[part.start - around.start :]
+        ideal = _ideal_peaks(waveform[:, places] if margin else waveform)[margin:]
+        length = part.stop - part.start
+        yield part, np.maximum(filtered[:length], ideal[:length])
 
-    kernels = _kernels()  # [P, N]
-    half = kernels.shape[1] // 2
-    for channel in waveform / np.float32(top):  # around 1, where float32 neither overflows nor loses bits
-        between = np.abs(oaconvolve(channel[None], kernels, axes=1)).max(axis=0)  # [P, L + N - 1] -> [L + N - 1]
-        # Entry n + half lies between samples n and n + 1; ringing outside the clip goes to its first and last sample.
-        inside = between[half : half + samples]
-        inside[0] = max(inside[0], between[:half].max())
-        inside[-1] = max(inside[-1], between[half + samples - 1 :].max())
-        ideal = np.abs(resample(channel, 4 * samples))
-        peaks = np.maximum.reduce([peaks, np.abs(channel), inside, *(ideal[phase::4] for phase in range(4))])
-    return np.asarray(peaks * np.float32(top))
+
+def _filtered_peaks(waveform: Waveform) -> Waveform:
+    """Magnitude up to the next sample as the filters of the meters in use read it: float32 [L]."""
+    from scipy.signal import oaconvolve
+
+    scaled, top = _scaled(waveform)
+    samples, kernels = waveform.shape[1], _kernels()  # [P, N]
+    peaks = np.zeros(samples, dtype=np.float32)
+    for channel in scaled if top else ():
+        between = np.zeros(samples + kernels.shape[1] - 1, dtype=np.float32)
+        for kernel in kernels:  # one at a time: each takes as much memory as the channel
+            np.maximum(between, np.abs(oaconvolve(channel, kernel)), out=between)
+        # Entry n + HALF lies between samples n and n + 1; ringing outside the clip goes to its first and last sample.
+        inside = between[HALF : HALF + samples]
+        inside[0] = max(inside[0], between[:HALF].max())
+        inside[-1] = max(inside[-1], between[HALF + samples - 1 :].max())
+        peaks = np.maximum.reduce([peaks, np.abs(channel), inside])
+    return np.asarray(peaks * top)
+
+
+def _ideal_peaks(waveform: Waveform) -> Waveform:
+    """Magnitude up to the next sample by ideal interpolation of a period: float32 [L]."""
+    from scipy.signal import resample
+
+    scaled, top = _scaled(waveform)
+    peaks = np.zeros(waveform.shape[1], dtype=np.float32)
+    for channel in scaled if top else ():
+        ideal = np.abs(resample(channel, 4 * len(channel)))
+        peaks = np.maximum.reduce([peaks, *(ideal[phase::4] for phase in range(4))])
+    return np.asarray(peaks * top)
+
+
+def _scaled(waveform: Waveform) -> tuple[Waveform, np.float32]:
+    """A waveform around 1, where float32 neither overflows nor loses bits, and what it was divided by; 0: silence."""
+    top = np.float32(np.abs(waveform).max(initial=0.0))
+    return (waveform / top if top else waveform), top
 
 
 def _kernels() -> Waveform:
     """Filters of the meters in use, one row for each point that one of them reads between two samples: [10, 20]."""
-    half = 10
-    position = np.arange(1, 4)[:, None] / 4 + np.arange(2 * half) - half  # [3, 20]
+    position = np.arange(1, 4)[:, None] / 4 + np.arange(2 * HALF) - HALF  # [3, 20]
     sinc = np.sinc(position)
-    kaiser = sinc * np.i0(5.0 * np.sqrt(1.0 - (position / half) ** 2))  # the window of scipy's resample_poly
+    kaiser = sinc * np.i0(5.0 * np.sqrt(1.0 - (position / HALF) ** 2))  # the window of scipy's resample_poly
     hann = sinc * np.where(np.abs(position) < 6, 1.0 + np.cos(np.pi * position / 6), 0.0)  # libebur128: 49 taps in all
     flat = np.concatenate([kaiser, hann])
     flat /= flat.sum(axis=1, keepdims=True)

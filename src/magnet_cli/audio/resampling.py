@@ -11,13 +11,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import torch
-import torchaudio
-from numpy.typing import NDArray
 
+from magnet_cli.audio.blocks import Waveform, empty, spans
 from magnet_cli.errors import UsageError
-
-Samples = NDArray[np.float32]
 
 # Hz. Slower is no sound: half of it would be the highest frequency. 768 kHz is the fastest that converters have.
 SLOWEST_RATE, FASTEST_RATE = 1_000, 768_000
@@ -43,7 +39,7 @@ def check_rate(sample_rate: int) -> None:
         )
 
 
-def resample(waveform: Samples, sample_rate: int, target_rate: int) -> Samples:
+def resample(waveform: Waveform, sample_rate: int, target_rate: int) -> Waveform:
     """A waveform [C, L] at another rate (Hz): float32 [C, ceil(L * target_rate / sample_rate)].
 
     The rates that audio usually has take torchaudio's own function, those without a common factor a better filter.
@@ -51,18 +47,36 @@ def resample(waveform: Samples, sample_rate: int, target_rate: int) -> Samples:
     """
     check_rate(sample_rate)
     check_rate(target_rate)
+    waveform = np.ascontiguousarray(waveform, dtype=np.float32)
     if sample_rate == target_rate:
-        return np.ascontiguousarray(waveform, dtype=np.float32)
+        return waveform
     common = math.gcd(sample_rate, target_rate)
     before, after = sample_rate // common, target_rate // common
+    channels, length = waveform.shape
     width = math.ceil(WIDTH * before / (min(before, after) * ROLLOFF))
-    if after * (2 * width + before) <= LARGEST_FILTER:
-        sound = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
-        return np.asarray(torchaudio.functional.resample(sound, sample_rate, target_rate).numpy())
-    return _interpolate(np.ascontiguousarray(waveform, dtype=np.float32), before, after)
+    usual = after * (2 * width + before) <= LARGEST_FILTER
+    margin = width if usual else math.ceil(HALF_TAPS * max(1.0, before / after))
+    rounds = -(-margin // before)  # of the rates' common period, as many as a filter reaches
+    result = empty((channels, -(-length * after // before)))
+    for part in spans(length, multiple=before):
+        # Blocks begin where the two rates meet, and so are to each other as the whole.
+        start, end = max(part.start - rounds * before, 0), min(part.stop + rounds * before, length)
+        around = waveform[:, start:end]
+        made = _torchaudio(around, before, after) if usual else _interpolate(around, before, after)
+        first, last = part.start // before * after, -(-part.stop * after // before)
+        offset = start // before * after
+        result[:, first:last] = made[:, first - offset : last - offset]
+    return result
 
 
-def _interpolate(waveform: Samples, before: int, after: int) -> Samples:
+def _torchaudio(waveform: Waveform, before: int, after: int) -> Waveform:
+    import torch  # here alone: inputs are measured before anything heavy is loaded
+    import torchaudio
+
+    return np.asarray(torchaudio.functional.resample(torch.from_numpy(waveform.copy()), before, after).numpy())
+
+
+def _interpolate(waveform: Waveform, before: int, after: int) -> Waveform:
     """`resample` by before : after, without a common factor, through the tabulated filter."""
     channels, length = waveform.shape
     samples = -(-length * after // before)
@@ -86,7 +100,7 @@ def _interpolate(waveform: Samples, before: int, after: int) -> Samples:
 
 
 @lru_cache(maxsize=8)
-def _table(before: int, after: int) -> Samples:
+def _table(before: int, after: int) -> Waveform:
     """The filter at each phase between two samples of the original: [PHASES + 1, N], each row of sum 1."""
     scale = min(1.0, after / before)  # of the cutoff: half the lower of the two rates
     half = math.ceil(HALF_TAPS / scale)

@@ -6,9 +6,11 @@ written and read here. The names are soundfile's; `TAGS` has those that are used
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from magnet_cli.audio.reading import opened
 from magnet_cli.errors import UsageError
@@ -19,13 +21,16 @@ MOST_CHUNKS = 1000  # looked at
 MOST_BYTES = 1 << 26  # of an INFO list; what is larger was not written here
 
 
-def add_riff_tags(content: bytes, tags: Mapping[str, str]) -> bytes:
-    """A WAV file with an INFO list after its samples, where players expect it. Texts are UTF-8."""
+def add_riff_tags(file: BinaryIO, tags: Mapping[str, str]) -> None:
+    """Add an INFO list to a WAV file, after its samples, where players expect it. Texts are UTF-8."""
     entries = b"".join(_chunk(TAGS[name], text.encode() + b"\0") for name, text in tags.items())
     if not entries:
-        return content
-    whole = content + _chunk(b"LIST", b"INFO" + entries)
-    return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
+        return
+    file.seek(0, os.SEEK_END)
+    file.write(_chunk(b"LIST", b"INFO" + entries))
+    size = file.tell()
+    file.seek(4)
+    file.write(struct.pack("<I", size - 8))
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

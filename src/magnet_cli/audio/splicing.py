@@ -79,9 +79,11 @@ def conform(
 ) -> Waveform:
     """A waveform [C, L] at another rate, with `channels`, and `samples` long (cut, or silence after it)."""
     if waveform.shape[0] != channels:
-        waveform = np.repeat(waveform.mean(axis=0, keepdims=True), channels, axis=0)
-    if sample_rate != target_rate:
-        waveform = resample(waveform, sample_rate, target_rate)
+        mixed = blocks.empty((channels, waveform.shape[1]))
+        for part in blocks.spans(waveform.shape[1]):
+            mixed[:, part] = waveform[:, part].mean(axis=0, keepdims=True)
+        waveform = mixed
+    waveform = resample(waveform, sample_rate, target_rate)
     if samples is not None:
         waveform = np.pad(waveform[:, :samples], ((0, 0), (0, max(samples - waveform.shape[1], 0))))
     return np.ascontiguousarray(waveform, dtype=np.float32)
@@ -122,8 +124,11 @@ def join(before: Waveform, after: Waveform, *, kept: int, fade: int) -> Waveform
         )
     fade = min(fade, kept)
     end = before.shape[1] - fade
-    seam = cross_fade(before[:, end:], after[:, kept - fade : kept])
-    return np.concatenate([before[:, :end], seam, after[:, kept:]], axis=1)
+    joined = blocks.empty((before.shape[0], before.shape[1] + after.shape[1] - kept))
+    joined[:, :end] = before[:, :end]
+    joined[:, end : end + fade] = cross_fade(before[:, end:], after[:, kept - fade : kept])
+    joined[:, end + fade :] = after[:, kept:]
+    return joined
 
 
 def blend(original: Waveform, new: Waveform, regions: Sequence[Region], *, sample_rate: int, fade: float) -> Waveform:
@@ -135,7 +140,7 @@ def blend(original: Waveform, new: Waveform, regions: Sequence[Region], *, sampl
     """
     if original.shape[0] != new.shape[0]:
         raise UsageError(f"{original.shape[0]} and {new.shape[0]} channels cannot be mixed", "Conform one to the other")
-    result, length = original.copy(), min(original.shape[1], new.shape[1])
+    result, length = blocks.copy(original), min(original.shape[1], new.shape[1])
     spans = [region.samples(sample_rate) for region in regions]
     spans = [(min(first, length), min(end, length)) for first, end in spans]
     for number, (first, end) in enumerate(spans):

@@ -108,13 +108,8 @@ class Model:
 def read_bundle(folder: Path) -> Model:
     """Read a bundle; ModelError when a part is missing or damaged. Files are not hashed: see BundleInfo.problems."""
     info = BundleInfo.read(folder)
-    source = info.config.get("source") or {}
-    origin = Origin(
-        name=info.name,
-        repository=source.get("repository"),
-        revision=source.get("revision"),
-        licence=info.licence,
-    )
+    source = info.config["source"]
+    origin = Origin(info.name, source["repository"], source["revision"], info.licence)
     for name, (size, _) in info.files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
@@ -157,8 +152,10 @@ def write_bundle(model: Model, target: Path, *, dtype: torch.dtype | None = None
     Raises OutputError when `target` exists (unless `overwrite`, and then be a bundle) or cannot be written.
     """
     with new_folder(target, BUNDLE, overwrite=overwrite) as folder:
-        _save({name: one.to(dtype or one.dtype) for name, one in model.decoder.weights.items()}, folder / DECODER_FILE)
-        _save(model.codec.weights, folder / CODEC_FILE)
+        save_weights(
+            {name: one.to(dtype or one.dtype) for name, one in model.decoder.weights.items()}, folder / DECODER_FILE
+        )
+        save_weights(model.codec.weights, folder / CODEC_FILE)
         text = folder / TEXT_FOLDER
         text.mkdir()
         for name in ("config.json", "tokenizer.json"):
@@ -166,7 +163,7 @@ def write_bundle(model: Model, target: Path, *, dtype: torch.dtype | None = None
         _, weights = read_weights(model.text_folder)
         half = encoder_half(weights)
         half.pop("encoder.embed_tokens.weight", None)  # the same table under another name
-        _save(half, text / WEIGHT_FILES[0])
+        save_weights(half, text / WEIGHT_FILES[0])
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         config = {
             "format": FORMAT,
@@ -194,7 +191,8 @@ def _write_config(config: dict[str, Any], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _save(weights: Weights, path: Path) -> None:
+def save_weights(weights: Weights, path: Path) -> None:
+    """Write tensors as safetensors, on the disk when this returns. Raises OutputError, or OSError."""
     try:
         save_file({name: weight.contiguous() for name, weight in weights.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:  # how the library reports a full disk

@@ -60,7 +60,7 @@ class Command:
 
 def run(console: Console, command: Command) -> None:
     """Make what a batch lacks."""
-    batch = Batch.read(command)
+    batch = PromptBatch.read(command)
     command, request = batch.command, batch.command.request
     before = Manifest.read(request.folder)
     plan = batch.plan(batch.known, before)  # of a model that is not here, what is wrong with it is told at once, too
@@ -71,6 +71,10 @@ def run(console: Console, command: Command) -> None:
         if not manifest.says_as(before):
             plan = batch.plan(opened.group, manifest)
         manifest.sweep(item.target.audio for item in plan.todo)
+        if manifest.recalled:
+            count = counted(len(manifest.recalled))
+            console.message(f"{MANIFEST_FILE} was damaged: {count} restored from the records beside the audio files")
+            manifest.start(plan.header)
         if request.resume:
             for path in clear_way(plan, manifest):
                 console.warning(f"a file had changed since it was made; it is {path} now")
@@ -99,7 +103,7 @@ def run(console: Console, command: Command) -> None:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PromptBatch:
     """The rows of a file, and what they start from. command: with only those helpers that the rows need."""
 
     command: Command
@@ -108,7 +112,7 @@ class Batch:
     inputs: InputFiles
 
     @classmethod
-    def read(cls, command: Command) -> Batch:
+    def read(cls, command: Command) -> PromptBatch:
         """Read the rows; what is wrong with them is told with the plan."""
         problems = Problems(command.request.file)
         rows = read_rows(command.request.file, command.format, problems)
@@ -210,7 +214,7 @@ def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast
 
 def show(console: Console, command: Command) -> None:
     """Say what would be made: a line or a JSON object for every clip; then what it all takes."""
-    batch = Batch.read(command)
+    batch = PromptBatch.read(command)
     command, request = batch.command, batch.command.request
     manifest = Manifest.read(request.folder)
     plan, opened = batch.plan(batch.known, manifest), None

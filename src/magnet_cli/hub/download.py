@@ -11,10 +11,11 @@ import os
 import queue
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -28,7 +29,16 @@ FIRST_ANSWER = 8  # seconds; HF_HUB_ETAG_TIMEOUT goes before it
 # How often, and for how many seconds, to try without a new byte. A server that hangs in the middle is so asked twice,
 # with the library's timeout of 10 s between two pieces (HF_HUB_DOWNLOAD_TIMEOUT).
 ATTEMPTS, PATIENCE = 3, 12
-SLOWEST = 10_000  # bytes per second that count as something new: some proxies pass the first bytes on and fall silent
+# What counts as something new: so many bytes, and so many a second. Some proxies pass the first bytes on and fall
+# silent, and a server that hangs up after every 1,000 bytes would be asked a thousand times for a megabyte.
+LEAST, SLOWEST = 1 << 16, 10_000
+# A server that sends now and then a byte never falls silent. Within so many timeouts (of HF_HUB_DOWNLOAD_TIMEOUT) an
+# answer has to begin, and goes on at this rate, bytes per second: a tenth of what the slowest modems had.
+LONGEST, FLOOR = 3, 500
+
+INCOMPLETE = ".incomplete"
+
+LARGEST = 10**13  # bytes of a file; the Hub takes files of 50 GB
 
 T = TypeVar("T")
 
@@ -45,13 +55,17 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What a download will fetch. `revision` is the commit that `reference` (normally main) stood for."""
+    """What a download will fetch. `revision` is the commit that `reference` (normally main) stood for.
+
+    hashes: of all files of that commit, those that are not wanted included.
+    """
 
     repository: str
     revision: str
     reference: str
     storage: Path
     files: tuple[RemoteFile, ...]
+    hashes: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> Path:
@@ -70,7 +84,11 @@ class DownloadPlan:
 
     def partial(self, file: RemoteFile) -> Path:
         """Where a file is while it is unfinished."""
-        return self.storage / "blobs" / f"{file.hash}.incomplete"
+        return self.storage / "blobs" / f"{file.hash}{INCOMPLETE}"
+
+    def lock(self, digest: str) -> Path:
+        """The library's lock for the file with this hash."""
+        return self.storage.parent / ".locks" / self.storage.name / f"{digest}.lock"
 
 
 @dataclass(frozen=True)
@@ -134,17 +152,29 @@ def plan_download(
 
     with _errors(repository, f"revision {revision}"):
         info = _persistently(lambda: _within(seconds, ask))
+        files = {file.rfilename: file for file in info.siblings or ()}
     storage = storage_folder(repository, access.cache_dir)
-    files = {file.rfilename: file for file in info.siblings or ()}
     chosen = []
     for name in _select(repository, wanted, files):
-        # Hashes become file names: nothing else may come in.
-        size, digest = files[name].size, files[name].lfs.sha256 if files[name].lfs else files[name].blob_id
-        if size is None or not (HASH.fullmatch(digest or "") and HASH.fullmatch(info.sha or "")):
+        size, digest = _size_and_hash(files[name])
+        if size is None or digest is None or not _is_hash(info.sha):
             raise HubError(f"{constants.ENDPOINT} gives no size and hash of {name}", "Check HF_ENDPOINT")
         pointer = storage / "snapshots" / info.sha / name
         chosen.append(RemoteFile(name, size, digest, pointer.is_file() and pointer.stat().st_size == size))
-    return DownloadPlan(repository, info.sha, revision, storage, tuple(chosen))
+    hashes = frozenset(digest for file in files.values() if (digest := _size_and_hash(file)[1]) is not None)
+    return DownloadPlan(repository, info.sha, revision, storage, tuple(chosen), hashes)
+
+
+def _size_and_hash(file: Any) -> tuple[int | None, str | None]:
+    """Those of a file as the Hub describes it; None for what cannot be them. The library checks no types."""
+    digest = getattr(file.lfs, "sha256", None) if file.lfs else file.blob_id
+    size = file.size if type(file.size) is int and 0 <= file.size <= LARGEST else None
+    return size, digest if _is_hash(digest) else None
+
+
+def _is_hash(value: object) -> bool:
+    """Whether this is a hash. They become names of files and folders: nothing else may come in."""
+    return isinstance(value, str) and HASH.fullmatch(value) is not None
 
 
 def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -184,6 +214,7 @@ def download(plan: DownloadPlan, *, listener: Callable[[Downloading], None] | No
             listener(Downloading(plan, done))
 
     with _errors(plan.repository, "the cache"):
+        _remove_outdated(plan)
         _check_space(plan)
     done = 0
     report(done)
@@ -204,6 +235,20 @@ def download(plan: DownloadPlan, *, listener: Callable[[Downloading], None] | No
     return Download(plan.repository, plan.revision, plan.folder, {file.name: file.size for file in plan.files})
 
 
+def _remove_outdated(plan: DownloadPlan) -> None:
+    """Remove unfinished files that the repository does not have any more, unless a download holds their lock."""
+    from filelock import FileLock, Timeout  # the library's WeakFileLock cannot be tried without waiting
+
+    for path in (plan.storage / "blobs").glob(f"*{INCOMPLETE}"):
+        digest = path.name.removesuffix(INCOMPLETE)
+        if not HASH.fullmatch(digest) or digest in plan.hashes:
+            continue
+        lock = plan.lock(digest)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout), FileLock(lock, timeout=0):
+            path.unlink(missing_ok=True)
+
+
 def _check_space(plan: DownloadPlan) -> None:
     """Raise OutputError unless the disk has room for what is missing."""
     plan.storage.mkdir(parents=True, exist_ok=True)
@@ -222,8 +267,7 @@ def _obtain_file(plan: DownloadPlan, file: RemoteFile, report: Callable[[int], N
     blob, partial, pointer = plan.storage / "blobs" / file.hash, plan.partial(file), plan.folder / file.name
     for folder in (blob.parent, pointer.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = plan.storage.parent / ".locks" / plan.storage.name / f"{file.hash}.lock"
-    with _locked(lock, while_waiting=lambda: report(_size(partial))):
+    with _locked(plan.lock(file.hash), while_waiting=lambda: report(_size(partial))):
         if (
             pointer.is_file() and _size(pointer) == file.size
         ):  # another run has brought it since the plan was made, and may be reading it
@@ -264,20 +308,63 @@ def _receive(plan: DownloadPlan, file: RemoteFile, target: BinaryIO, report: Cal
     if target.tell():
         headers["Range"] = f"bytes={target.tell()}-"
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT  # between two pieces, not for the whole
-    with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+    request = get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True)
+    with _begun(request, LONGEST * timeout) as response:
         if response.is_error:
             response.read()
         hf_raise_for_status(response)
         if response.status_code != 206:  # all of it, whatever was asked for
             target.truncate(0)
             target.seek(0)
+        floor = _Floor(LONGEST * timeout)
         for piece in response.iter_bytes():
             target.write(piece)
             report(min(target.tell(), file.size))
+            floor.check(len(piece))
             if target.tell() > file.size:
                 return
     if target.tell() < file.size:
         raise ConnectionError("the answer ended early")
+
+
+@contextmanager
+def _begun(request: AbstractContextManager[T], seconds: float) -> Iterator[T]:
+    """Enter a request, whose answer has to begin within so many seconds, all redirects included; else TimeoutError."""
+    abandoned = threading.Event()
+
+    def enter() -> T:
+        answer = request.__enter__()
+        if abandoned.is_set():
+            request.__exit__(None, None, None)
+        return answer
+
+    try:
+        answer = _within(seconds, enter)
+    except BaseException:
+        abandoned.set()
+        raise
+    try:
+        yield answer
+    finally:
+        request.__exit__(*sys.exc_info())
+
+
+class _Floor:
+    """Raises ConnectionError where fewer bytes come than FLOOR in a second, over a window of some seconds."""
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._since, self._bytes = time.monotonic(), 0
+
+    def check(self, size: int) -> None:
+        """So many more have come."""
+        self._bytes += size
+        lasting = time.monotonic() - self._since
+        if lasting < self._window:
+            return
+        if self._bytes < FLOOR * lasting:
+            raise ConnectionError(f"only {self._bytes / lasting:,.0f} bytes came in a second")
+        self._since, self._bytes = time.monotonic(), 0
 
 
 @contextmanager
@@ -328,21 +415,22 @@ def _persistently(attempt: Callable[[], T], position: Callable[[], int] | None =
     from huggingface_hub.errors import HfHubHTTPError
 
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, as the library has it
-    reached, since, tries = position() if position else 0, time.monotonic(), 0
+    reached, since, waited, tries = position() if position else 0, time.monotonic(), 0.0, 0
     while True:
         try:
             return attempt()
         except (http_error, ConnectionError) as error:
             new = position() - reached if position else 0
-            progress = new > SLOWEST * (time.monotonic() - since)
+            progress = new >= LEAST and new > SLOWEST * (time.monotonic() - since - waited)
             if progress:
-                reached, since, tries = reached + new, time.monotonic(), 0
+                reached, since, waited, tries = reached + new, time.monotonic(), 0.0, 0
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
             passing = position is not None if status is None else status in (408, 429, 500, 502, 503, 504)
             delay, tries = _retry_after(error) or (0 if progress else 2**tries), tries + 1
             if not passing or tries == ATTEMPTS or time.monotonic() - since + delay > PATIENCE:
                 raise
             time.sleep(delay)
+            waited += delay
 
 
 def _retry_after(error: Exception) -> int | None:
@@ -375,7 +463,7 @@ def _errors(repository: str, what: str) -> Iterator[None]:
                 f"cannot write {what} of {repository}{where}: {error.strerror}",
                 "Make room or check the permissions, or choose another place with --cache-dir or HF_HOME",
             ) from error
-        if isinstance(error, (ValueError, TypeError, LookupError)):
+        if isinstance(error, (ValueError, TypeError, LookupError, AttributeError, RecursionError)):
             raise HubError(
                 f"{constants.ENDPOINT} does not answer like the Hub: {one_line(error, 100).rstrip('.')}",
                 "Check HF_ENDPOINT, and whether the network wants a login in a browser first",

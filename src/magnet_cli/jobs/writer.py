@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from magnet_cli._version import __version__
-from magnet_cli.audio.atomic import write_together
+from magnet_cli.audio.atomic import Content, write_together
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub.download import Downloading
 from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest
 from magnet_cli.jobs.record import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
+from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline.events import ClipFailed, StepDone, TextEncoded
@@ -119,16 +120,20 @@ class Production:
         """Write an item's files, all or none, and note them first."""
         tags = as_tags(record, f"Model weights: {self.pipeline.info.licence}") if self.metadata else None
         target = item.target
-        contents: list[tuple[Path, bytes]] = []
+        contents: list[tuple[Path, Content]] = []
         if target.codes is not None:
             archive = io.BytesIO()
             np.savez(archive, codes=clip.codes)
             contents.append((target.codes, archive.getvalue()))
-        if target.metadata is not None:
-            contents.append((target.metadata, as_sidecar(record)))
         audio = encode_audio(target.audio, clip.waveform, clip.sample_rate, self.output.subtype, tags=tags)
         contents.append((target.audio, audio))
         manifest = self.manifest
+        if target.metadata is not None:
+            if manifest is not None:
+                record = sealed(
+                    {**record, **manifest.note(item.key, [(path.name, content) for path, content in contents])}
+                )
+            contents.insert(-1, (target.metadata, as_sidecar(record)))
         if manifest is None:
             write_together(contents, overwrite=self.overwrite, within=target.folder)
             return

@@ -16,11 +16,12 @@ from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.engines.choose import fastest
 from magnet_cli.engines.device import processor_name
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError
+from magnet_cli.model.config import MOST_FRAMES
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task
 from magnet_cli.pipeline.compatibility import Vocabulary, check_compatible
-from magnet_cli.pipeline.generators import AutoregressiveGenerator, Generator, MaskedGenerator, Reader
+from magnet_cli.pipeline.generators import AutoregressiveGenerator, Generator, MaskedGenerator, MusicGenHelper, Reader
 from magnet_cli.pipeline.rules import check_helpers
 
 
@@ -91,7 +92,7 @@ def build_generator(
         if runtime.compile:
             warnings.warn("MusicGen is not compiled: --compile changes nothing", MagnetWarning, stacklevel=3)
         return AutoregressiveGenerator(MusicGen.build(source.checkpoint, device, dtype))
-    built: dict[str, MusicGen | Reader] = {}
+    built: dict[str, MusicGenHelper | Reader] = {}
     for role, helper in helpers.items():
         same = next((built[other] for other in built if helpers[other].codec.path == helper.codec.path), None)
         built[role] = same or _build(helper, device, dtype)
@@ -99,7 +100,7 @@ def build_generator(
     return MaskedGenerator(
         build_reader(source, device, dtype, runtime),
         built.get("rescorer"),
-        beginner if isinstance(beginner, MusicGen) else None,
+        beginner.model if isinstance(beginner, MusicGenHelper) else None,
     )
 
 
@@ -114,9 +115,9 @@ def build_reader(
     return Reader(text_encoder, decoder, fastest(decoder, runtime or RuntimeConfig()))
 
 
-def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGen | Reader:
+def _build(source: Model | MusicGenModel, device: torch.device, dtype: torch.dtype) -> MusicGenHelper | Reader:
     if isinstance(source, MusicGenModel):
-        return MusicGen.build(source.checkpoint, device, dtype)
+        return MusicGenHelper(MusicGen.build(source.checkpoint, device, dtype))
     return build_reader(source, device, dtype)
 
 
@@ -131,6 +132,12 @@ def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:
     if decoder.config.clip_seconds * codec.config.frame_rate < decoder.config.span_length:
         raise ModelError(
             f"a clip of {decoder.path} lasts {decoder.config.clip_seconds:g} s, less than one span",
+            "Its configuration is damaged; fetch it again",
+        )
+    frames = decoder.config.clip_seconds * codec.config.frame_rate
+    if frames > MOST_FRAMES:
+        raise ModelError(
+            f"a clip of {decoder.path} has {frames:,.0f} frames; at most {MOST_FRAMES:,} are possible",
             "Its configuration is damaged; fetch it again",
         )
     if codec.config.codebooks < decoder.config.codebooks or codec.config.codes != decoder.config.codes:

@@ -13,7 +13,9 @@ from magnet_cli.decoding.masked import Known, Network, Rescorer, Step, decode
 from magnet_cli.decoding.musicgen import MusicGen
 from magnet_cli.decoding.rescoring import MagnetRescorer, MusicGenRescorer
 from magnet_cli.decoding.windows import decode_windows, plan_windows
+from magnet_cli.engines.device import automatic_batch_size
 from magnet_cli.errors import UsageError
+from magnet_cli.model.config import CodecConfig
 from magnet_cli.model.decoder import MaskedTransformer, TextMemory
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.edit import Length
@@ -36,8 +38,39 @@ class Generator(Protocol):
     ) -> tuple[Tensor, list[int]]:
         """Codes int64 [B, K, T], and the number of tokens in each prompt."""
 
+    @property
+    def span(self) -> int:
+        """Frames that are decoded together at least."""
+
+    def fitting(self, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
+        """How many clips are decoded together, by the memory that is free."""
+
     def passes(self, job: Job, length: Length) -> int:
         """How many passes through the network a job takes, as far as that is known beforehand."""
+
+
+class RescoringModel(Protocol):
+    """Another model that helps to rank what is kept."""
+
+    def rescorer(self, prompts: Sequence[str | None]) -> Rescorer:
+        """Its opinion of clips with these prompts; None: no text."""
+
+    def forget(self) -> None:
+        """Free what is kept between steps."""
+
+
+@dataclass(frozen=True)
+class MusicGenHelper:
+    """A MusicGen that helps a MAGNeT."""
+
+    model: MusicGen
+
+    def rescorer(self, prompts: Sequence[str | None]) -> Rescorer:
+        """See RescoringModel."""
+        return MusicGenRescorer(self.model, self.model.condition(prompts))
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +80,15 @@ class Reader:
     text_encoder: TextEncoder
     decoder: MaskedTransformer
     network: Network
+
+    def rescorer(self, prompts: Sequence[str | None]) -> Rescorer:
+        """See RescoringModel."""
+        texts = [prompt for prompt in prompts if prompt is not None]
+        return MagnetRescorer(self.network, self.memory(texts)[0] if texts else None)
+
+    def forget(self) -> None:
+        """Free what is kept between steps: the codec wants the memory, and the next clip is to be computed alike."""
+        self.network.forget()
 
     def memory(self, prompts: Sequence[str]) -> tuple[TextMemory, list[int]]:
         """What the decoder attends to, and the number of tokens in each prompt."""
@@ -59,7 +101,7 @@ class MaskedGenerator:
     """MAGNeT. rescorer: helps to rank what is kept; beginner: makes the beginnings of hybrids."""
 
     reader: Reader
-    rescorer: MusicGen | Reader | None = None
+    rescorer: RescoringModel | None = None
     beginner: MusicGen | None = None
 
     def codes(
@@ -88,14 +130,19 @@ class MaskedGenerator:
         try:
             codes = run.windows(first, known) if first.frames > first.window else run.once(first, known, first.frames)
         finally:
-            self._forget()
+            self.reader.forget()
+            if self.rescorer is not None:
+                self.rescorer.forget()
         return codes, [0] * len(jobs) if edit.unconditional else tokens
 
-    def _forget(self) -> None:
-        """Free what is kept between steps: the codec wants the memory, and the next clip is to be computed alike."""
-        for reader in (self.reader, self.rescorer):
-            if isinstance(reader, Reader):
-                reader.network.forget()
+    @property
+    def span(self) -> int:
+        """See Generator."""
+        return self.reader.decoder.config.span_length
+
+    def fitting(self, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
+        """See Generator."""
+        return automatic_batch_size(self.reader.decoder.config, codec, device, dtype)
 
     def passes(self, job: Job, length: Length) -> int:
         """See Generator."""
@@ -138,12 +185,7 @@ class MaskedGenerator:
     def _rescorer(self, jobs: Sequence[Job], sampling: SamplingConfig) -> Rescorer | None:
         if self.rescorer is None or sampling.rescore_weight == 1:
             return None
-        unconditional = jobs[0].edit.unconditional
-        if isinstance(self.rescorer, MusicGen):
-            prompts = [None if unconditional else job.prompt for job in jobs]
-            return MusicGenRescorer(self.rescorer, self.rescorer.condition(prompts))
-        memory = None if unconditional else self.rescorer.memory([job.prompt for job in jobs])[0]
-        return MagnetRescorer(self.rescorer.network, memory)
+        return self.rescorer.rescorer([None if job.edit.unconditional else job.prompt for job in jobs])
 
     def _beginning(self, jobs: Sequence[Job], arrangement: Arrangement, listener: DecodingListener) -> Known:
         """What the autoregressive model makes of a hybrid."""
@@ -240,6 +282,15 @@ class AutoregressiveGenerator:
         )
         lengths = self.model.condition(prompts).attn_mask.sum(dim=-1).tolist()
         return codes, [0 if prompt is None else length for prompt, length in zip(prompts, lengths, strict=True)]
+
+    @property
+    def span(self) -> int:
+        """See Generator."""
+        return 1
+
+    def fitting(self, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
+        """See Generator: one, as a batch has not been measured to gain anything."""
+        return 1
 
     def passes(self, job: Job, length: Length) -> int:
         """See Generator."""

@@ -26,7 +26,6 @@ from magnet_cli.checkpoints.open import open_any
 from magnet_cli.checkpoints.parts import build_codec
 from magnet_cli.decoding.masked import Known
 from magnet_cli.engines.device import (
-    automatic_batch_size,
     decoded_together,
     memory_errors,
     resolve_device,
@@ -56,6 +55,7 @@ from magnet_cli.pipeline.events import (
 from magnet_cli.pipeline.generators import Generator
 from magnet_cli.pipeline.inputs import InputFiles
 from magnet_cli.pipeline.rules import check_job, default_seconds
+from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,8 @@ class Clip:
     """One finished clip.
 
     index: its job's place among the jobs; batch: how many clips were decoded together; codes: int16 [K, T]; audio: the
-    waveform float32 [C, L], with loudness and true peak before and after; sample_rate: Hz; tokens: those of the prompt;
-    timings: seconds for each stage, shared by the clips of a batch.
+    waveform float32 [C, L], with loudness and true peak before and after, which of a long clip lies in a temporary
+    file; sample_rate: Hz; tokens: those of the prompt; timings: seconds for each stage, shared by the clips of a batch.
     """
 
     index: int
@@ -170,17 +170,16 @@ class Pipeline:
         with memory_errors(device, "to load the model", dtype=info.dtype):
             generator = build_generator(source, helpers, device, dtype, runtime)
             codec = build_codec(source.codec, device)
-        decoder = source.decoder.config if isinstance(source, Model) else None
         arranger = Arranger(
             codec,
             codebooks=info.codebooks,
             clip_seconds=info.clip_seconds,
-            span=decoder.span_length if decoder else 1,
+            span=generator.span,
             default_seconds=default_seconds(source),
             inputs=inputs,
         )
-        automatic = automatic_batch_size(decoder, codec.config, device, dtype) if decoder else 1
-        return cls(source, dict(helpers), info, generator, codec, arranger, runtime.batch_size or automatic)
+        batch_size = runtime.batch_size or generator.fitting(codec.config, device, dtype)
+        return cls(source, dict(helpers), info, generator, codec, arranger, batch_size)
 
     @property
     def frames(self) -> int:
@@ -287,13 +286,14 @@ class Pipeline:
         with self._turn, memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype):
             clock = Stopwatch()
             arrangements = [self.arranger.arrange(job) for job in jobs]
+            check_room(self.codec, len(jobs), arrangements[0].frames)
             size = decoded_together(self.codec.device, len(jobs))
             for first in range(0, len(jobs), size):
                 part = slice(first, first + size)
                 given = known if known is None or len(known.codes) != len(jobs) else known.rows(part)
                 sounds += self._decode(jobs[part], arrangements[part], given, listener, clock)
-        for row, (job, sound) in enumerate(zip(jobs, sounds, strict=True)):
-            own = Stopwatch()
+        for row, job in enumerate(jobs):
+            own, sound = Stopwatch(), sounds.pop(0)  # a long one takes room on the disk
             kind = output.normalize
             if kind == "auto":
                 kind = "none" if job.edit.keeps_samples else "loudness"
@@ -331,7 +331,7 @@ class Pipeline:
         codes, tokens = self.generator.codes(jobs, arrangements, known=known, listener=hear)
         codes = codes.cpu()  # waits for the device, so that the lap is honest
         clock.lap("decode")
-        waveforms = self.codec.decode(codes, loop=arrangements[0].loop is not None).cpu().numpy()  # [B, C, L]
+        waveforms = decode_waveforms(self.codec, codes, loop=arrangements[0].loop is not None)
         clock.lap("codec")
         arrays = codes.numpy().astype(np.int16)
         return (_Sound(*sound) for sound in zip(arrays, tokens, waveforms, strict=True))

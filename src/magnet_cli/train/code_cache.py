@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from magnet_cli.audio.atomic import write_atomic
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import ModelError, OutputError, UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.weights import Weights, read_safetensors
 from magnet_cli.train.data import Example, duration, read_segment
@@ -89,18 +89,35 @@ def tokenize(
         if index % accelerator.num_processes != accelerator.process_index:
             continue
         if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
             _write(path, group, examples, codec, codebooks, clip_seconds)
         done += len(group)
         if on_tokens is not None and accelerator.is_main_process:
             on_tokens(min(len(pieces), done * accelerator.num_processes), len(pieces))
     accelerator.wait_for_everyone()
-    shards = [read_safetensors(path) for path in paths]
+    shards = [_read(path, len(group), codebooks, codec.config.codes) for group, path in zip(groups, paths, strict=True)]
     return Tokens(
         np.concatenate([shard["codes"].numpy() for shard in shards]),
         np.concatenate([shard["valid"].numpy() for shard in shards]),
         np.asarray([piece.example for piece in pieces]),
     )
+
+
+def _read(path: Path, pieces: int, codebooks: int, most: int) -> Weights:
+    """The codes of some pieces, as `_write` has written them; OutputError for any others.
+
+    most: how many codes a codebook has.
+    """
+    hint = f"Delete {path.name}, so that it is made again"
+    try:
+        shard = read_safetensors(path)
+        codes, valid = shard["codes"], shard["valid"]
+    except (ModelError, KeyError) as error:
+        raise OutputError(f"{path} is damaged", hint) from error
+    whole = codes.dtype == torch.int16 and codes.dim() == 3 and codes.shape[:2] == (pieces, codebooks)
+    whole = whole and valid.dtype == torch.int64 and valid.shape == (pieces,) and codes.numel() > 0
+    if not whole or codes.min() < 0 or codes.max() >= most or valid.min() < 1 or valid.max() > codes.shape[2]:
+        raise OutputError(f"{path} holds other codes than it was written with", hint)
+    return shard
 
 
 def _write(

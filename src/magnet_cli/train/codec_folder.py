@@ -6,18 +6,18 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from magnet_cli.checkpoints.bundle import read_bundle
+from magnet_cli.checkpoints.bundle import read_bundle, save_weights
 from magnet_cli.checkpoints.parts import CodecCheckpoint
-from magnet_cli.errors import ModelError
+from magnet_cli.errors import ModelError, shown
 from magnet_cli.hub.folders import CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
 from magnet_cli.hub.library import is_bundle
 from magnet_cli.model.codec import Codec
-from magnet_cli.model.config import CodecConfig
+from magnet_cli.model.config import CodecConfig, ShapeError
 from magnet_cli.model.weights import Weights, read_safetensors, without_weights
 from magnet_cli.options.strict_json import from_plain
+from magnet_cli.small_files import read_object
 
 
 def codec_weights(codec: Codec) -> Weights:
@@ -35,7 +35,7 @@ def codec_weights(codec: Codec) -> Weights:
 def write_codec(config: CodecConfig, weights: Weights, output: Path) -> None:
     """Write a codec as a folder of `config.json` and `codec.safetensors`, whole or not at all."""
     with new_folder(output, CODEC_FOLDER, overwrite=True) as folder:
-        save_file(weights, folder / CODEC_FILE, metadata={"format": "pt"})
+        save_weights(weights, folder / CODEC_FILE)
         text = json.dumps({**CODEC_FOLDER.content, "version": 1, "codec": asdict(config)}, indent=2)
         (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
@@ -46,13 +46,16 @@ def read_codec_folder(folder: Path) -> CodecCheckpoint:
         return read_bundle(folder).codec
     path = folder / CONFIG_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path)
         if content["format"] != CODEC_FOLDER.content["format"] or content["version"] != 1:
-            raise ValueError(f"its format is {content['format']!r}")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"its format is {shown(content['format'])}")
+    except (ValueError, LookupError) as error:
         raise ModelError(f"{path} describes no codec: {error}", "Train one with magnet train codec") from error
     try:
         config = from_plain(CodecConfig, content.get("codec"))
+        config.check()
+    except ShapeError as error:
+        raise ModelError(f"codec.{error}, in {path}", "Train it again") from error
     except ValueError as error:
         raise ModelError(f"codec.{error} in {path} is missing or wrong", "Train it again") from error
     return CodecCheckpoint(folder / CODEC_FILE, config, read_safetensors(folder / CODEC_FILE))

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from magnet_cli.audio.atomic import write_atomic
+from magnet_cli.checkpoints.bundle import save_weights
 from magnet_cli.model.t5 import T5Config, T5Encoder
 from magnet_cli.model.text_encoder import TextEncoder, encoder_half
 from magnet_cli.train.options import TextShape
@@ -26,7 +27,7 @@ def learn_tokenizer(texts: Sequence[str], vocabulary: int, round_to: int) -> Tok
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     steps: list[normalizers.Normalizer] = [normalizers.NFKC(), normalizers.Lowercase()]
-    if round_to:
+    if round_to > 1:
         for middle in range(-(-SMALLEST // round_to) * round_to, LARGEST + 1, round_to):
             below, above = middle - (round_to - 1) // 2, middle + round_to // 2
             others = [str(number) for number in range(below, above + 1) if number != middle]
@@ -68,12 +69,12 @@ def new_text_encoder(shape: TextShape, tokenizer: Tokenizer) -> TextEncoder:
 
 
 def write_text_encoder(encoder: TextEncoder, folder: Path, dtype: torch.dtype) -> None:
-    """Write a folder that `TextEncoder.load` reads."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a folder that `TextEncoder.load` reads. Raises OutputError, or OSError."""
     settings = {"model_type": "t5", "architectures": ["T5EncoderModel"], **asdict(encoder.model.config)}
-    (folder / "config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    encoder.tokenizer.save(str(folder / "tokenizer.json"))
+    texts = {"config.json": json.dumps(settings, indent=2), "tokenizer.json": encoder.tokenizer.to_str(pretty=True)}
+    for name, text in texts.items():
+        write_atomic(folder / name, lambda file, text=text: file.write(text.encode()), overwrite=True)  # type: ignore[misc]
     half = encoder_half(dict(encoder.model.state_dict()))
     half.pop("encoder.embed_tokens.weight", None)
     weights = {name: tensor.detach().to("cpu", dtype).contiguous().clone() for name, tensor in half.items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_weights(weights, folder / "model.safetensors")

@@ -14,19 +14,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from magnet_cli.audio.atomic import write_atomic
-from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError
+from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError, one_line, shown
 from magnet_cli.hub.folders import CONFIG_FILE
 from magnet_cli.model.weights import read_package
+from magnet_cli.small_files import UnreadableFileError, read_object
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOG = "log.csv"
 SETTINGS = "settings.json"
 SAMPLES = "samples"
+RESTART = "Give --restart to start again from step 0, or choose another output"
 SMOOTHING = 0.98  # of the rates shown while training
 
 
@@ -112,12 +114,17 @@ def train(
     accelerator.wait_for_everyone()
     if main:
         start_folder(places, settings, first)
-        if options.steps == 0:
-            save(trainer, places, 0)
-        elif first > 0 and not is_published(places):
-            trainer.publish(places.output)
+        with writing(places):
+            if options.steps == 0:
+                save(trainer, places, 0)
+            elif first > 0 and not is_published(places):
+                trainer.publish(places.output)
     clock = Clock(first)
-    with Log(places.run, first, tensorboard=options.tensorboard and main) as log, stop_requests() as stopped:
+    with (
+        writing(places),
+        Log(places.run, first, tensorboard=options.tensorboard and main) as log,
+        stop_requests() as stopped,
+    ):
         for number in range(first, options.steps):
             figures = trainer.step(number)
             if not math.isfinite(figures["loss"]):
@@ -146,20 +153,28 @@ def resume(trainer: Trainer, options: RunOptions, places: Places, settings: Mapp
     if options.restart or not places.state.is_file():
         return 0
     try:
-        before = json.loads((places.run / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{places.run} is damaged", "Move it away, or choose another output") from error
+        before = read_object(places.run / SETTINGS)
+    except UnreadableFileError as error:
+        raise OutputError(f"{places.run / SETTINGS} is damaged: {error}", RESTART) from error
     now = json.loads(json.dumps(settings))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         key = changed[0]
         raise UsageError(
-            f"the training in {places.run} has {key} {before.get(key)!r}, not {now.get(key)!r}",
+            f"the training in {places.run} has {key} {shown(before.get(key))}, not {shown(now.get(key))}",
             "Give the same options to resume it, or --restart to start again from step 0",
         )
-    package = read_package(places.state)
-    trainer.load(package["trainer"])
-    return int(package["step"])
+    try:
+        package = read_package(places.state)
+        step = package["step"]
+        if type(step) is not int or step < 0:
+            raise ValueError(f"its step is {shown(step)}")
+        trainer.load(package["trainer"])
+    except MagnetError as error:
+        raise OutputError(error.message, RESTART) from error
+    except Exception as error:  # PyTorch's own checks of a state fail in as many ways as there are parts of it
+        raise OutputError(f"{places.state} is damaged: {one_line(error, 100)}", RESTART) from error
+    return step
 
 
 def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> None:
@@ -175,10 +190,29 @@ def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> Non
         raise OutputError(f"cannot write {places.run}: {error.strerror}", "Choose another output") from error
 
 
+@contextmanager
+def writing(places: Places) -> Iterator[None]:
+    """Turn what the system refuses while a training writes into an OutputError; the last saved state stays."""
+    try:
+        yield
+    except OSError as error:
+        hint = "Free some space, or check the folder's permissions; then run the same command to resume"
+        raise OutputError(f"cannot write {error.filename or places.run}: {error.strerror or error}", hint) from error
+
+
 def save(trainer: Trainer, places: Places, step: int) -> None:
     """Save the state, whole or not at all, then the model."""
     state = {"step": step, "trainer": trainer.state()}
-    write_atomic(places.state, lambda file: torch.save(state, file), overwrite=True)
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch tries to complete its archive after a failed write, and reports that
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+    write_atomic(places.state, write, overwrite=True)
     trainer.publish(places.output)
 
 
@@ -256,9 +290,10 @@ class Log:
     def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError) if kind else nullcontext():  # what could not be written before
+                self._board.close()
 
     def write(self, progress: Progress) -> None:
         """Append the line of a step."""
@@ -267,11 +302,22 @@ class Log:
             self._columns = self._begin(row)
         text = StringIO()
         csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n").writerow(row)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text.getvalue())
+        self._append(text.getvalue().encode())
         if self._board is not None:
             for name, value in progress.figures.items():
                 self._board.add_scalar(name, value, progress.step)
+
+    def _append(self, line: bytes) -> None:
+        """Add a line, whole or not at all: a part of it would be read as another step's."""
+        with self._path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                written = file.write(line)
+                if written != len(line):
+                    file.write(line[written:])  # which raises what stopped the first one
+            except OSError:
+                file.truncate(before)
+                raise
 
     def _begin(self, row: Mapping[str, Any]) -> list[str]:
         """Rewrite the file with a column for every figure of a line, keeping earlier lines. Returns the columns."""
