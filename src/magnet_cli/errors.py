@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 INTERRUPTED = 130
 INTERRUPTION = "interrupted; finished clips are kept, nothing is left half-written."
 
@@ -28,18 +30,26 @@ class MagnetError(Exception):
     """A failure with a remedy.
 
     `message` says what was wrong and with which value; `hint` is an imperative sentence saying what to do about it.
-    Neither ends with a full stop.
+    Neither ends with a full stop. `details` are several things that were wrong, each on a line.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, *, details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = tuple(details)
+
+    @property
+    def lines(self) -> list[str]:
+        """The whole text, line by line."""
+        if not self.details:
+            return [f"{self.message}. {self.hint}."]
+        return [f"{self.message}:", *(f"  {detail}" for detail in self.details), f"{self.hint}."]
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.hint}."
+        return "\n".join(self.lines)
 
 
 class UsageError(MagnetError):

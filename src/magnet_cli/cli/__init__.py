@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from io import StringIO
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
 from magnet_cli.cli.config_file import config_path, read_defaults
-from magnet_cli.cli.console import Console
+from magnet_cli.cli.console import Console, writing_results
 from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
 from magnet_cli.cli.help import HelpGroup
@@ -23,8 +24,9 @@ from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
 from magnet_cli.cli.signature import command
 from magnet_cli.cli.stopping import STOPPING, Stopping
+from magnet_cli.cli.streams import open_closed_streams
 from magnet_cli.cli.train import app as train
-from magnet_cli.errors import INTERRUPTED, INTERRUPTION, MagnetError
+from magnet_cli.errors import INTERRUPTED, INTERRUPTION
 
 app = typer.Typer(
     name="magnet",
@@ -41,7 +43,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"magnet {__version__}")
+        Console().result(f"magnet {__version__}")
         raise typer.Exit
 
 
@@ -53,11 +55,7 @@ def magnet(
     ] = False,
 ) -> None:
     """Text to music and sound effects with Meta's MAGNeT models."""
-    try:
-        context.default_map = read_defaults(config_path(), _options(context.command))
-    except MagnetError:
-        with Console().reporting():
-            raise
+    context.default_map = read_defaults(config_path(), _options(context.command))
 
 
 def _options(group: Any) -> dict[str, dict[str, str]]:
@@ -100,14 +98,35 @@ def run() -> int:
 
 def invoke() -> int:
     """Run the command that the arguments ask for; its exit code. Raises KeyboardInterrupt, or what a mistake raises."""
+    open_closed_streams()
+    try:
+        with Console().reporting():
+            code = parse()
+            with writing_results():
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+    except typer.Exit as done:
+        code = done.exit_code
+    return code
+
+
+def parse() -> int:
+    """Read the arguments and run the command."""
     try:
         code = get_command(app).main(standalone_mode=False)
     except ClickException as error:
-        error.show()
+        text = StringIO()
+        error.show(text)
+        Console().usage(text.getvalue())
         return error.exit_code
     except typer.Abort:
         Console().essential("Aborted!")
         return 1
+    except OSError:
+        with writing_results():  # was it standard output that failed, as of --help?
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        raise
     return code if isinstance(code, int) else 0
 
 

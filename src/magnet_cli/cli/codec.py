@@ -64,7 +64,7 @@ def encode(
         write_atomic(output, lambda target: target.write(archive.getvalue()), overwrite=files.force)
         seconds = waveform.shape[1] / rate
         console.message(f"{output.name}: {seconds:.2f} s as {codes.shape[0]} codebooks of {codes.shape[1]} frames")
-        console.result(str(output))
+        console.result(output)
 
 
 def decode(
@@ -115,7 +115,7 @@ def decode(
         (waveform,) = decode_waveforms(codec, torch.tensor(codes.astype("int64")).unsqueeze(0), loop=loop)
         write_audio(output, waveform, codec.config.sample_rate, finish.subtype, overwrite=files.force)
         console.message(f"{output.name}: {waveform.shape[1] / codec.config.sample_rate:.2f} s")
-        console.result(str(output))
+        console.result(output)
 
 
 def build(opened: Opened, runtime: RuntimeConfig) -> Codec:

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
 from magnet_cli.cli.stopping import Stopping
+from magnet_cli.cli.streams import ErrorStream, silence, visible, visible_lines
 from magnet_cli.errors import MagnetError, MagnetWarning, OutputError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Console:
     def message(self, text: str) -> None:
         """Something the user wants to know."""
         if not self.quiet:
-            self._stderr.print(text)
+            self._stderr.print(visible(text))
 
     def detail(self, text: str) -> None:
         """Something the user wants to know when asking for more."""
@@ -44,37 +46,49 @@ class Console:
     def warning(self, text: str) -> None:
         """Something the user should know, though the work goes on."""
         if not self.quiet:
-            self._stderr.print(f"warning: {text}", style="yellow")
+            self._stderr.print(f"warning: {visible(text)}", style="yellow")
 
-    def error(self, text: str) -> None:
+    def error(self, *lines: str) -> None:
         """Why the work stopped."""
-        self._stderr.print(f"error: {text}", style="red")
+        self._stderr.print("error: " + "\n".join(map(visible, lines)), style="red")
 
     def essential(self, text: str) -> None:
         """Something that must be said even when quiet."""
-        self._stderr.print(text)
+        self._stderr.print(visible(text))
 
-    def result(self, value: str | dict[str, Any]) -> None:
-        """A result, for people and programs: a line of text, or a JSON object on a line.
+    def usage(self, text: str) -> None:
+        """What the parser of the command line says, of several lines."""
+        self._stderr.print(visible_lines(text), end="")
 
-        A path goes out as the bytes it has on the disk, whatever the terminal's encoding; JSON is plain ASCII.
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody can read a question and answer it."""
+        return sys.stdin is not None and sys.stdin.isatty() and self._stderr.file.isatty()
+
+    def confirm(self, question: str) -> None:
+        """Ask; typer.Abort unless the answer is yes."""
+        typer.confirm(visible(question), abort=True, err=True)
+
+    def result(self, value: str | Path | dict[str, Any]) -> None:
+        """A result on a line: a path, a text for people, or a JSON object, in plain ASCII.
+
+        A path is for programs, too: it goes out as the bytes it has on the disk, whatever the terminal's encoding, but
+        on a terminal as it is safe to show.
         """
-        line = os.fsencode(value) if isinstance(value, str) else json.dumps(value, allow_nan=False).encode("ascii")
         if sys.stdout is None:
             raise OutputError("standard output is closed", "Redirect it to /dev/null; what was written is complete")
+        if isinstance(value, dict):
+            line = json.dumps(value, allow_nan=False).encode("ascii")
+        elif isinstance(value, Path) and not sys.stdout.isatty():
+            line = os.fsencode(value)
+        else:
+            line = visible(str(value)).encode(sys.stdout.encoding or "utf-8", "backslashreplace")
         if self._bar is not None:  # on a terminal both streams share the screen
             self._bar.stop()
-        try:
+        with writing_results():
             sys.stdout.flush()
             sys.stdout.buffer.write(line + b"\n")
             sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to standard output: {error.strerror}",
-                "Redirect it; what was written is complete",
-            ) from error
         if self._bar is not None:
             self._bar.start()
 
@@ -82,7 +96,8 @@ class Console:
     def _stderr(self) -> RichConsole:
         from rich.console import Console as RichConsole  # a tenth of a second, which mere results need not wait for
 
-        return RichConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        stream = cast(IO[str], ErrorStream())
+        return RichConsole(file=stream, stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @property
     def _on_terminal(self) -> bool:
@@ -102,7 +117,7 @@ class Console:
         if self.quiet or not self._on_terminal:
             yield
         else:
-            with self._stderr.status(Text(text)):
+            with self._stderr.status(Text(visible(text))):
                 yield
 
     @contextmanager
@@ -118,7 +133,7 @@ class Console:
         )
 
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("steps"),
@@ -150,7 +165,7 @@ class Console:
         )
 
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -175,7 +190,7 @@ class Console:
                 stopping = Stopping.current()
                 if stopping is not None and stopping.raised:  # which is how it came to fail
                     raise KeyboardInterrupt from None
-                self.error(str(error))
+                self.error(*error.lines)
                 raise typer.Exit(error.exit_code) from None
             except BrokenPipeError:  # the reader of our results has gone; there is nobody to tell
                 raise typer.Exit(1) from None
@@ -224,7 +239,7 @@ class Transfers:
         if plan.repository not in self._tasks:
             size = self._words(plan.missing_size)
             self._console.message(f"downloading {plan.repository} at {plan.revision[:8]}: {size}")
-            self._tasks[plan.repository] = self._bar.add_task(plan.repository, total=plan.missing_size)
+            self._tasks[plan.repository] = self._bar.add_task(visible(plan.repository), total=plan.missing_size)
             if plan.missing_size == plan.size:
                 self.fetched.append(plan)
         self._bar.update(self._tasks[plan.repository], completed=done)
@@ -239,4 +254,20 @@ class ProgressBar:
 
     def advance(self, description: str, steps: int) -> None:
         """`steps` more are done, of what the description says."""
-        self._bar.update(self._task, description=description, advance=steps)
+        self._bar.update(self._task, description=visible(description), advance=steps)
+
+
+@contextmanager
+def writing_results() -> Iterator[None]:
+    """OutputError if standard output cannot be written to; BrokenPipeError if its reader has gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise
+    except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
+        silence(sys.stdout)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise OutputError(
+            f"cannot write to standard output: {reason}", "Redirect it; what was written is complete"
+        ) from error

@@ -84,11 +84,9 @@ def doctor(
 
 
 def as_line(check: Check) -> str:
-    """A check for people, in characters that the terminal's encoding holds."""
+    """A check for people."""
     remedy = f". {check.remedy}." if check.remedy else ""
-    line = f"{check.status:8} {check.check:18} {check.found}{remedy}"
-    encoding = sys.stdout.encoding or "utf-8"
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+    return f"{check.status:8} {check.check:18} {check.found}{remedy}"
 
 
 def examine(*, offline: bool) -> Iterator[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,13 @@ from magnet_cli.cli.options import FileOptions, Speech, licence_note
 from magnet_cli.cli.run_jobs import decibels, load, make, open_parts, resolve_helpers
 from magnet_cli.cli.signature import only, option_of
 from magnet_cli.errors import ReplayError, UsageError
+from magnet_cli.hub.registry import registered
 from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
+
+if TYPE_CHECKING:
+    from magnet_cli.hub.locate import ResolvedModel
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="Audio file that magnet generated, or the .json file beside it.")
@@ -79,9 +83,7 @@ def _options(values: dict[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    """On one line, without what would move the cursor."""
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)  # never deep: see metadata._parse
-    return "".join(character if character.isprintable() else " " for character in text)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)  # never deep: see record._parse
 
 
 def replay(
@@ -113,6 +115,15 @@ def replay(
             rich_help_panel="Model files",
         ),
     ] = None,
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download",
+            help="Download models that the clip's record names, without a question, even if they are not released "
+            "ones.",
+            rich_help_panel="Model files",
+        ),
+    ] = False,
     places: PlacesConfig,
     device: Annotated[str | None, option_of(RuntimeConfig, "device", unset="the clip's own if it is here")] = None,
     dtype: Annotated[str | None, option_of(RuntimeConfig, "dtype", unset="the clip's own")] = None,
@@ -136,8 +147,11 @@ def replay(
 
             check_targets([target], wanted.output.subtype, overwrite=files.force)
         runtime = runtime_as_then(record, device, dtype)
-        named = resolve(model or wanted.model, places)
-        opened = open_parts(console, named, resolve_helpers(wanted.helpers, places))
+        named, helpers = resolve(model or wanted.model, places), resolve_helpers(wanted.helpers, places)
+        if not download:
+            for one in [*helpers.values(), *([named] if model is None else [])]:
+                check_download(console, one)
+        opened = open_parts(console, named, helpers)
         inputs = InputFiles()
         opened.group.checker(inputs)(wanted.job)
         pipeline = load(console, opened, runtime, inputs)
@@ -155,12 +169,30 @@ def replay(
         elif check:
             console.result("same" if same else "different")
         else:
-            console.result(str(target.audio))
+            console.result(target.audio)
         if not same:
             why = "; ".join(reasons) or "nothing that is noted differs, so the machine itself must"
             hint = "Rounding differs between devices and versions: replay on what it was made with"
             raise ReplayError(f"the codes are not those of {file} ({why})", hint)
         console.message("the codes are the same, bit for bit")
+
+
+def check_download(console: Console, model: ResolvedModel) -> None:
+    """Ask before a download from a repository that only a clip's record names: others may have written that.
+
+    UsageError where nobody can be asked. Released models, and what is on this machine, need no question.
+    """
+    from magnet_cli.hub.cache import MODEL, cached
+
+    repository, places = model.repository, model.places
+    if repository is None or model.folder is not None or places.offline or registered(repository) is not None:
+        return
+    if cached(repository, MODEL, places.cache_dir) is not None:
+        return
+    said = f"the clip's record names {repository}, which is neither a released model nor on this machine"
+    if not console.can_ask:
+        raise UsageError(said, "Check that you trust it and give --download, or name another one with --model")
+    console.confirm(f"{said}. Download it?")
 
 
 def plan_replay(file: Path, output: str | None, prompt: str, seed: int) -> Target:

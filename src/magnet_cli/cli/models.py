@@ -101,7 +101,7 @@ def download(
         if not wanted:
             raise UsageError("there is nothing to download", "Name a model, or give --all")
         for name in wanted:
-            console.result(str(fetch(resolve(name, places), console, delete_originals=delete_originals)))
+            console.result(fetch(resolve(name, places), console, delete_originals=delete_originals))
 
 
 def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> Path:
@@ -139,7 +139,7 @@ def path(name: Name, *, places: Annotated[PlacesConfig, only("model_dir")]) -> N
     """Print the folder of a model's bundle."""
     console = Console()
     with console.reporting():
-        console.result(str(require(name, Store.at(places.model_dir)).folder))
+        console.result(require(name, Store.at(places.model_dir)).folder)
 
 
 @command(app)
@@ -171,7 +171,7 @@ def remove(
         store = Store.at(places.model_dir)
         folder = store.removable(name)
         if not yes:
-            typer.confirm(f"Delete {folder}?", abort=True, err=True)
+            console.confirm(f"Delete {folder}?")
         size = store.remove(name)
         console.message(f"removed {folder}, {human(size)}")
 
@@ -212,7 +212,7 @@ def convert(
             convert_model(source, target, places, dtype=wanted, overwrite=force)
         info = BundleInfo.read(target)
         console.message(f"{target}: {len(info.files)} files, {human(info.size)}")
-        console.result(str(target))
+        console.result(target)
 
 
 @command(app)
@@ -242,7 +242,7 @@ def export(
 
             check_written(model, target, EXPORT, overwrite=force)
             export_model(open_magnet(model), target, overwrite=force)
-        console.result(str(target))
+        console.result(target)
 
 
 @command(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.cli.console import Console
@@ -168,11 +169,11 @@ def make(
             yield product
 
 
-def result(product: Product, *, as_json: bool) -> str | dict[str, Any]:
+def result(product: Product, *, as_json: bool) -> Path | dict[str, Any]:
     """The path of a clip; or what --json prints: its files, and how it was made."""
     target = product.item.target
     if not as_json:
-        return str(target.audio)
+        return target.audio
     return {
         "path": str(target.audio),
         "metadata_path": str(target.metadata) if target.metadata else None,

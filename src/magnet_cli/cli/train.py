@@ -344,6 +344,5 @@ def describe(progress: Progress) -> str:
 
 
 def _done(console: Console, output: Path) -> None:
-    value: Any = str(output)
     if os.environ.get("RANK", "0") == "0":
-        console.result(value)
+        console.result(output)

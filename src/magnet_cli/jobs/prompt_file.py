@@ -82,9 +82,7 @@ class Problems:
         if len(self._found) > SHOWN:
             lines.append(f"and {len(self._found) - SHOWN:,} more")
         count = "a problem" if len(self._found) == 1 else f"{len(self._found):,} problems"
-        raise UsageError(
-            f"{self.name} has {count}:\n  " + "\n  ".join(lines) + "\nNothing was made", "Correct the file"
-        )
+        raise UsageError(f"{self.name} has {count}", "Nothing was made. Correct the file", details=lines)
 
 
 def read_rows(file: str, kind: str | None, problems: Problems) -> list[Row]:
