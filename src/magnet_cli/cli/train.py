@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,6 @@ from magnet_cli.train.options import (
 )
 
 if TYPE_CHECKING:
-    from magnet_cli.hub.locate import ResolvedModel
     from magnet_cli.train.decoder import Parts
     from magnet_cli.train.run import OnProgress, Progress
 
@@ -233,8 +232,11 @@ def decoder(
         from magnet_cli.hub.download import Access
         from magnet_cli.hub.locate import fetch_first, resolve
 
+        inputs = [data, *(path for path in (codec_folder, Path(text_encoder)) if path is not None and path.exists())]
+        Places(output).check("decoder", inputs)  # before anything is looked for
         base = None if start is None else resolve(start, places)
-        _check_places(output, data, base=base, others=[codec_folder, Path(text_encoder)])
+        if base is not None and base.own_folder is not None and base.own_folder.exists():
+            Places(output).check("decoder", [base.own_folder])
         with console.transfers(human) as transfers:
             if base is not None:
                 fetch_first(base, Access(places.cache_dir, places.offline, transfers.hear))
@@ -272,13 +274,6 @@ def decoder(
                 on_tokens=lambda done, all_: console.message(f"tokenized {done} of {all_} clips"),
             )
         _done(console, output)
-
-
-def _check_places(output: Path, data: Path, *, base: ResolvedModel | None, others: Sequence[Path | None]) -> None:
-    """OutputError unless a decoder's training may write to its output, which is none of the folders that it reads."""
-    before = None if base is None else base.own_folder
-    inputs = [path for path in (before, *others) if path is not None and path.exists()]
-    Places(output).check("decoder", [data, *inputs])
 
 
 def _new_parts(
