@@ -23,6 +23,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from magnet_cli.hub.library import BUNDLED_FOLDER
 from support.command import Magnet
 
 # Not by its attribute: in the package, the command's name hides its module's.
@@ -279,7 +280,8 @@ def test_an_answer_without_end_is_not_waited_for(
 def bundle(folder: Path, **changes: Any) -> None:
     folder.mkdir(parents=True)
     files = {"decoder.safetensors": {"size": 1000, "sha256": "0" * 64}}
-    config = {"format": "magnet-bundle", "version": 1, "name": folder.name, "files": files, **changes}
+    whole = json.loads((BUNDLED_FOLDER / "config.json").read_text())
+    config = {**whole, "name": folder.name, "files": files, **changes}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "decoder.safetensors").write_bytes(b"0" * 1000)
 
@@ -302,7 +304,7 @@ def test_models_in_the_store(doctor: Doctor, tmp_path: Path) -> None:
     assert "1 kB" in checks["model whole"]["found"]
     assert checks["model cut"]["found"] == checks["model gone"]["found"] == "missing or cut: decoder.safetensors"
     assert "version 2" in checks["model later"]["found"]
-    assert checks["model damaged"]["found"] == f"{store / 'damaged' / 'config.json'} is damaged"
+    assert checks["model damaged"]["found"] == f"{store / 'damaged' / 'config.json'} is damaged: it is not UTF-8 text"
     assert {checks[f"model {name}"]["status"] for name in ("cut", "gone", "later", "damaged")} == {"problem"}
     assert checks["model .unfinished-01"]["status"] == "warning"
 

@@ -58,9 +58,7 @@ def _codes(archive: zipfile.ZipFile) -> NDArray[Any]:
         kind, order, shape = _header(stream)
         size = kind.itemsize * shape[0] * shape[1]
         if size == 0:
-            raise UnreadableFileError(
-                f"codes are whole numbers [K, T], and not an array of {shape[0]:,} x {shape[1]:,}"
-            )
+            raise UnreadableFileError(f"codes are whole numbers [K, T], not an array of {shape[0]:,} x {shape[1]:,}")
         if size > MOST_BYTES:
             raise UnreadableFileError(f"an array of {shape[0]:,} codebooks of {shape[1]:,} frames is too large")
         content = stream.read(size + 1)
