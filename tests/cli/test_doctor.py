@@ -304,7 +304,10 @@ def test_models_in_the_store(doctor: Doctor, tmp_path: Path) -> None:
     assert "1 kB" in checks["model whole"]["found"]
     assert checks["model cut"]["found"] == checks["model gone"]["found"] == "missing or cut: decoder.safetensors"
     assert "version 2" in checks["model later"]["found"]
-    assert checks["model damaged"]["found"] == f"{store / 'damaged' / 'config.json'} is damaged: it is not UTF-8 text"
+    assert (
+        checks["model damaged"]["found"]
+        == f"{store / 'damaged' / 'config.json'} is damaged: it is not valid UTF-8 (byte 28)"
+    )
     assert {checks[f"model {name}"]["status"] for name in ("cut", "gone", "later", "damaged")} == {"problem"}
     assert checks["model .unfinished-01"]["status"] == "warning"
 
