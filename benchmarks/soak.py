@@ -35,7 +35,7 @@ import soundfile
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from magnet_cli.audio.unfinished import UNFINISHED_NAME  # noqa: E402
+from magnet_cli.disk.unfinished import UNFINISHED_NAME  # noqa: E402
 from magnet_cli.hub.folders import LEFTOVER  # noqa: E402
 from support.command import clean_environment  # noqa: E402
 from support.forked import Server  # noqa: E402

@@ -33,7 +33,6 @@ from magnet_cli.checkpoints.open import convert
 from magnet_cli.checkpoints.parts import build_codec, build_decoder
 from magnet_cli.checkpoints.released import SUPPORTED_DECODER, codec_shape, decoder_shape, read_codec, read_decoder
 from magnet_cli.checkpoints.released_yaml import Settings
-from magnet_cli.cli.config_file import read_defaults
 from magnet_cli.cli.info import told
 from magnet_cli.cli.models import flatten, from_bundle, list_row
 from magnet_cli.errors import MagnetError
@@ -49,6 +48,7 @@ from magnet_cli.model.weights import read_safetensors, read_weights
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.terminal.config_file import read_defaults
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
 from magnet_cli.train.options import Places, RunOptions

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio.atomic import check_writable, write_atomic, write_together
 from magnet_cli.audio.files import read_audio, write_audio
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS, check_format
+from magnet_cli.disk.atomic import check_writable, write_atomic, write_together
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 
 RATE = 32_000
@@ -413,7 +413,7 @@ def interrupt_at(line: int) -> Callable[[FrameType, str, Any], Any]:
     left = [line]
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.endswith("magnet_cli/audio/atomic.py"):
+        if not frame.f_code.co_filename.endswith("magnet_cli/disk/atomic.py"):
             return None
         if event == "line":
             left[0] -= 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from magnet_cli.audio.atomic import write_together
+from magnet_cli.disk.atomic import write_together
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, START, Entry, Header, Made, Manifest, digest
 from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, plan_batch, plan_rows

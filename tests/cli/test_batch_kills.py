@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio.unfinished import UNFINISHED_NAME
+from magnet_cli.disk.unfinished import UNFINISHED_NAME
 from magnet_cli.jobs.manifest import MANIFEST_FILE
 from magnet_cli.jobs.record import codes_hash
 from support.forked import Server

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.audio.owner import is_abandoned, own_mark
+from magnet_cli.disk.owner import is_abandoned, own_mark
 from magnet_cli.errors import OutputError
 from magnet_cli.hub.cache import discard
 from magnet_cli.hub.folders import (
@@ -261,7 +261,7 @@ def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(tmp_path: Pat
 
 def test_only_what_dead_processes_left_is_cleared_away(tmp_path: Path) -> None:
     dead = subprocess.run(
-        [sys.executable, "-c", "from magnet_cli.audio.owner import own_mark; print(own_mark())"],
+        [sys.executable, "-c", "from magnet_cli.disk.owner import own_mark; print(own_mark())"],
         capture_output=True,
         text=True,
         check=True,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.audio.unfinished import unfinished_path
+from magnet_cli.disk.unfinished import unfinished_path
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Made, Manifest, digest, item_key
 from magnet_cli.options.job import Job

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 
 from magnet_cli import EditConfig, Job, MusicGenSampling, OutputConfig, Pipeline, RuntimeConfig, SamplingConfig
-from magnet_cli.cli.console import Console
 from magnet_cli.cli.run_jobs import make
 from magnet_cli.errors import UsageError
 from magnet_cli.jobs.manifest import Item
@@ -22,6 +21,7 @@ from magnet_cli.jobs.writer import Production
 from magnet_cli.options.runtime import DTypeName
 from magnet_cli.pipeline import edits as arrange_module
 from magnet_cli.pipeline.events import StepDone
+from magnet_cli.terminal.console import Console
 from support.golden import GOLDEN, load_in
 from support.tiny_musicgen import write_musicgen
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio.unfinished import unfinished_path
+from magnet_cli.disk.unfinished import unfinished_path
 from magnet_cli.errors import OutputError
 from magnet_cli.train.codec import CodecTrainer
 from magnet_cli.train.decoder import DecoderTrainer

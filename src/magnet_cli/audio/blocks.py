@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from magnet_cli.audio.atomic import Content, reason
+from magnet_cli.disk.atomic import Content, reason
 from magnet_cli.errors import OutputError
 
 Waveform = NDArray[np.float32]  # [C, L], full scale at 1

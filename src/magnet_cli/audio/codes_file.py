@@ -15,8 +15,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from magnet_cli.disk.small_files import UnreadableFileError, open_regular
 from magnet_cli.errors import UsageError
-from magnet_cli.small_files import UnreadableFileError, open_regular
 
 NAME = "codes.npy"
 MOST_BYTES = 1 << 27  # an hour at 75 frames a second and 32 codebooks is 17 MB of int16, 69 MB of int64

@@ -14,11 +14,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from magnet_cli.audio import blocks
-from magnet_cli.audio.atomic import Content, write_atomic
 from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.formats import check_format
 from magnet_cli.audio.reading import opened
 from magnet_cli.audio.riff_info import add_riff_tags
+from magnet_cli.disk.atomic import Content, write_atomic
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.options.output import Subtype
 

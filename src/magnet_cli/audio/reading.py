@@ -13,9 +13,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from magnet_cli.audio.atomic import reason
 from magnet_cli.audio.blocks import temporary_folder
 from magnet_cli.audio.resampling import check_rate
+from magnet_cli.disk.atomic import reason
 from magnet_cli.errors import UsageError
 from magnet_cli.options.edit import MOST_SECONDS
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.checkpoints.released import fold_weight_norm
+from magnet_cli.disk.small_files import UnreadableFileError, read_object
 from magnet_cli.errors import ModelError, one_line
 from magnet_cli.model.config import MOST_CODES, CodecConfig, check_sizes
 from magnet_cli.model.weights import Weights, read_weights
-from magnet_cli.small_files import UnreadableFileError, read_object
 
 
 def read_hugging_face_codec(folder: Path) -> CodecCheckpoint:

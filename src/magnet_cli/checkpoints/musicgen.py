@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.checkpoints.bundle import Origin
 from magnet_cli.checkpoints.hugging_face_codec import hugging_face_codec, hugging_face_codec_config
 from magnet_cli.checkpoints.parts import CodecCheckpoint
+from magnet_cli.disk.small_files import read_object
 from magnet_cli.errors import ModelError, one_line, shown
 from magnet_cli.hub.library import sha256
 from magnet_cli.hub.registry import ModelFacts
@@ -25,7 +26,6 @@ from magnet_cli.model.config import (
 )
 from magnet_cli.model.weights import Weights, read_weights
 from magnet_cli.options.sampling import MusicGenSampling
-from magnet_cli.small_files import read_object
 
 if TYPE_CHECKING:
     from transformers import MusicgenDecoderConfig

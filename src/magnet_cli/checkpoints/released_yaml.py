@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
+from magnet_cli.disk.small_files import DEEPEST, UnreadableFileError, check
 from magnet_cli.errors import ModelError, one_line, shown
 from magnet_cli.model.config import ShapeError
-from magnet_cli.small_files import DEEPEST, UnreadableFileError, check
 
 DEEPEST_REFERENCE = 10
 # A released configuration has 6,000 characters and 700 keys and values. PyYAML needs a second for 25,000 of them.

@@ -15,18 +15,18 @@ from magnet_cli._version import __version__
 from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
-from magnet_cli.cli.config_file import config_path, read_defaults
-from magnet_cli.cli.console import Console, writing_results
 from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
-from magnet_cli.cli.help import HelpGroup
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
-from magnet_cli.cli.signature import command
-from magnet_cli.cli.stopping import STOPPING, Stopping
-from magnet_cli.cli.streams import open_closed_streams
 from magnet_cli.cli.train import app as train
 from magnet_cli.errors import INTERRUPTED, INTERRUPTION
+from magnet_cli.terminal.config_file import config_path, read_defaults
+from magnet_cli.terminal.console import Console, writing_results
+from magnet_cli.terminal.help import HelpGroup
+from magnet_cli.terminal.signature import command
+from magnet_cli.terminal.stopping import STOPPING, Stopping
+from magnet_cli.terminal.streams import open_closed_streams
 
 app = typer.Typer(
     name="magnet",

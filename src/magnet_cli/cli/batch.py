@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from magnet_cli.cli import options
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import ClipOptions, FileOptions, HelperOptions, Speech
-from magnet_cli.cli.signature import given_of
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.terminal import options
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.options import ClipOptions, FileOptions, HelperOptions, Speech
+from magnet_cli.terminal.signature import given_of
 
 
 def batch(

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import human
 from magnet_cli.cli.run_jobs import (
     Opened,
     load,
@@ -32,6 +30,8 @@ from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline.inputs import InputFiles
 from magnet_cli.pipeline.rules import ModelGroup, default_seconds, usual_sampling
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.options import human
 
 if TYPE_CHECKING:
     from magnet_cli.jobs.writer import ItemFailed, Production

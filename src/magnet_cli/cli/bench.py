@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli import options
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import Speech
 from magnet_cli.cli.run_jobs import load, open_parts
-from magnet_cli.cli.signature import only, without
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.terminal import options
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.options import Speech
+from magnet_cli.terminal.signature import only, without
 
 if TYPE_CHECKING:
     from magnet_cli.bench.speed import BenchParts

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli import options
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import FileOptions, Speech
 from magnet_cli.cli.run_jobs import Opened, open_parts
-from magnet_cli.cli.signature import only
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
+from magnet_cli.terminal import options
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.options import FileOptions, Speech
+from magnet_cli.terminal.signature import only
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,8 +42,8 @@ def encode(
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
-        from magnet_cli.audio.atomic import check_writable, write_atomic
         from magnet_cli.audio.files import read_audio
+        from magnet_cli.disk.atomic import check_writable, write_atomic
         from magnet_cli.hub.locate import resolve
 
         if output.suffix.lower() != ".npz":
@@ -94,10 +94,10 @@ def decode(
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
-        from magnet_cli.audio.atomic import check_writable
         from magnet_cli.audio.codes_file import read_codes
         from magnet_cli.audio.files import write_audio
         from magnet_cli.audio.formats import check_format
+        from magnet_cli.disk.atomic import check_writable
         from magnet_cli.hub.locate import resolve
 
         check_format(output, finish.subtype)

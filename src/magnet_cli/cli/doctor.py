@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from magnet_cli._version import __version__
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import AsJson, human
 from magnet_cli.errors import MagnetError, one_line
 from magnet_cli.hub.folders import REPLACED, UNFINISHED
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES
 from magnet_cli.options.runtime import RuntimeConfig
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.options import AsJson, human
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

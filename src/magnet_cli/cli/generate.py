@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
-from magnet_cli.cli import options
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import ClipOptions, FileOptions, HelperOptions, Speech
 from magnet_cli.cli.run_jobs import (
     describe_sampling,
     load,
@@ -21,7 +18,6 @@ from magnet_cli.cli.run_jobs import (
     resolve_helpers,
     result,
 )
-from magnet_cli.cli.signature import without
 from magnet_cli.errors import HubError, UsageError
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_MODEL
 from magnet_cli.jobs.naming import ClipName, plan_paths
@@ -32,6 +28,10 @@ from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
 from magnet_cli.pipeline.rules import ModelGroup, usual_sampling
+from magnet_cli.terminal import options
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.options import ClipOptions, FileOptions, HelperOptions, Speech
+from magnet_cli.terminal.signature import without
 
 if TYPE_CHECKING:
     from magnet_cli.hub.locate import ResolvedModel

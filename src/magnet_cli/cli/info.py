@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
-from magnet_cli.cli import options
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import FileOptions, Speech, licence_note
 from magnet_cli.cli.run_jobs import decibels, load, make, open_parts, resolve_helpers
-from magnet_cli.cli.signature import only, option_of
 from magnet_cli.errors import ReplayError, UsageError
 from magnet_cli.hub.registry import registered
 from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
+from magnet_cli.terminal import options
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.options import FileOptions, Speech, licence_note
+from magnet_cli.terminal.signature import only, option_of
 
 if TYPE_CHECKING:
     from magnet_cli.hub.locate import ResolvedModel

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.help import HelpGroup
-from magnet_cli.cli.options import AsJson, Quiet, human, licence_note
-from magnet_cli.cli.signature import command, only, without
 from magnet_cli.errors import ModelError, UsageError
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, ModelFacts, ModelSpec, RescorerSpec, registered
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.help import HelpGroup
+from magnet_cli.terminal.options import AsJson, Quiet, human, licence_note
+from magnet_cli.terminal.signature import command, only, without
 
 if TYPE_CHECKING:
     from magnet_cli.hub.locate import ResolvedModel

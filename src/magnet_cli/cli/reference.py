@@ -13,9 +13,9 @@ from typing import Any
 import typer
 
 from magnet_cli.cli import app
-from magnet_cli.cli.help import Facts, facts_of, sections
 from magnet_cli.errors import INTERRUPTED, MagnetError
 from magnet_cli.jobs.prompt_file import COLUMNS, wanted
+from magnet_cli.terminal.help import Facts, facts_of, sections
 
 HEAD = r"""<!-- Written by `make docs` from the code: change the code instead. -->
 

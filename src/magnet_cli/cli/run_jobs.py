@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import human, licence_note
 from magnet_cli.hub.library import read_ahead
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
@@ -17,6 +15,8 @@ from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.pipeline.rules import ModelGroup
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.options import human, licence_note
 
 if TYPE_CHECKING:
     from magnet_cli.checkpoints.bundle import Model

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.help import HelpGroup
-from magnet_cli.cli.options import Speech, human
-from magnet_cli.cli.signature import command, given_of, only
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling import Task
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.help import HelpGroup
+from magnet_cli.terminal.options import Speech, human
+from magnet_cli.terminal.signature import command, given_of, only
 from magnet_cli.train.options import (
     CODEC_OPTIMIZATION,
     TEXT_DROPOUT,

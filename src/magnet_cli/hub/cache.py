@@ -16,7 +16,7 @@ from pathlib import Path
 
 from huggingface_hub import constants  # the rest of the library takes 0.3 s to import
 
-from magnet_cli.small_files import UnreadableFileError, read_object, read_text
+from magnet_cli.disk.small_files import UnreadableFileError, read_object, read_text
 
 SAFETENSORS, SHARDS, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")

@@ -19,9 +19,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from magnet_cli.audio.owner import MARK, is_abandoned, own_mark
+from magnet_cli.disk.owner import MARK, is_abandoned, own_mark
+from magnet_cli.disk.small_files import UnreadableFileError, read_object
 from magnet_cli.errors import MagnetWarning, OutputError
-from magnet_cli.small_files import UnreadableFileError, read_object
 
 FORMAT = "magnet-bundle"
 CONFIG_FILE = "config.json"

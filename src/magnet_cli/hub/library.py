@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, get_args
 
+from magnet_cli.disk.small_files import UnreadableFileError, read_object, read_text
 from magnet_cli.errors import ModelError, UsageError, shown
 from magnet_cli.hub.folders import (
     BUNDLE,
@@ -31,7 +32,6 @@ from magnet_cli.hub.registry import BUNDLED, ModelFacts, registered
 from magnet_cli.model.config import CodecConfig, DecoderConfig, ShapeError, TextConfig
 from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
 from magnet_cli.options.strict_json import from_plain
-from magnet_cli.small_files import UnreadableFileError, read_object, read_text
 
 VERSION = 1  # of a bundle
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model inside this package

@@ -24,15 +24,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli.audio.atomic import Content
-from magnet_cli.audio.confine import Confinement, check_within
-from magnet_cli.audio.unfinished import sweep
+from magnet_cli.disk.atomic import Content
+from magnet_cli.disk.confine import Confinement, check_within
+from magnet_cli.disk.small_files import MissingFileError, UnreadableFileError, parse_json, read_bytes
+from magnet_cli.disk.unfinished import sweep
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.seal import is_sealed, sealed
 from magnet_cli.jobs.targets import Target, sidecar
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
-from magnet_cli.small_files import MissingFileError, UnreadableFileError, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles

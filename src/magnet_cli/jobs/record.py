@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnet_cli.audio.riff_info import read_tags
+from magnet_cli.disk.small_files import UnreadableFileError, parse_json, read_text
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.jobs.targets import sidecar
 from magnet_cli.options.edit import EditConfig
@@ -21,7 +22,6 @@ from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
-from magnet_cli.small_files import UnreadableFileError, parse_json, read_text
 
 FORMAT, VERSION = "magnet-clip", 1
 SUFFIX = ".json"

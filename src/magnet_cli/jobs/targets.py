@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_cli.audio.atomic import check_writable
-from magnet_cli.audio.confine import Confinement
 from magnet_cli.audio.formats import check_format
+from magnet_cli.disk.atomic import check_writable
+from magnet_cli.disk.confine import Confinement
 from magnet_cli.options.output import Subtype
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from magnet_cli._version import __version__
-from magnet_cli.audio.atomic import Content, write_together
 from magnet_cli.audio.files import encode_audio
+from magnet_cli.disk.atomic import Content, write_together
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub.download import Downloading
 from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest

@@ -16,11 +16,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from magnet_cli.disk.small_files import UnreadableFileError, read_object
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
 from magnet_cli.model.t5 import T5Config, T5Encoder
 from magnet_cli.model.tokenizer_file import read_tokenizer, token_ids
 from magnet_cli.model.weights import Weights, assign, check_parts, read_weights, without_weights
-from magnet_cli.small_files import UnreadableFileError, read_object
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
 TRAINED_TOKENS = 512

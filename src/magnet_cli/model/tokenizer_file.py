@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from tokenizers import Tokenizer
 
+from magnet_cli.disk.small_files import UnreadableFileError, read_text
 from magnet_cli.errors import ModelError, one_line, shown
-from magnet_cli.small_files import UnreadableFileError, read_text
 
 T = TypeVar("T")
 

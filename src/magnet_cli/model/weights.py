@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from magnet_cli.disk.small_files import UnreadableFileError, open_regular, read_object
 from magnet_cli.errors import ModelError, one_line
-from magnet_cli.small_files import UnreadableFileError, open_regular, read_object
 
 Weights = dict[str, Tensor]
 Built = TypeVar("Built", bound=nn.Module)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from magnet_cli.audio.atomic import write_atomic
+from magnet_cli.disk.atomic import write_atomic
 from magnet_cli.errors import ModelError, OutputError, UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.weights import Weights, read_safetensors

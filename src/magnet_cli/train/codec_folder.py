@@ -10,6 +10,7 @@ from torch import Tensor
 
 from magnet_cli.checkpoints.bundle import read_bundle, save_weights
 from magnet_cli.checkpoints.parts import CodecCheckpoint
+from magnet_cli.disk.small_files import read_object
 from magnet_cli.errors import ModelError, shown
 from magnet_cli.hub.folders import CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
 from magnet_cli.hub.library import is_bundle
@@ -17,7 +18,6 @@ from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig, ShapeError
 from magnet_cli.model.weights import Weights, read_safetensors, without_weights
 from magnet_cli.options.strict_json import from_plain
-from magnet_cli.small_files import read_object
 
 
 def codec_weights(codec: Codec) -> Weights:

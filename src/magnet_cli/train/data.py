@@ -23,8 +23,8 @@ from torch import Tensor
 
 from magnet_cli.audio.reading import UNKNOWN_FRAMES, opened
 from magnet_cli.audio.resampling import resample
+from magnet_cli.disk.small_files import UnreadableFileError, parse_json, read_json, read_text
 from magnet_cli.errors import UsageError
-from magnet_cli.small_files import UnreadableFileError, parse_json, read_json, read_text
 
 AUDIO = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"})
 TEXT_KEYS = ("text", "caption", "description")

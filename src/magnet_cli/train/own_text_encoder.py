@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from magnet_cli.audio.atomic import write_atomic
 from magnet_cli.checkpoints.bundle import save_weights
+from magnet_cli.disk.atomic import write_atomic
 from magnet_cli.model.t5 import T5Config, T5Encoder
 from magnet_cli.model.text_encoder import TextEncoder, encoder_half
 from magnet_cli.train.options import TextShape

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.audio.atomic import write_atomic
-from magnet_cli.audio.unfinished import sweep
+from magnet_cli.disk.atomic import write_atomic
+from magnet_cli.disk.small_files import UnreadableFileError, read_object
+from magnet_cli.disk.unfinished import sweep
 from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError, one_line, shown
 from magnet_cli.hub.folders import CONFIG_FILE, TEXT_FOLDER, TOKENS_FOLDER
 from magnet_cli.model.weights import read_package
-from magnet_cli.small_files import UnreadableFileError, read_object
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions
 
 if TYPE_CHECKING:

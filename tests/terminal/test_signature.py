@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 import typer
 
-from magnet_cli.cli.help import HelpGroup
-from magnet_cli.cli.signature import command, given_of, only, option_of, without
 from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import Option, Panel
+from magnet_cli.terminal.help import HelpGroup
+from magnet_cli.terminal.signature import command, given_of, only, option_of, without
 
 
 @dataclass(frozen=True, kw_only=True)

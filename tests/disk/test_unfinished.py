@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.audio import unfinished
-from magnet_cli.audio.atomic import write_atomic, write_together
-from magnet_cli.audio.unfinished import LONGEST_WRITE, UNFINISHED_NAME, create_unfinished, sweep, unfinished_path
+from magnet_cli.disk import unfinished
+from magnet_cli.disk.atomic import write_atomic, write_together
+from magnet_cli.disk.unfinished import LONGEST_WRITE, UNFINISHED_NAME, create_unfinished, sweep, unfinished_path
 from magnet_cli.jobs.manifest import Manifest
 
 needs_locks = pytest.mark.skipif(unfinished.fcntl is None, reason="Windows says nothing of writers")
@@ -24,7 +24,7 @@ needs_locks = pytest.mark.skipif(unfinished.fcntl is None, reason="Windows says 
 WRITER = """
 import sys, time
 from pathlib import Path
-from magnet_cli.audio.atomic import write_atomic
+from magnet_cli.disk.atomic import write_atomic
 
 def write(file):
     file.write(b"half")

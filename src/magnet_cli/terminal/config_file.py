@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.disk.small_files import MissingFileError, check, read_text
 from magnet_cli.errors import UsageError, shown
-from magnet_cli.small_files import MissingFileError, check, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.cli.stopping import NOTICE, Stopping
 from magnet_cli.errors import INTERRUPTION
+from magnet_cli.terminal.stopping import NOTICE, Stopping
 from support.golden import GOLDEN
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals to one process")
@@ -45,7 +45,7 @@ def command_with(lines: str) -> subprocess.CompletedProcess[str]:
 import os, signal, sys, time
 import magnet_cli.cli as cli
 from magnet_cli.__main__ import main
-from magnet_cli.cli.console import Console
+from magnet_cli.terminal.console import Console
 from magnet_cli.errors import ModelError
 signal.signal(signal.SIGINT, signal.default_int_handler)
 console = Console()

@@ -21,10 +21,10 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get
 
 import typer
 
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.help import HelpCommand
 from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import Option, declared
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.help import HelpCommand
 
 Command: TypeAlias = Callable[..., None]
 

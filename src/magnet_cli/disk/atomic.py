@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from magnet_cli.audio.confine import check_within
-from magnet_cli.audio.unfinished import create_unfinished, unfinished_path
+from magnet_cli.disk.confine import check_within
+from magnet_cli.disk.unfinished import create_unfinished, unfinished_path
 from magnet_cli.errors import OutputError
 
 Content = bytes | mmap.mmap  # of a file: in memory, or in another, temporary one

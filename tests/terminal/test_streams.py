@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import soundfile
 
-from magnet_cli.cli.console import Console
-from magnet_cli.cli.streams import visible
 from magnet_cli.errors import UsageError
+from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.streams import visible
 from support.command import Magnet, Result
 from support.golden import GOLDEN
 

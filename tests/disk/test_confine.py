@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.audio.atomic import write_together
-from magnet_cli.audio.confine import Confinement, check_within
-from magnet_cli.audio.unfinished import LONGEST_WRITE, unfinished_path
+from magnet_cli.disk.atomic import write_together
+from magnet_cli.disk.confine import Confinement, check_within
+from magnet_cli.disk.unfinished import LONGEST_WRITE, unfinished_path
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import LOCK_FILE, MANIFEST_FILE, Entry, Header, Made, Manifest, digest
 from magnet_cli.jobs.targets import Target, check_targets

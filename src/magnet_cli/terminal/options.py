@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from magnet_cli.cli.signature import option_of
 from magnet_cli.hub.registry import DEFAULT_BEGINNER, NON_COMMERCIAL, UNKNOWN_LICENCE
 from magnet_cli.options.declared import Option, Panel
 from magnet_cli.options.job import MOST_VARIATIONS
+from magnet_cli.terminal.signature import option_of
 
 MODEL_METAVAR = "NAME|HUB_ID|FOLDER"
 MODEL_HELP = "Model to use: a name from magnet models list, a repository on the Hugging Face Hub, or a folder."

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from magnet_cli.small_files import (
+from magnet_cli.disk.small_files import (
     DEEPEST,
     LARGEST_INTEGER,
     MOST_BYTES,

@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
-from magnet_cli.cli.stopping import Stopping
-from magnet_cli.cli.streams import ErrorStream, silence, visible, visible_lines
 from magnet_cli.errors import MagnetError, MagnetWarning, OutputError
+from magnet_cli.terminal.stopping import Stopping
+from magnet_cli.terminal.streams import ErrorStream, silence, visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

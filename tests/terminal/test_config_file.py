@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.cli.config_file import config_path, read_defaults
 from magnet_cli.errors import UsageError
+from magnet_cli.terminal.config_file import config_path, read_defaults
 
 OPTIONS = {"generate": {"true-peak": "true_peak", "model": "model", "json": "as_json"}, "doctor": {}}
 
