@@ -21,6 +21,7 @@ ROOT = Path(magnet_cli.__file__).parent
 HOUSE = (
     "_version",
     "errors",
+    "small_files",
     "options",
     "model",
     "audio",
@@ -36,7 +37,7 @@ HOUSE = (
     "__main__",
 )
 # Places that import nothing heavy: listing models and showing help are immediate.
-LIGHT = frozenset({"__init__", "_version", "errors", "options", "hub"})
+LIGHT = frozenset({"__init__", "_version", "errors", "small_files", "options", "hub"})
 # But for the module of huggingface_hub that names its cache folder.
 LIGHT_EXCEPTIONS = frozenset({("hub", "huggingface_hub")})
 

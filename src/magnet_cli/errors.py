@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 INTERRUPTED = 130
+INTERRUPTION = "interrupted; finished clips are kept, nothing is left half-written."
 
 
 class MagnetWarning(UserWarning):
@@ -102,4 +103,15 @@ def not_finite_remedy(dtype: str) -> str:
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The text of another library's exception, on one line and not too long."""
     text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def shown(value: object, limit: int = 40) -> str:
+    """A value of a file as a message quotes it: as Python writes it, and not too long."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "a list in lists"
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number of thousands of digits"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -24,6 +24,7 @@ from magnet_cli.errors import MagnetWarning, MemoryShortageError, NumericsError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Manifest, digest
 from magnet_cli.jobs.plan import BatchPlan, Request, plan_batch, plan_rows
 from magnet_cli.jobs.prompt_file import Problems, read_rows
+from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.pipeline.inputs import InputFiles
@@ -379,7 +380,8 @@ def test_memory_that_runs_out_and_a_clip_that_fails_lose_nothing(batch: Batch, f
         *(["d", "e"], ["f", "g"]),
     ]
     (failed,) = [line for line in noted() if "error" in line]
-    assert failed == {"item": failed["item"], "seconds": 0.0, "error": "logits are not finite", "files": []}
+    wanted_line = {"item": failed["item"], "seconds": 0.0, "error": "logits are not finite", "files": []}
+    assert failed == sealed(wanted_line)
     assert len(noted()) == 8
     failing.clear()
     assert batch(prompts, "--seed", "5", "--batch-size", "8").code == 8

@@ -1,6 +1,6 @@
 """Batches in real processes: killed at random moments, interrupted, two at once, on a disk that is full or read-only.
 
-MAGNET_KILLS=50 kills that often; without it a handful.
+MAGNET_KILLS=50 kills that often, MAGNET_SIGNALS=300 interrupts that often; without them a handful.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from magnet_cli.jobs.record import codes_hash
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 KILLS = int(os.environ.get("MAGNET_KILLS", "6"))
+SIGNALS = int(os.environ.get("MAGNET_SIGNALS", "12"))
 ITEMS, FEW = 40, 12
 QUICK = ("--steps", "2,1,1,1", "--temperature", "10", "--guidance", "1", "--device", "cpu", "--seed", "5")
 
 # Importing PyTorch and transformers takes seconds; this does it once. Every command runs in a process of its own,
 # forked from it.
 SERVER = """
-import json, os, subprocess, sys
+import json, os, signal, subprocess, sys
 import magnet_cli.cli
 import magnet_cli.jobs.writer
 from transformers import T5Config, T5EncoderModel  # which this package imports as late as it can
@@ -44,14 +45,17 @@ from magnet_cli.__main__ import main
 for line in sys.stdin:
     asked = json.loads(line)
     if "run" in asked:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command itself hears it
             for descriptor, path in ((1, asked["out"]), (2, asked["err"])):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.chdir(asked["folder"])
             sys.argv = ["magnet", *asked["run"]]
             code = 1
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             try:
                 main()
             except SystemExit as stopped:
@@ -59,6 +63,7 @@ for line in sys.stdin:
             finally:
                 sys.stdout.flush()
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         answer = pid
     elif "wait" in asked:
         answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
@@ -258,6 +263,41 @@ def test_a_signal_ends_a_batch_cleanly(
     assert again.wait() == 0
     assert len(hashes(folder)) == FEW
     assert noted(folder).total() <= FEW + 1  # one may have been noted and dropped
+
+
+def test_interrupted_at_any_moment_a_batch_ends_with_130_and_says_so(
+    server: Server, tiny: str, few: str, tmp_path: Path
+) -> None:
+    """One to four Ctrl-C, some at once and some apart, at a random moment."""
+    arguments = ("batch", few, "--model", tiny, *QUICK, "-o")
+    started = time.monotonic()
+    assert server.start(tmp_path, *arguments, "whole").wait() == 0
+    lasting = time.monotonic() - started
+    wanted = hashes(tmp_path / "whole")
+    chance, ends = random.Random(int(os.environ.get("MAGNET_KILLS_SEED", "1"))), Counter[int]()
+    for number in range(SIGNALS):
+        run, folder = server.start(tmp_path, *arguments, f"clips-{number}"), tmp_path / f"clips-{number}"
+        time.sleep(chance.uniform(0, lasting))
+        for _ in range(chance.randint(1, 4)):
+            run.send(signal.SIGINT)
+            time.sleep(chance.choice((0, 0, 0.001, 0.02)))
+        code = run.wait()
+        ends[code] += 1
+        assert "Traceback" not in run.err
+        assert "Exception ignored" not in run.err
+        if code == -signal.SIGINT:  # before the command's first line
+            assert run.err == ""
+        elif code == 130:
+            last = run.err.splitlines()[-1]
+            assert last == "error: interrupted; finished clips are kept, nothing is left half-written.", run.err
+        else:  # the work was done when the signal came
+            assert code == 0, run.err
+            assert len(hashes(folder)) == FEW
+        if folder.exists():
+            assert temporaries(folder) == []
+            assert hashes(folder).items() <= wanted.items()
+    print(f"{SIGNALS} interruptions ended with {dict(ends)}")
+    assert ends[130] > 0
 
 
 def test_two_batches_at_once_never_share_a_folder(server: Server, tiny: str, few: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,35 @@ def test_what_makes_no_sense_is_named(tmp_path: Path, text: str, part: str) -> N
     with pytest.raises(UsageError) as error:
         read_defaults(write(tmp_path, text), OPTIONS)
     assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[generate]\nmodel = " + "[" * 10_000, "nests too deep"),
+        ("[generate]\nmodel = " + "{a = " * 10_000, "nests too deep"),
+        ("x = " + "[" * 40 + "]" * 40, "nests more than"),
+        ('[generate]\nmodel = "a\\u0000b"', "sets model to 'a\\x00b'"),
+        ("[generate]\ntrue-peak = nan", "the number nan"),
+        ("[generate]\ntrue-peak = inf", "the number inf"),
+        ("[generate]\ntrue-peak = " + "9" * 4000, "64 bits"),
+        ("[generate]\ntrue-peak = " + "9" * 5000, "cannot read"),
+        ("[generate]\nmodel = 1979-05-27", "datetime.date(1979, 5, 27)"),
+        ("# " + "x" * 100_000, "bytes"),
+    ],
+)
+def test_what_no_settings_need_is_refused(tmp_path: Path, text: str, part: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read_defaults(write(tmp_path, text), OPTIONS)
+    assert part in str(error.value)
+
+
+def test_a_pipe_is_no_file_of_settings(tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no pipes in the file system")
+    os.mkfifo(tmp_path / "config.toml")
+    with pytest.raises(UsageError, match="no regular file"):
+        read_defaults(tmp_path / "config.toml", OPTIONS)
 
 
 def test_the_file_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magnet_cli.errors import UsageError
-from magnet_cli.jobs.naming import LONGEST_SLUG, ClipName, plan_paths, slug
+from magnet_cli.jobs.naming import LONGEST_SLUG, ClipName, plan_folder, plan_paths, slug
 
 EXTENSIONS = (".wav", ".flac", ".ogg")
 
@@ -104,3 +104,26 @@ def test_bad_outputs_are_refused_with_a_remedy(output: str, count: int, part: st
     with pytest.raises(UsageError) as error:
         names(output, *[("a", k) for k in range(count)])
     assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "folder", "path"),
+    [
+        ("x}}y/{slug}.wav", "x}y", "x}y/rain.wav"),
+        ("{{x}}/{index}/{slug}.wav", "{x}", "{x}/01/rain.wav"),
+        ("{{x}}-{slug}.wav", ".", "{x}-rain.wav"),
+        ("../a/{slug}.wav", "../a", "../a/rain.wav"),
+        ("a/{{b}}.wav", "a", "a/{b}.wav"),
+        ("{slug}/{index}.wav", ".", "rain/01.wav"),
+    ],
+)
+def test_the_folder_of_a_batch_is_where_its_clips_are(output: str, folder: str, path: str) -> None:
+    found, (only,) = plan_folder(output, [ClipName("rain", 7)], model="m", extensions=EXTENSIONS)
+    assert (found, only) == (Path(folder), Path(path))
+    assert only.is_relative_to(found)
+
+
+@pytest.mark.parametrize("output", ["{slug}/../../x.wav", "a/{slug}/../{index}.wav", "{slug}/...wav/../x.wav"])
+def test_a_template_that_leads_out_of_its_folder_is_refused(output: str) -> None:
+    with pytest.raises(UsageError, match="leads out of its folder"):
+        plan_folder(output, [ClipName("rain", 7)], model="m", extensions=EXTENSIONS)

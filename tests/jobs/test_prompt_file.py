@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,16 @@ def test_any_file_gives_rows_or_a_usage_error(
         return
     assert rows
     assert all(isinstance(row.prompt, str) for row in rows)
+
+
+def test_a_file_of_a_hundred_thousand_unknown_columns_is_refused_at_once(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(100_000)]
+    header = ",".join([*names, "c7", "c7"])
+    row = json.dumps(dict.fromkeys(names, 1))
+    for name, content in (("p.csv", f"{header}\n1,2\n"), ("p.jsonl", f"{row}\n{row}\n")):
+        started = time.process_time()
+        told = refusal(tmp_path, name, content)
+        assert time.process_time() - started < 2
+        assert "unknown column 'c0'; there are prompt, seed" in told
+        assert len(told) < 100_000
+    assert "99,982 more unknown columns" in refusal(tmp_path, "p.csv", f"{header}\n1,2\n")

@@ -80,7 +80,17 @@ def test_impossible_output_options_are_refused(options: dict[str, object]) -> No
         OutputConfig(**options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{"device": "tpu"}, {"device": "cuda:x"}, {"dtype": "int4"}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "tpu"},
+        {"device": "cuda:x"},
+        {"device": "cuda:" + "9" * 20},
+        {"device": "cuda:٣"},
+        {"dtype": "int4"},
+        {"batch_size": 0},
+    ],
+)
 def test_impossible_runtime_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         RuntimeConfig(**options)  # type: ignore[arg-type]

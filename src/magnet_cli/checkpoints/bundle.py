@@ -108,13 +108,8 @@ class Model:
 def read_bundle(folder: Path) -> Model:
     """Read a bundle; ModelError when a part is missing or damaged. Files are not hashed: see BundleInfo.problems."""
     info = BundleInfo.read(folder)
-    source = info.config.get("source") or {}
-    origin = Origin(
-        name=info.name,
-        repository=source.get("repository"),
-        revision=source.get("revision"),
-        licence=info.licence,
-    )
+    source = info.config["source"]
+    origin = Origin(info.name, source["repository"], source["revision"], info.licence)
     for name, (size, _) in info.files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -11,15 +10,16 @@ from typing import Any
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.checkpoints.released import fold_weight_norm
 from magnet_cli.errors import ModelError, one_line
-from magnet_cli.model.config import CodecConfig
+from magnet_cli.model.config import MOST_CODES, CodecConfig, check_sizes
 from magnet_cli.model.weights import Weights, read_weights
+from magnet_cli.small_files import UnreadableFileError, read_object
 
 
 def read_hugging_face_codec(folder: Path) -> CodecCheckpoint:
     """Read an EnCodec in the format of `transformers`: config.json and model.safetensors or pytorch_model.bin."""
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        settings = read_object(folder / "config.json")
+    except UnreadableFileError as error:
         raise _no_codec(folder, error) from error
     config = hugging_face_codec_config(settings, folder)
     path, state = read_weights(folder)
@@ -34,7 +34,9 @@ def hugging_face_codec(config: CodecConfig, state: Weights, path: Path) -> Codec
 def hugging_face_codec_config(settings: Any, folder: Path) -> CodecConfig:
     """What the settings of transformers' EncodecConfig in a folder's config.json describe; ModelError if no codec."""
     try:
-        return _hugging_face_config(settings)
+        config = _hugging_face_config(settings)
+        config.check()
+        return config
     except (ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise _no_codec(folder, error) from error
 
@@ -46,8 +48,10 @@ def _no_codec(folder: Path, error: Exception) -> ModelError:
 def _hugging_face_config(settings: dict[str, Any]) -> CodecConfig:
     if settings["model_type"] != "encodec" or settings["normalize"] or settings["norm_type"] != "weight_norm":
         raise ValueError("it is not an EnCodec with weight normalization and without loudness normalization")
-    hop = math.prod(settings["upsampling_ratios"])
-    codes = settings["codebook_size"]
+    ratios, codes = settings["upsampling_ratios"], settings["codebook_size"]
+    for name, value in (("codebook_size", codes), *(("upsampling_ratios", ratio) for ratio in ratios)):
+        check_sizes({name: value}, {name: (1, MOST_CODES)})
+    hop = math.prod(ratios)
     bits_per_frame = (codes - 1).bit_length()
     frame_rate = -(-settings["sampling_rate"] // hop)
     # As transformers' EncodecConfig.num_quantizers: what the highest bandwidth (kbit/s) pays for.
@@ -60,7 +64,7 @@ def _hugging_face_config(settings: dict[str, Any]) -> CodecConfig:
         dimension=settings["hidden_size"],
         n_filters=settings["num_filters"],
         n_residual_layers=settings["num_residual_layers"],
-        ratios=tuple(settings["upsampling_ratios"]),
+        ratios=tuple(ratios),
         kernel_size=settings["kernel_size"],
         residual_kernel_size=settings["residual_kernel_size"],
         last_kernel_size=settings["last_kernel_size"],

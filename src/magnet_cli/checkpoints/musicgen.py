@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.checkpoints.bundle import Origin
 from magnet_cli.checkpoints.hugging_face_codec import hugging_face_codec, hugging_face_codec_config
 from magnet_cli.checkpoints.parts import CodecCheckpoint
-from magnet_cli.errors import ModelError, one_line
+from magnet_cli.errors import ModelError, one_line, shown
 from magnet_cli.hub.library import sha256
 from magnet_cli.hub.registry import ModelFacts
+from magnet_cli.model.config import (
+    MOST_CODEBOOKS,
+    MOST_CODES,
+    MOST_HIDDEN,
+    MOST_LAYERS,
+    MOST_WIDTH,
+    Limits,
+    check_sizes,
+)
 from magnet_cli.model.weights import Weights, read_weights
 from magnet_cli.options.sampling import MusicGenSampling
+from magnet_cli.small_files import read_object
 
 if TYPE_CHECKING:
     from transformers import MusicgenDecoderConfig
@@ -25,6 +34,16 @@ TRAINED_SECONDS = 30
 PARTS = ("text_encoder", "audio_encoder", "decoder", "enc_to_dec_proj")
 # A table of sines that old versions of transformers stored with the weights; new ones compute it.
 COMPUTED = "model.decoder.embed_positions.weights"
+# Of the decoder; see model.config.
+DECODER_LIMITS: Limits = {
+    "vocab_size": (1, MOST_CODES),
+    "num_codebooks": (1, MOST_CODEBOOKS),
+    "hidden_size": (4, MOST_WIDTH),
+    "num_hidden_layers": (1, MOST_LAYERS),
+    "num_attention_heads": (1, MOST_WIDTH),
+    "ffn_dim": (1, MOST_HIDDEN),
+    "max_position_embeddings": (2, 100_000),
+}
 OTHER_MODEL = "Choose musicgen-small, musicgen-medium or musicgen-large"
 
 
@@ -80,17 +99,17 @@ def read_musicgen(folder: Path) -> MusicGenCheckpoint:
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_object(path)
         kind = settings["model_type"]
         parts = [settings[part] for part in ("text_encoder", "audio_encoder", "decoder")] if kind == "musicgen" else []
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError("a part of it is no mapping")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise ModelError(f"{path} describes no MusicGen: {one_line(error)}", "Fetch it again") from error
     if kind == "musicgen_melody":
         raise ModelError(f"{folder} is a MusicGen that follows melodies, which is not supported", OTHER_MODEL)
     if kind != "musicgen":
-        raise ModelError(f"{path} describes a model of type {kind!r}, not 'musicgen'", OTHER_MODEL)
+        raise ModelError(f"{path} describes a model of type {shown(kind)}, not 'musicgen'", OTHER_MODEL)
     return settings
 
 
@@ -100,6 +119,7 @@ def _decoder_config(settings: dict[str, Any], folder: Path) -> MusicgenDecoderCo
     path = folder / "config.json"
     try:
         config = MusicgenDecoderConfig.from_dict(settings["decoder"])
+        check_sizes(vars(config), DECODER_LIMITS)
     except Exception as error:  # the library checks little of what it is given, and fails in as many ways
         raise ModelError(f"{path} describes no MusicGen: {one_line(error)}", "Fetch it again") from error
     if config.audio_channels != 1:

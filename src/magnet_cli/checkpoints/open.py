@@ -21,6 +21,7 @@ from magnet_cli.hub.download import Access, Downloading
 from magnet_cli.hub.folders import BUNDLE, FolderKind, check_apart, check_target
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle
 from magnet_cli.hub.locate import ResolvedModel, resolve
+from magnet_cli.model.weights import check_memory
 from magnet_cli.options.runtime import PlacesConfig
 
 DownloadListener = Callable[[Downloading], None]
@@ -68,6 +69,7 @@ def open_magnet(model: ResolvedModel, *, listener: DownloadListener | None = Non
 def read_released(source: hub.ModelSource, access: Access) -> Model:
     """The parts of a model in the released format, its text encoder and, where it only points to one, its codec."""
     decoder = read_decoder(source.folder)
+    check_memory(decoder.weights, decoder.path)
     codec = read_codec(source.folder)
     if isinstance(codec, CodecPointer):
         codec = read_hugging_face_codec(hub.locate_codec(source.folder, codec.name, access, model=source.name))

@@ -12,7 +12,7 @@ from magnet_cli.errors import ModelError, one_line
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
 from magnet_cli.model.decoder import MaskedTransformer
-from magnet_cli.model.weights import Weights, assign, without_weights
+from magnet_cli.model.weights import Weights, assign, check_parts, without_weights
 from magnet_cli.options.sampling import Task
 
 
@@ -46,8 +46,10 @@ class CodecPointer:
 
 def build_decoder(checkpoint: DecoderCheckpoint, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
     """The network with the checkpoint's weights. In the stored dtype on the CPU, the weights stay memory-mapped."""
+    config = checkpoint.config
+    check_parts(checkpoint.weights, config.layers + 2 * config.codebooks, checkpoint.path)
     with without_weights():
-        model = MaskedTransformer(checkpoint.config)
+        model = MaskedTransformer(config)
     return assign(model, checkpoint.weights, checkpoint.path, device=device, dtype=dtype)
 
 

@@ -15,13 +15,15 @@ import torch
 
 from magnet_cli.checkpoints.parts import CodecCheckpoint, CodecPointer, DecoderCheckpoint
 from magnet_cli.checkpoints.released_yaml import Settings
-from magnet_cli.errors import ModelError
-from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
-from magnet_cli.model.weights import Weights, as_weights, read_package
+from magnet_cli.errors import ModelError, shown
+from magnet_cli.model.config import LONGEST_NAME, MOST_HIDDEN, CodecConfig, DecoderConfig, TextConfig
+from magnet_cli.model.weights import Weights, as_weights, check_memory, read_package
 from magnet_cli.options.sampling import Task
 
 DECODER_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
+# Bytes that a codec's weights may take beyond what its file has; the released one has 0.24 GB altogether.
+MOST_FOLDED = 1 << 29
 
 # What this package's network is; a checkpoint whose configuration says otherwise is refused.
 SUPPORTED_DECODER: dict[str, Any] = {
@@ -68,67 +70,86 @@ def read_decoder(folder: Path) -> DecoderCheckpoint:
     projection = weights.get("text_projection.weight")
     if projection is None or projection.dim() != 2:
         raise ModelError(f"{path} has no text projection", "It is no MAGNeT checkpoint; choose another")
-    width = settings.integer("transformer_lm.dim", least=4)  # two sines and two cosines
-    config = DecoderConfig(
-        width=width,
-        heads=settings.integer("transformer_lm.num_heads"),
-        layers=settings.integer("transformer_lm.num_layers"),
-        feed_forward=int(settings.number("transformer_lm.hidden_scale") * width),
-        codebooks=settings.integer("transformer_lm.n_q"),
-        codes=settings.integer("transformer_lm.card"),
-        text_width=projection.shape[1],
-        span_length=settings.integer("masking.span_len"),
-        context=settings.integer("transformer_lm.subcodes_context", least=-1),
-        clip_seconds=settings.number("dataset.segment_duration"),
-        max_period=settings.number("transformer_lm.max_period", 10_000),  # the reference's default, seldom written
-        position_scale=settings.number("transformer_lm.positional_scale", 1),  # likewise
-    )
-    if config.width % 2 or config.width % config.heads:
-        raise ModelError(
-            f"{path} has a width of {config.width} and {config.heads} heads, which do not go together",
-            "Its configuration is damaged; fetch it again",
-        )
+    config, text = decoder_shape(settings, text_width=projection.shape[1])
     task: Task = "sound" if settings.value("solver", None) == "audio_magnet" else "music"
-    text = TextConfig(settings.text("conditioners.description.t5.name"))
     return DecoderCheckpoint(path, config, text, task, weights)
+
+
+def decoder_shape(settings: Settings, *, text_width: int) -> tuple[DecoderConfig, TextConfig]:
+    """The decoder that a training configuration describes, and its text encoder; ModelError for what cannot be."""
+    width = settings.integer("transformer_lm.dim")
+    hidden = settings.number("transformer_lm.hidden_scale") * width
+    with settings.naming_itself():
+        config = DecoderConfig(
+            width=width,
+            heads=settings.integer("transformer_lm.num_heads"),
+            layers=settings.integer("transformer_lm.num_layers"),
+            feed_forward=int(min(hidden, MOST_HIDDEN + 1)),  # what is not finite is refused as what is too large
+            codebooks=settings.integer("transformer_lm.n_q"),
+            codes=settings.integer("transformer_lm.card"),
+            text_width=text_width,
+            span_length=settings.integer("masking.span_len"),
+            context=settings.integer("transformer_lm.subcodes_context", least=-1),
+            clip_seconds=settings.number("dataset.segment_duration"),
+            max_period=settings.number("transformer_lm.max_period", 10_000),  # the reference's default, seldom written
+            position_scale=settings.number("transformer_lm.positional_scale", 1),  # likewise
+        )
+        config.check()
+        text = TextConfig(settings.text("conditioners.description.t5.name"))
+        text.check()
+    return config, text
 
 
 def read_codec(folder: Path) -> CodecCheckpoint | CodecPointer:
     """Read `compression_state_dict.bin` of a checkpoint folder."""
     path, package = _read_part(folder, CODEC_FILE)
     if "pretrained" in package:
-        return CodecPointer(path, str(package["pretrained"]))
-    settings = Settings.parse(package.get("xp.cfg"), path)
-    settings.require(SUPPORTED_CODEC)
-    ratios = settings.value("seanet.ratios")
-    if not (isinstance(ratios, list) and ratios and all(isinstance(ratio, int) and ratio > 0 for ratio in ratios)):
-        raise ModelError(f"seanet.ratios in the configuration in {path} is {ratios!r}", "Fetch it again")
-    config = CodecConfig(
-        sample_rate=settings.integer("encodec.sample_rate"),
-        channels=settings.integer("encodec.channels"),
-        codebooks=settings.integer("rvq.n_q"),
-        codes=settings.integer("rvq.bins"),
-        dimension=settings.integer("seanet.dimension"),
-        n_filters=settings.integer("seanet.n_filters"),
-        n_residual_layers=settings.integer("seanet.n_residual_layers", least=0),
-        ratios=tuple(ratios),
-        kernel_size=settings.integer("seanet.kernel_size"),
-        residual_kernel_size=settings.integer("seanet.residual_kernel_size"),
-        last_kernel_size=settings.integer("seanet.last_kernel_size"),
-        dilation_base=settings.integer("seanet.dilation_base"),
-        compress=settings.integer("seanet.compress"),
-        lstm=settings.integer("seanet.lstm", least=0),
-        causal=bool(settings.value("seanet.causal")),
-        pad_mode=settings.text("seanet.pad_mode"),
-        true_skip=bool(settings.value("seanet.true_skip")),
-        activation=settings.text("seanet.activation"),
-        activation_params=settings.mapping("seanet.activation_params"),
-        trim_right_ratio=settings.number("seanet.decoder.trim_right_ratio"),
-        final_activation=settings.value("seanet.decoder.final_activation"),
-    )
+        return CodecPointer(path, _codec_name(package["pretrained"], path))
+    config = codec_shape(Settings.parse(package.get("xp.cfg"), path))
     return CodecCheckpoint(
         path, config, fold_weight_norm(as_weights(package.get("best_state"), path, "best_state"), path)
     )
+
+
+def codec_shape(settings: Settings) -> CodecConfig:
+    """The codec that a training configuration describes; ModelError for what cannot be."""
+    settings.require(SUPPORTED_CODEC)
+    ratios = settings.value("seanet.ratios")
+    if not (isinstance(ratios, list) and ratios and all(isinstance(ratio, int) and ratio > 0 for ratio in ratios)):
+        raise ModelError(f"seanet.ratios in the configuration in {settings.path} is {shown(ratios)}", "Fetch it again")
+    with settings.naming_itself():
+        config = CodecConfig(
+            sample_rate=settings.integer("encodec.sample_rate"),
+            channels=settings.integer("encodec.channels"),
+            codebooks=settings.integer("rvq.n_q"),
+            codes=settings.integer("rvq.bins"),
+            dimension=settings.integer("seanet.dimension"),
+            n_filters=settings.integer("seanet.n_filters"),
+            n_residual_layers=settings.integer("seanet.n_residual_layers", least=0),
+            ratios=tuple(ratios),
+            kernel_size=settings.integer("seanet.kernel_size"),
+            residual_kernel_size=settings.integer("seanet.residual_kernel_size"),
+            last_kernel_size=settings.integer("seanet.last_kernel_size"),
+            dilation_base=settings.integer("seanet.dilation_base"),
+            compress=settings.integer("seanet.compress"),
+            lstm=settings.integer("seanet.lstm", least=0),
+            causal=settings.value("seanet.causal"),
+            pad_mode=settings.text("seanet.pad_mode"),
+            true_skip=settings.value("seanet.true_skip"),
+            activation=settings.text("seanet.activation"),
+            activation_params=settings.mapping("seanet.activation_params"),
+            trim_right_ratio=settings.number("seanet.decoder.trim_right_ratio"),
+            final_activation=settings.value("seanet.decoder.final_activation"),
+        )
+        config.check()
+    return config
+
+
+def _codec_name(name: object, path: Path) -> str:
+    """The name of the codec that a checkpoint points to."""
+    if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
+        raise ModelError(f"{path} points to the codec {shown(name)}, which is no name", "Fetch it again")
+    return name
 
 
 def _read_part(folder: Path, name: str) -> tuple[Path, Mapping[Any, Any]]:
@@ -202,6 +223,7 @@ def released_decoder(weights: Weights) -> Weights:
 
 def fold_weight_norm(state: Weights, path: Path) -> Weights:
     """Replace each pair of direction `weight_v` and length `weight_g` by the weight they stand for."""
+    check_memory(state, path, most=MOST_FOLDED)
     folded: Weights = {}
     for name, weight in state.items():
         block = name[:-2] if name.endswith(("weight_v", "weight_g")) else None

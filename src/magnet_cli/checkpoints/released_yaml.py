@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from magnet_cli.errors import ModelError
+from magnet_cli.errors import ModelError, one_line, shown
+from magnet_cli.model.config import ShapeError
+from magnet_cli.small_files import DEEPEST, UnreadableFileError, check
 
 DEEPEST_REFERENCE = 10
+# A released configuration has 6,000 characters and 700 keys and values. PyYAML needs a second for 25,000 of them.
+MOST_CHARACTERS = 1 << 16
+MOST_EVENTS = 10_000
 _REQUIRED = object()
 
 
@@ -29,10 +35,15 @@ class Settings:
     @classmethod
     def parse(cls, text: object, path: Path) -> Settings:
         """Read the configuration of the checkpoint at `path`; ModelError when it is no YAML mapping."""
+        if isinstance(text, str) and len(text) > MOST_CHARACTERS:
+            raise ModelError(f"the configuration (xp.cfg) in {path} has {len(text):,} characters", "Fetch it again")
         try:
-            tree = yaml.safe_load(text) if isinstance(text, str) else None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ModelError(f"the configuration (xp.cfg) in {path} is no YAML", "Fetch it again") from error
+            tree = _parse(text) if isinstance(text, str) else None
+        except Exception as error:  # PyYAML fails in many ways at `!!bool x`, `!!int ''` and the like
+            raise ModelError(
+                f"the configuration (xp.cfg) in {path} is no YAML of a checkpoint: {one_line(error, 100)}",
+                "Fetch it again",
+            ) from error
         if not isinstance(tree, Mapping):
             raise ModelError(f"{path} has no configuration (xp.cfg) that is a mapping", "Fetch it again")
         return cls(tree, path)
@@ -58,7 +69,7 @@ class Settings:
         value = self.value(key, default)
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not 0 < number < math.inf:
             raise self._wrong(key, value, "a positive number")
@@ -91,9 +102,33 @@ class Settings:
             found = self.value(key, wanted)
             if found != wanted:
                 raise ModelError(
-                    f"{self.path} has {key} = {found!r}, which is not supported (only {wanted!r} is)",
+                    f"{self.path} has {key} = {shown(found)}, which is not supported (only {wanted!r} is)",
                     "Choose one of the MAGNeT checkpoints",
                 )
 
+    @contextmanager
+    def naming_itself(self) -> Iterator[None]:
+        """In this, a shape that no network can have is a ModelError that names the file."""
+        try:
+            yield
+        except ShapeError as error:
+            raise ModelError(f"{error}, in the configuration in {self.path}", "Fetch it again") from error
+
     def _wrong(self, key: str, value: Any, wanted: str) -> ModelError:
-        return ModelError(f"{key} in the configuration in {self.path} is {value!r}, not {wanted}", "Fetch it again")
+        return ModelError(
+            f"{key} in the configuration in {self.path} is {shown(value)}, not {wanted}", "Fetch it again"
+        )
+
+
+def _parse(text: str) -> Any:
+    """The values in a YAML text, which must be a tree: with aliases, 500 bytes stand for gigabytes."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise UnreadableFileError("it has aliases")
+        if number > MOST_EVENTS or depth > DEEPEST:
+            raise UnreadableFileError(f"it has more than {MOST_EVENTS:,} values, or nests more than {DEEPEST} deep")
+    values = yaml.safe_load(text)
+    check(values)
+    return values

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import Annotated, Any
 
 import typer
+from typer._click.exceptions import ClickException
+from typer.main import get_command
 
 from magnet_cli._version import __version__
 from magnet_cli.cli.batch import batch
@@ -18,8 +22,9 @@ from magnet_cli.cli.help import HelpGroup
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
 from magnet_cli.cli.signature import command
+from magnet_cli.cli.stopping import STOPPING, Stopping
 from magnet_cli.cli.train import app as train
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import INTERRUPTED, INTERRUPTION, MagnetError
 
 app = typer.Typer(
     name="magnet",
@@ -75,6 +80,44 @@ app.add_typer(models)
 app.add_typer(train)
 
 
+def run() -> int:
+    """Run the command that the arguments ask for, and return its exit code. Afterwards Ctrl-C is ignored."""
+    stopping, code = Stopping(), 1
+    try:
+        stopping.listen()
+        code = invoke()
+        stopping.end()
+    except BaseException:
+        stopping.end()
+        if not stopping.raised:
+            raise
+    if stopping.raised and stopping.code is not None:
+        code = stopping.code
+        if code == INTERRUPTED:
+            Console().error(INTERRUPTION)
+    return code
+
+
+def invoke() -> int:
+    """Run the command that the arguments ask for; its exit code. Raises KeyboardInterrupt, or what a mistake raises."""
+    try:
+        code = get_command(app).main(standalone_mode=False)
+    except ClickException as error:
+        error.show()
+        return error.exit_code
+    except typer.Abort:
+        Console().essential("Aborted!")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
 def main() -> None:
-    """Entry point of the `magnet` command."""
-    app()
+    """Run the command within another program, which keeps its own handlers of signals."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        code = run()
+    finally:
+        for number, handler in before.items():
+            if handler is not signal.getsignal(number):
+                signal.signal(number, handler)
+    sys.exit(code)

@@ -71,6 +71,10 @@ def run(console: Console, command: Command) -> None:
         if not manifest.says_as(before):
             plan = batch.plan(opened.group, manifest)
         manifest.sweep(item.target.audio for item in plan.todo)
+        if manifest.recalled:
+            count = counted(len(manifest.recalled))
+            console.message(f"{MANIFEST_FILE} was damaged: {count} restored from the records beside the audio files")
+            manifest.start(plan.header)
         if request.resume:
             for path in clear_way(plan, manifest):
                 console.warning(f"a file had changed since it was made; it is {path} now")

@@ -95,6 +95,7 @@ def decode(
     console = Console(quiet=speech.quiet)
     with console.reporting():
         from magnet_cli.audio.atomic import check_writable
+        from magnet_cli.audio.codes_file import read_codes
         from magnet_cli.audio.files import write_audio
         from magnet_cli.audio.formats import check_format
         from magnet_cli.hub.locate import resolve
@@ -123,32 +124,6 @@ def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
     from magnet_cli.engines.device import resolve_device
 
     return build_codec(opened.source.codec, resolve_device(runtime))
-
-
-def read_codes(path: Path) -> NDArray[Any]:
-    """The codes [K, T] in an .npz file; UsageError for anything else."""
-    import zipfile
-    import zlib
-
-    import numpy as np
-
-    damaged = (zipfile.BadZipFile, zlib.error)
-    hint = "Give a file that magnet encode or --save-codes has written"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            codes = archive["codes"]
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}", hint) from error
-    except (KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, *damaged) as error:
-        raise UsageError(f"{path} holds no codes", hint) from error
-    if (
-        not isinstance(codes, np.ndarray)
-        or codes.ndim != 2
-        or not codes.size
-        or not np.issubdtype(codes.dtype, np.integer)
-    ):
-        raise UsageError(f"the codes in {path} are not whole numbers [K, T]", hint)
-    return codes
 
 
 def check_codes(codes: NDArray[Any], codec: Codec, path: Path, model: str) -> None:

@@ -15,12 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import UsageError, shown
+from magnet_cli.small_files import MissingFileError, check, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+MOST_BYTES = 1 << 16  # every option of every command takes 4,000; tomllib needs seconds for what is much larger
+HINT = "Correct it, or set MAGNET_CONFIG to another file"
 
 
 def config_path() -> Path:
@@ -38,21 +43,24 @@ def read_defaults(path: Path, options: Mapping[str, Mapping[str, str]]) -> dict[
     UsageError for a file that is no TOML, or names what does not exist.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = tomllib.loads(read_text(path, most=MOST_BYTES))
+        check(content)
+    except MissingFileError:
         return {}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}", "Correct it, or set MAGNET_CONFIG to another file") from error
+    except RecursionError as error:
+        raise UsageError(f"cannot read {path}: it nests too deep", HINT) from error
+    except ValueError as error:
+        raise UsageError(f"cannot read {path}: {error}", HINT) from error
     defaults: dict[str, dict[str, Any]] = {}
     for command, values in content.items():
         if command not in options or not isinstance(values, dict):
             known = ", ".join(f"[{name}]" for name in options)
-            raise UsageError(f"{path} has {command!r}, which is no section", f"Use {known}")
+            raise UsageError(f"{path} has {shown(command)}, which is no section", f"Use {known}")
         for name, value in values.items():
             option = name.replace("_", "-")
             if option not in options[command]:
                 raise UsageError(f"{path} sets {name} for {command}, which has no such option", "Correct its name")
-            if not isinstance(value, (str, int, float, bool)):
-                raise UsageError(f"{path} sets {name} to {value!r}", "Give a text, a number, true or false")
+            if not isinstance(value, (str, int, float, bool)) or (isinstance(value, str) and "\0" in value):
+                raise UsageError(f"{path} sets {name} to {shown(value)}", "Give a text, a number, true or false")
             defaults.setdefault(command, {})[options[command][option]] = value
     return defaults

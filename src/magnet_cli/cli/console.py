@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from magnet_cli.errors import INTERRUPTED, MagnetError, MagnetWarning, OutputError
+from magnet_cli.cli.stopping import Stopping
+from magnet_cli.errors import MagnetError, MagnetWarning, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -167,19 +166,19 @@ class Console:
     @contextmanager
     def reporting(self) -> Iterator[None]:
         """Show warnings as messages, and turn failures into a line on stderr and the documented exit code."""
-        with warnings.catch_warnings(), _terminable():
+        with warnings.catch_warnings():
             warnings.simplefilter("default", MagnetWarning)
             warnings.showwarning = self._show_warning
             try:
                 yield
             except MagnetError as error:
+                stopping = Stopping.current()
+                if stopping is not None and stopping.raised:  # which is how it came to fail
+                    raise KeyboardInterrupt from None
                 self.error(str(error))
                 raise typer.Exit(error.exit_code) from None
             except BrokenPipeError:  # the reader of our results has gone; there is nobody to tell
                 raise typer.Exit(1) from None
-            except KeyboardInterrupt:
-                self.error("interrupted; finished clips are kept, nothing is left half-written.")
-                raise typer.Exit(INTERRUPTED) from None
 
     @contextmanager
     def stoppable(self) -> Iterator[Callable[[], None]]:
@@ -187,28 +186,12 @@ class Console:
 
         A second Ctrl-C stops at once.
         """
-        pressed = False
-
-        def first(number: int, frame: FrameType | None) -> None:
-            nonlocal pressed
-            pressed = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            with suppress(RuntimeError):  # in the middle of writing another message
-                self.essential("stopping after this step; Ctrl-C again stops at once")
-
-        def check() -> None:
-            if pressed:
-                raise KeyboardInterrupt
-
-        try:
-            before = signal.signal(signal.SIGINT, first)
-        except ValueError:  # not the main thread
-            yield check
-            return
-        try:
-            yield check
-        finally:
-            signal.signal(signal.SIGINT, before)
+        stopping = Stopping.current()
+        if stopping is None:
+            yield lambda: None
+        else:
+            with stopping.after_step() as check:
+                yield check
 
     def _show_warning(
         self,
@@ -257,23 +240,3 @@ class ProgressBar:
     def advance(self, description: str, steps: int) -> None:
         """`steps` more are done, of what the description says."""
         self._bar.update(self._task, description=description, advance=steps)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the program as an exception does, so that nothing half-written stays."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    try:
-        before = {number: signal.signal(number, stop) for number in numbers}
-    except ValueError:  # not the main thread, where signals cannot be handled
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

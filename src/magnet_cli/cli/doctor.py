@@ -26,7 +26,7 @@ import typer
 
 from magnet_cli._version import __version__
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.options import human
+from magnet_cli.cli.options import AsJson, human
 from magnet_cli.errors import MagnetError, one_line
 from magnet_cli.hub.folders import REPLACED, UNFINISHED
 from magnet_cli.hub.library import BundleInfo, Store
@@ -62,12 +62,14 @@ class Check:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
+    *,
+    as_json: AsJson = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Make no request to the Hugging Face Hub.")] = False,
 ) -> None:
-    """Check this machine: versions, devices, memory, disk, models, configuration and the Hub.
+    """Check this machine and suggest remedies.
 
-    Exit code 0 when there is no problem; warnings are none.
+    Checks versions, devices, memory, disk, models, configuration and the Hub. The exit code is 1 if there is a problem;
+    warnings do not count.
     """
     console = Console()
     with console.reporting():

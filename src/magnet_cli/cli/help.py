@@ -86,6 +86,10 @@ def _default(parameter: Any, context: Context) -> str | None:
 class HelpCommand(TyperCommand):
     """A command whose help has sections."""
 
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """The words of the usage line: arguments that are required stand there without brackets."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the arguments and options, and how the options get other defaults."""
         found = [facts_of(parameter, ctx) for parameter in self.get_params(ctx)]

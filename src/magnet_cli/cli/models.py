@@ -11,8 +11,8 @@ import typer
 
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.help import HelpGroup
-from magnet_cli.cli.options import AsJson, CacheDir, ModelDir, Offline, Quiet, human, licence_note
-from magnet_cli.cli.signature import command, without
+from magnet_cli.cli.options import AsJson, Quiet, human, licence_note
+from magnet_cli.cli.signature import command, only, without
 from magnet_cli.errors import ModelError, UsageError
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, ModelFacts, ModelSpec, RescorerSpec, registered
@@ -33,17 +33,17 @@ app = typer.Typer(
 MUSICGEN_USES = ("to generate", "to rescore", "to begin hybrids")
 DTYPES = ("float16", "bfloat16", "float32")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name, as magnet models list shows it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, as magnet models list shows it.")]
 
 
 @command(app, "list")
-def list_models(as_json: AsJson = False, model_dir: ModelDir = None, cache_dir: CacheDir = None) -> None:
-    """List the released models, and the bundles on this machine."""
+def list_models(*, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
+    """List the released models and the bundles on this machine."""
     console = Console()
     with console.reporting():
         from magnet_cli.hub.locate import known_models
 
-        records = [describe(model) for model in known_models(PlacesConfig(model_dir, cache_dir))]
+        records = [describe(model) for model in known_models(places)]
         if as_json:
             for record in records:
                 console.result(record)
@@ -53,13 +53,13 @@ def list_models(as_json: AsJson = False, model_dir: ModelDir = None, cache_dir: 
 
 
 @command(app)
-def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None, cache_dir: CacheDir = None) -> None:
-    """Show everything known about a model."""
+def show(name: Name, *, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
+    """Show everything that is known about a model."""
     console = Console()
     with console.reporting():
         from magnet_cli.hub.locate import resolve
 
-        record = describe(resolve(name, PlacesConfig(model_dir, cache_dir)))
+        record = describe(resolve(name, places))
         if as_json:
             console.result(record)
             return
@@ -70,20 +70,28 @@ def show(name: Name, as_json: AsJson = False, model_dir: ModelDir = None, cache_
 @command(app)
 def download(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Names of models, or Hub ids.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...",
+            help="Names of models from magnet models list, or repositories on the Hugging Face Hub.",
+            show_default=False,
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All six released MAGNeTs.")] = False,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Download all six released MAGNeT models.")] = False,
     delete_originals: Annotated[
-        bool, typer.Option("--delete-originals", help="Delete what was downloaded once it is converted.")
+        bool,
+        typer.Option(
+            "--delete-originals", help="Delete the downloaded files of a model after they have been converted."
+        ),
     ] = False,
     quiet: Quiet = False,
-    model_dir: ModelDir = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
+    places: PlacesConfig,
 ) -> None:
-    """Download models with all they need, and convert them once into bundles that load at once.
+    """Download models and convert them into bundles.
 
-    Prints the folder of each bundle. Running it again goes on where it stopped, and mends what is damaged.
+    Downloads everything that a model needs. A bundle needs no network and loads at once. Prints the folder of each
+    bundle. A download that was stopped resumes with the same command, which also repairs damaged bundles.
     """
     console = Console(quiet=quiet)
     with console.reporting():
@@ -92,7 +100,6 @@ def download(
         wanted = [*MODELS] if everything else names or []
         if not wanted:
             raise UsageError("there is nothing to download", "Name a model, or give --all")
-        places = PlacesConfig(model_dir, cache_dir, offline)
         for name in wanted:
             console.result(str(fetch(resolve(name, places), console, delete_originals=delete_originals)))
 
@@ -128,19 +135,19 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
 
 
 @command(app)
-def path(name: Name, model_dir: ModelDir = None) -> None:
+def path(name: Name, *, places: Annotated[PlacesConfig, only("model_dir")]) -> None:
     """Print the folder of a model's bundle."""
     console = Console()
     with console.reporting():
-        console.result(str(require(name, Store.at(model_dir)).folder))
+        console.result(str(require(name, Store.at(places.model_dir)).folder))
 
 
 @command(app)
-def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None:
-    """Check every byte of a bundle against the hashes written with it."""
+def verify(name: Name, *, quiet: Quiet = False, places: Annotated[PlacesConfig, only("model_dir")]) -> None:
+    """Compare every byte of a bundle with the hashes in it."""
     console = Console(quiet=quiet)
     with console.reporting():
-        info = require(name, Store.at(model_dir))
+        info = require(name, Store.at(places.model_dir))
         with console.busy(f"reading {human(info.size)}"):
             problems = info.problems()
         if problems:
@@ -153,14 +160,15 @@ def verify(name: Name, quiet: Quiet = False, model_dir: ModelDir = None) -> None
 @command(app)
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking for confirmation.")] = False,
     quiet: Quiet = False,
-    model_dir: ModelDir = None,
+    places: Annotated[PlacesConfig, only("model_dir")],
 ) -> None:
     """Delete a model's bundle from this machine."""
     console = Console(quiet=quiet)
     with console.reporting():
-        store = Store.at(model_dir)
+        store = Store.at(places.model_dir)
         folder = store.removable(name)
         if not yes:
             typer.confirm(f"Delete {folder}?", abort=True, err=True)
@@ -170,18 +178,27 @@ def remove(
 
 @command(app)
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the bundle to.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Name of a model, repository on the Hugging Face Hub, or folder.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write the bundle to.")],
+    *,
     dtype: Annotated[
-        str | None, typer.Option(metavar="|".join(DTYPES), help="Of the decoder's weights. [default: as stored]")
+        str | None,
+        typer.Option(
+            metavar="|".join(DTYPES),
+            help="Precision in which the weights of the decoder are written.",
+            show_default="as in the checkpoint",
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a bundle that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing bundle.")] = False,
     quiet: Quiet = False,
-    model_dir: ModelDir = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
+    places: PlacesConfig,
 ) -> None:
-    """Convert a checkpoint in the released format into a bundle, which loads faster and needs no pickle."""
+    """Convert a checkpoint in the released format into a bundle.
+
+    A bundle loads faster, and no pickle is read.
+    """
     console = Console(quiet=quiet)
     with console.reporting():
         if dtype is not None and dtype not in DTYPES:
@@ -192,7 +209,7 @@ def convert(
             from magnet_cli.checkpoints.open import convert as convert_model
 
             wanted = getattr(torch, dtype) if dtype else None
-            convert_model(source, target, PlacesConfig(model_dir, cache_dir, offline), dtype=wanted, overwrite=force)
+            convert_model(source, target, places, dtype=wanted, overwrite=force)
         info = BundleInfo.read(target)
         console.message(f"{target}: {len(info.files)} files, {human(info.size)}")
         console.result(str(target))
@@ -200,20 +217,24 @@ def convert(
 
 @command(app)
 def export(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A model's name, a Hub id, or a folder.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write the checkpoint to.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export that is there.")] = False,
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Name of a model, repository on the Hugging Face Hub, or folder.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write the checkpoint to.")],
+    *,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an earlier export.")] = False,
     quiet: Quiet = False,
-    model_dir: ModelDir = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
+    places: PlacesConfig,
 ) -> None:
-    """Write a model, such as a trained one, in the released format, which audiocraft loads, too."""
+    """Write a model in the released format.
+
+    Audiocraft loads this format, too, e.g. to use a model that magnet train has trained.
+    """
     console = Console(quiet=quiet)
     with console.reporting():
         from magnet_cli.hub.locate import resolve
 
-        model = resolve(source, PlacesConfig(model_dir, cache_dir, offline))
+        model = resolve(source, places)
         with console.busy(f"exporting {source}"):
             from magnet_cli.checkpoints.export import export as export_model
             from magnet_cli.checkpoints.open import check_written, open_magnet
@@ -232,7 +253,7 @@ def defaults(
     reset: Annotated[
         bool, typer.Option("--reset", help="Restore the defaults of released models of its kind.")
     ] = False,
-    model_dir: ModelDir = None,
+    places: Annotated[PlacesConfig, only("model_dir")],
 ) -> None:
     """Show or set the default sampling options of a bundle.
 
@@ -245,7 +266,7 @@ def defaults(
         changed = overrides != Overrides()
         if reset and changed:
             raise UsageError("--reset takes no other options", "Reset first, then set")
-        folder = resolve(name, PlacesConfig(model_dir)).bundle or require(name, Store.at(model_dir)).folder
+        folder = resolve(name, places).bundle or require(name, Store.at(places.model_dir)).folder
         from magnet_cli.checkpoints.bundle import read_bundle, set_sampling
 
         if reset or changed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import typer
@@ -12,14 +11,10 @@ from magnet_cli.cli.signature import option_of
 from magnet_cli.hub.registry import DEFAULT_BEGINNER, NON_COMMERCIAL, UNKNOWN_LICENCE
 from magnet_cli.options.declared import Option, Panel
 from magnet_cli.options.job import MOST_VARIATIONS
-from magnet_cli.options.runtime import PlacesConfig
 
 MODEL_METAVAR = "NAME|HUB_ID|FOLDER"
 MODEL_HELP = "Model to use: a name from magnet models list, a repository on the Hugging Face Hub, or a folder."
 
-ModelDir = Annotated[Path | None, option_of(PlacesConfig, "model_dir")]
-CacheDir = Annotated[Path | None, option_of(PlacesConfig, "cache_dir")]
-Offline = Annotated[bool, option_of(PlacesConfig, "offline")]
 Model = Annotated[str, typer.Option("--model", "-m", metavar=MODEL_METAVAR, help=MODEL_HELP, rich_help_panel="Clips")]
 
 

@@ -39,6 +39,8 @@ configuration file.
   true-peak = -2
   ```
 
+`MAGNET_AUTO_DTYPE` sets what `--dtype auto` means.
+
 The client of the Hugging Face Hub has environment variables of its own. `HF_HUB_OFFLINE` forbids requests, as
 `--offline` does. `HF_HUB_CACHE` and `HF_HOME` name the folder of downloads. `HF_TOKEN` holds an access token.
 `HF_ENDPOINT` names another server.
@@ -67,13 +69,15 @@ def exit_codes() -> Iterator[tuple[int, str]]:
     )
     for kind in MagnetError.__subclasses__():
         yield kind.exit_code, inspect.cleandoc(kind.__doc__ or "")
+    yield 129, "The terminal was closed. Finished clips are kept."
     yield INTERRUPTED, "Ctrl-C interrupted the command. Finished clips are kept."
+    yield 143, "The process was terminated (SIGTERM). Finished clips are kept."
 
 
 def pages(command: Any, context: Any, heading: str) -> Iterator[str]:
     """A command and those below it, each as a section of its own."""
     yield f"{heading} {context.command_path}\n"
-    yield "```console\n$ " + " ".join([context.command_path, *command.collect_usage_pieces(context)]) + "\n```\n"
+    yield "```text\n" + " ".join([context.command_path, *command.collect_usage_pieces(context)]) + "\n```\n"
     yield prose(command.help)
     facts = [facts_of(one, context) for one in command.params]
     for panel, members in sections(facts).items():

@@ -35,12 +35,6 @@ LONGEST_IN_BAR = 24  # so that the bar fits into 80 columns
 # -- loading ----------------------------------------------------------------------------------------------------------
 
 
-def helper_names(rescorer: str | None, beginner: str | None) -> dict[str, str]:
-    """The models that help, by what they do; None where nothing of the kind is wanted."""
-    names = {"rescorer": rescorer, "hybrid": beginner}
-    return {role: name for role, name in names.items() if name is not None}
-
-
 def resolve_helpers(names: Mapping[str, str], places: PlacesConfig) -> dict[str, ResolvedModel]:
     """What the names of the models that help mean."""
     from magnet_cli.hub.locate import resolve

@@ -26,7 +26,7 @@ from magnet_cli.decoding.steps import propose
 from magnet_cli.errors import ModelError, NumericsError, UsageError, not_finite_remedy, one_line
 from magnet_cli.model.decoder import guide
 from magnet_cli.model.text_encoder import TextEncoder
-from magnet_cli.model.weights import assign, without_weights
+from magnet_cli.model.weights import assign, check_parts, without_weights
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class MusicGen:
         """On a device: the decoder in `dtype`, the text encoder in float32. ModelError for a tensor that misfits."""
         weights, path = source.weights, source.path
         text_encoder = TextEncoder.from_parts(source.text, weights["text_encoder"], path, device=device)
+        check_parts(weights["decoder"], source.decoder.num_hidden_layers + 2 * source.decoder.num_codebooks, path)
         decoder = assign(_empty_decoder(source), weights["decoder"], path, device=device, dtype=dtype)
         table = decoder.model.decoder.embed_positions
         sines = table.get_embedding(table.num_positions, table.embedding_dim)  # computed, hence in no file

@@ -7,7 +7,6 @@ It is laid out as huggingface_hub lays it out, so that other programs share it: 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants  # the rest of the library takes 0.3 s to import
+
+from magnet_cli.small_files import UnreadableFileError, read_object, read_text
 
 SAFETENSORS, SHARDS, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -101,10 +102,11 @@ def discard_snapshot(storage: Path, revision: str, names: Sequence[str]) -> None
 def snapshot(repository: str, cache_dir: Path | None) -> Path | None:
     storage = storage_folder(repository, cache_dir)
     try:
-        folder = storage / "snapshots" / (storage / "refs" / "main").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
+        name = read_text(storage / "refs" / "main").strip()
+    except UnreadableFileError:
         return None
-    return folder if folder.is_dir() else None
+    folder = storage / "snapshots" / name
+    return folder if name.isprintable() and os.path.isdir(folder) else None  # which takes names of any length
 
 
 def _has_weights(folder: Path) -> bool:
@@ -112,7 +114,7 @@ def _has_weights(folder: Path) -> bool:
     if (folder / SAFETENSORS).is_file():
         return True
     try:
-        shards = set(json.loads((folder / SHARDS).read_text(encoding="utf-8"))["weight_map"].values())
+        shards = set(read_object(folder / SHARDS)["weight_map"].values())
         return bool(shards) and all((folder / shard).is_file() for shard in shards)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False

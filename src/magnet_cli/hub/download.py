@@ -30,6 +30,8 @@ FIRST_ANSWER = 8  # seconds; HF_HUB_ETAG_TIMEOUT goes before it
 ATTEMPTS, PATIENCE = 3, 12
 SLOWEST = 10_000  # bytes per second that count as something new: some proxies pass the first bytes on and fall silent
 
+LARGEST = 10**13  # bytes of a file; the Hub takes files of 50 GB
+
 T = TypeVar("T")
 
 
@@ -134,17 +136,28 @@ def plan_download(
 
     with _errors(repository, f"revision {revision}"):
         info = _persistently(lambda: _within(seconds, ask))
+        files = {file.rfilename: file for file in info.siblings or ()}
     storage = storage_folder(repository, access.cache_dir)
-    files = {file.rfilename: file for file in info.siblings or ()}
     chosen = []
     for name in _select(repository, wanted, files):
-        # Hashes become file names: nothing else may come in.
-        size, digest = files[name].size, files[name].lfs.sha256 if files[name].lfs else files[name].blob_id
-        if size is None or not (HASH.fullmatch(digest or "") and HASH.fullmatch(info.sha or "")):
+        size, digest = _size_and_hash(files[name])
+        if size is None or digest is None or not _is_hash(info.sha):
             raise HubError(f"{constants.ENDPOINT} gives no size and hash of {name}", "Check HF_ENDPOINT")
         pointer = storage / "snapshots" / info.sha / name
         chosen.append(RemoteFile(name, size, digest, pointer.is_file() and pointer.stat().st_size == size))
     return DownloadPlan(repository, info.sha, revision, storage, tuple(chosen))
+
+
+def _size_and_hash(file: Any) -> tuple[int | None, str | None]:
+    """Those of a file as the Hub describes it; None for what cannot be them. The library checks no types."""
+    digest = getattr(file.lfs, "sha256", None) if file.lfs else file.blob_id
+    size = file.size if type(file.size) is int and 0 <= file.size <= LARGEST else None
+    return size, digest if _is_hash(digest) else None
+
+
+def _is_hash(value: object) -> bool:
+    """Whether this is a hash. They become names of files and folders: nothing else may come in."""
+    return isinstance(value, str) and HASH.fullmatch(value) is not None
 
 
 def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -375,7 +388,7 @@ def _errors(repository: str, what: str) -> Iterator[None]:
                 f"cannot write {what} of {repository}{where}: {error.strerror}",
                 "Make room or check the permissions, or choose another place with --cache-dir or HF_HOME",
             ) from error
-        if isinstance(error, (ValueError, TypeError, LookupError)):
+        if isinstance(error, (ValueError, TypeError, LookupError, AttributeError, RecursionError)):
             raise HubError(
                 f"{constants.ENDPOINT} does not answer like the Hub: {one_line(error, 100).rstrip('.')}",
                 "Check HF_ENDPOINT, and whether the network wants a login in a browser first",

@@ -8,7 +8,6 @@ is cleared away by the next one that writes beside it.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -18,10 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from magnet_cli.audio.owner import MARK, is_abandoned, own_mark
 from magnet_cli.errors import MagnetWarning, OutputError
+from magnet_cli.small_files import UnreadableFileError, read_object
 
 FORMAT = "magnet-bundle"
 CONFIG_FILE = "config.json"
@@ -58,14 +58,12 @@ class FolderKind:
         """Whether a folder has the marker of this kind, as a regular file."""
         path = folder / self.marker
         try:
-            if path.is_symlink() or not path.is_file() or path.stat().st_size > LONGEST_MARKER:
+            if path.is_symlink():
                 return False
-            found: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            found = read_object(path, most=LONGEST_MARKER)
+        except (OSError, UnreadableFileError):
             return False
-        return isinstance(found, dict) and all(
-            key in found and value in (None, found[key]) for key, value in self.content.items()
-        )
+        return all(key in found and value in (None, found[key]) for key, value in self.content.items())
 
 
 _SAFETENSORS_TEMPORARY = ".tmp??????"  # what the library leaves when it is killed

@@ -7,16 +7,15 @@ knows its files and `config.json`, but no tensors: it never imports torch, so th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, get_args
 
-from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.errors import ModelError, UsageError, shown
 from magnet_cli.hub.folders import (
     BUNDLE,
     CODEC_FILE,
@@ -29,13 +28,21 @@ from magnet_cli.hub.folders import (
     remove_folder,
 )
 from magnet_cli.hub.registry import BUNDLED, ModelFacts, registered
-from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
+from magnet_cli.model.config import CodecConfig, DecoderConfig, ShapeError, TextConfig
 from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
 from magnet_cli.options.strict_json import from_plain
+from magnet_cli.small_files import UnreadableFileError, read_object, read_text
 
 VERSION = 1  # of a bundle
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model inside this package
 BLOCK = 1 << 20
+LONGEST_NAME = 200  # of a file; the longest there is has 30
+# What every bundle's `config.json` has beside the shapes of its networks, and its type.
+KEYS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "task", "licence"), (str,)),
+    **dict.fromkeys(("source.repository", "source.revision"), (str, type(None))),
+    **dict.fromkeys(("decoder", "codec", "text", "files"), (dict,)),
+}
 
 Part = TypeVar("Part", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 
@@ -44,8 +51,8 @@ Part = TypeVar("Part", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 class BundleInfo:
     """What a bundle's `config.json` says.
 
-    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it, unchecked beyond its
-    format; the properties raise ModelError for a part that is missing or wrong.
+    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it, of which KEYS are
+    checked; the properties raise ModelError for a part that is missing or wrong.
     """
 
     name: str
@@ -63,24 +70,35 @@ class BundleInfo:
         """Read a bundle's `config.json`; ModelError when it is damaged or of a later version."""
         path = folder / CONFIG_FILE
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            files = {str(name): (int(one["size"]), str(one["sha256"])) for name, one in config["files"].items()}
-            name, version, kind = str(config["name"]), config["version"], config["format"]
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ModelError(f"{path} is damaged", "Download or convert the model again") from error
-        if kind != FORMAT:
-            raise ModelError(f"{path} is of the format {kind!r}, not {FORMAT!r}", "Convert the model again")
-        if version != VERSION:
+            config = read_object(path)
+            kind, version = config["format"], config["version"]
+            if (kind, version) == (FORMAT, VERSION):
+                _check_keys(config)
+                return cls(config["name"], folder, config, dict(_files(config["files"])))
+        except UnreadableFileError as error:
+            raise ModelError(f"{path} is damaged: {error}", "Download or convert the model again") from error
+        except KeyError as error:
             raise ModelError(
-                f"{folder} is a bundle of version {version}, but this magnet reads version {VERSION}",
-                "Update magnet, or convert the model again",
-            )
-        return cls(name, folder, config, files)
+                f"{path} is damaged: it lacks {error.args[0]}", "Download or convert the model again"
+            ) from error
+        if kind != FORMAT:
+            raise ModelError(f"{path} is of the format {shown(kind)}, not {FORMAT!r}", "Convert the model again")
+        raise ModelError(
+            f"{folder} is a bundle of version {shown(version)}, but this magnet reads version {VERSION}",
+            "Update magnet, or convert the model again",
+        )
 
     def part(self, kind: Callable[..., Part], key: str) -> Part:
-        """A configuration from its part of `config.json`; ModelError unless every field is there and of its type."""
+        """A configuration from its part of `config.json`; ModelError unless every field is there, and can be."""
         try:
-            return from_plain(kind, self.config.get(key))
+            part = from_plain(kind, self.config.get(key))
+            if not isinstance(part, SamplingConfig):
+                part.check()
+            return part
+        except ShapeError as error:
+            raise ModelError(
+                f"{key}.{error}, in {self.folder / CONFIG_FILE}", "Download or convert the model again"
+            ) from error
         except ValueError as error:
             raise ModelError(
                 f"{key}.{error} in {self.folder / CONFIG_FILE} is missing or wrong",
@@ -95,15 +113,13 @@ class BundleInfo:
     @property
     def task(self) -> Task:
         """What the model makes."""
-        task = self.config.get("task")
-        if task not in ("music", "sound"):
-            raise ModelError(f"{self.folder / CONFIG_FILE} names the task {task!r}", "Convert the model again")
+        task: Task = self.config["task"]
         return task
 
     @property
     def licence(self) -> str:
         """Of the weights."""
-        return str(self.config.get("licence"))
+        return str(self.config["licence"])
 
     @property
     def own_sampling(self) -> SamplingConfig | None:
@@ -123,11 +139,6 @@ class BundleInfo:
     def facts(self) -> ModelFacts:
         """What is known of the model without its weights."""
         decoder, codec = self.part(DecoderConfig, "decoder"), self.part(CodecConfig, "codec")
-        if not 0 < codec.hop <= codec.sample_rate:
-            raise ModelError(
-                f"{self.folder / CONFIG_FILE} has frames of {codec.hop} samples at {codec.sample_rate} Hz",
-                "Download or convert the model again",
-            )
         return magnet_facts(
             decoder,
             codec,
@@ -175,11 +186,45 @@ def magnet_facts(
     )
 
 
+def _check_keys(config: Mapping[str, Any]) -> None:
+    """Raise UnreadableFileError for the first of KEYS that is missing, or of another type."""
+    for key, kinds in KEYS.items():
+        value: Any = config
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise UnreadableFileError(f"it lacks {key}")
+            value = value[part]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UnreadableFileError(f"{key} is {shown(value)}")
+    if config["task"] not in get_args(Task):
+        raise UnreadableFileError(f"task is {shown(config['task'])}")
+    if not isinstance(config.get("sampling"), (dict, type(None))):
+        raise UnreadableFileError(f"sampling is {shown(config['sampling'])}")
+
+
+def _files(files: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, str]]]:
+    """The size and the SHA-256 of each file of a bundle; UnreadableFileError for what leads out of it."""
+    for name, one in files.items():
+        size, digest = (one.get("size"), one.get("sha256")) if isinstance(one, dict) else (None, None)
+        if type(size) is not int or size < 0 or not isinstance(digest, str):
+            raise UnreadableFileError(f"files.{shown(name)} is {shown(one)}")
+        path = PurePosixPath(name)
+        if (
+            not path.parts
+            or path.is_absolute()
+            or ".." in path.parts
+            or not name.isprintable()
+            or len(name) > LONGEST_NAME
+        ):
+            raise UnreadableFileError(f"{shown(name)} is no file of it")
+        yield name, (size, digest)
+
+
 def is_bundle(folder: Path) -> bool:
     """Whether a folder claims to be a bundle."""
     try:
-        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = read_text(folder / CONFIG_FILE)
+    except UnreadableFileError:
         return False
     return f'"{FORMAT}"' in text
 
@@ -187,10 +232,10 @@ def is_bundle(folder: Path) -> bool:
 def is_musicgen(folder: Path) -> bool:
     """Whether a folder holds a model of MusicGen's kind in the format of transformers."""
     try:
-        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        settings = read_object(folder / CONFIG_FILE)
+    except UnreadableFileError:
         return False
-    return isinstance(settings, dict) and str(settings.get("model_type")).startswith("musicgen")
+    return str(settings.get("model_type")).startswith("musicgen")
 
 
 def sha256(path: Path) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from magnet_cli.errors import ModelError, UsageError
+from magnet_cli.errors import MagnetWarning, ModelError, UsageError
 from magnet_cli.hub.cache import CODEC, MODEL, MODEL_FILES, RESCORER, TEXT_ENCODER, Wanted, cached
 from magnet_cli.hub.download import DEFAULT_ACCESS, Access, download, plan_download
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle, is_musicgen
@@ -112,18 +112,32 @@ def bundled_model(places: PlacesConfig | None = None) -> ResolvedModel | None:
 
 
 def known_models(places: PlacesConfig | None = None) -> list[ResolvedModel]:
-    """The released MAGNeTs and MusicGens, and the bundles on this machine beyond them."""
+    """The released MAGNeTs and MusicGens, and the bundles on this machine beyond them.
+
+    A damaged bundle is a MagnetWarning; its model is as if it were not here.
+    """
     places = places or PlacesConfig()
     store = Store.at(places.model_dir)
-    found = [_of_hub(name, places, store) for name in (*MODELS, *RESCORERS)]
+    found = []
+    for name in (*MODELS, *RESCORERS):
+        try:
+            found.append(_of_hub(name, places, store))
+        except ModelError as error:
+            _warn(error)
+            found.append(_not_here(name, places))
     inside = bundled_model(places)
     found += [] if inside is None else [inside]
-    for info in store.bundles():
-        name = info.folder.name
-        if registered(name) is None:
-            with suppress(ModelError):  # damaged
-                found.append(_of_info(info, name, "stored", name, places))
+    for folder in store.folders():
+        if registered(folder.name) is None:
+            try:
+                found.append(_bundle(folder.name, "stored", folder.name, places, folder))
+            except ModelError as error:
+                _warn(error)
     return found
+
+
+def _warn(error: ModelError) -> None:
+    warnings.warn(f"{error.message}. {error.hint}", MagnetWarning, stacklevel=3)
 
 
 def _of_hub(given: str, places: PlacesConfig, store: Store) -> ResolvedModel:
@@ -137,7 +151,14 @@ def _of_hub(given: str, places: PlacesConfig, store: Store) -> ResolvedModel:
     folder = store.folder(name)
     if is_bundle(folder):
         return _bundle(given, "stored", name, places, folder, repository)
-    return ResolvedModel(given, "hub", name, places, None, repository, facts)
+    return _not_here(given, places)
+
+
+def _not_here(given: str, places: PlacesConfig) -> ResolvedModel:
+    """A MAGNeT of the Hub, by short name or Hub id, that is to become a bundle."""
+    spec = registered(given)
+    name, repository = (given, given) if spec is None else (spec.name, spec.repository)
+    return ResolvedModel(given, "hub", name, places, None, repository, None if spec is None else spec.facts)
 
 
 def _bundle(

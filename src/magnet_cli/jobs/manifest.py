@@ -2,6 +2,11 @@
 
 A line is written, and on the disk, before the files it speaks of get their names. So after a crash whatever has its
 name is in the manifest, and what the manifest names but is not there is made again.
+
+The manifest itself may be damaged or deleted. Every line has a checksum, and a line whose checksum is wrong counts for
+nothing. The header, which is the first line, comes again within lines of items. The record beside a clip says what its
+line in the manifest said (see `note` and `recall`). So a batch goes on without its manifest, and what is lost is only
+made again where clips have no records. Files that may be an item's and of which nothing is known get another name.
 """
 
 from __future__ import annotations
@@ -11,10 +16,11 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +28,8 @@ from magnet_cli.audio.atomic import Content
 from magnet_cli.audio.confine import Confinement, check_within
 from magnet_cli.audio.unfinished import sweep
 from magnet_cli.errors import OutputError
-from magnet_cli.jobs.targets import Target
+from magnet_cli.jobs.seal import is_sealed, sealed
+from magnet_cli.jobs.targets import Target, sidecar
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 
@@ -32,6 +39,13 @@ if TYPE_CHECKING:
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
+# By which a damaged line is known for a manifest's: two of them in it, or one and a whole line of an item elsewhere.
+TRACES = (START, b'"settings": {', b'"sum": "', b'{"item": "', b'"files": [[')
+REPEAT = 50  # lines of items from one that repeats the header to the next, which is a percent of the file
+NOTE = "manifest"  # in the record beside a clip: what the manifest says of it
+RECORD_BYTES = 1 << 20  # more than any record has
+# How much of a folder is looked through for a record that has the header: a folder of clips may be a home, too.
+MOST_NAMES, MOST_RECORDS = 10_000, 100
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,9 @@ class Manifest:
         self.folder = folder
         self.headers = headers
         self.entries = entries
+        self.recalled: list[Entry] = []  # by the records beside clips, and not in the file until `start`
+        self._started: Header | None = None
+        self._added = 0  # to the file, since it was opened or somebody deleted it
         self._identity: tuple[int, int] | None = None
         self._confinement = Confinement(folder)
 
@@ -116,18 +133,21 @@ class Manifest:
             raise OutputError(f"cannot read {path}: {error.strerror}", "Choose another folder") from error
         headers: list[Header] = []
         entries: dict[str, Entry] = {}
+        whole, traces = False, 0
         for line in filter(None, lines):
             value = _parse(line)
-            if value is None:  # a line that a crash has cut: what it spoke of has no name yet
+            if value is None:  # cut by a crash: what it spoke of has no name yet; or damaged: `recall`, `clear_unknown`
+                traces = max(traces, sum(trace in line for trace in TRACES))
                 continue
-            if "format" in value:
-                if value["format"] != FORMAT or value.get("version") != VERSION:
-                    raise OutputError(f"{path} is not of this version of magnet", "Choose another folder")
-                headers += filter(None, [_header(value)])
-            elif (entry := _entry(value)) is not None:
+            whole = whole or is_sealed(value) is True
+            if "format" in value and (value["format"] != FORMAT or value.get("version") != VERSION):
+                raise OutputError(f"{path} is not of this version of magnet", "Choose another folder")
+            headers += filter(lambda one: one not in headers, _headers(value))
+            if (entry := _entry(value)) is not None:
                 entries[entry.item] = _after(entries.get(entry.item), entry)
+        headers = headers or _headers_beside(folder)
         cut = len(lines) == 1 and (lines[0].startswith(START) or START.startswith(lines[0]))  # the disk was full
-        if not headers and any(lines) and not cut:
+        if not headers and any(lines) and not (cut or whole or traces > 1 or (traces and entries)):
             raise OutputError(f"{path} is not the manifest of a batch", "Choose another folder")
         return cls(folder, headers, entries)
 
@@ -188,9 +208,12 @@ class Manifest:
             )
 
     def start(self, header: Header) -> None:
-        """Note what the batch is, unless that is noted already."""
+        """Note what the batch is, and items that were recalled, unless that is noted already."""
+        lines = [] if header in self.headers else [_header_value(header)]
+        self._started = header
+        self._append([*lines, *map(_entry_value, self.recalled)])
+        self.recalled = []
         if header not in self.headers:
-            self._append({"format": FORMAT, "version": VERSION, "seed": header.seed, "settings": header.settings})
             self.headers.append(header)
 
     def says_as(self, other: Manifest) -> bool:
@@ -203,12 +226,46 @@ class Manifest:
 
     def add(self, entry: Entry) -> None:
         """Note an item; on the disk when this returns."""
-        value: dict[str, Any] = {"item": entry.item, "seconds": round(entry.seconds, 3)}
-        if entry.error is not None:
-            value["error"] = entry.error
-        value["files"] = [[one.path, one.size, one.time, one.sha256] for one in entry.files]
-        self._append(value)
+        self._append([_entry_value(entry)])
         self.entries[entry.item] = _after(self.entries.get(entry.item), entry)
+
+    def note(self, item: str, files: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
+        """What the record beside a clip says so that `recall` finds it: the item, its batch, and the other files.
+
+        files: names and contents of those beside the record.
+        """
+        batch = {} if self._started is None else {"batch": _plain_header(self._started)}
+        return {NOTE: {"item": item, **batch, "files": [[name, len(one), digest(one)] for name, one in files]}}
+
+    def recall(self, item: str, audio: Path) -> Entry | None:
+        """The entry of an item that the manifest has lost, if the record beside `audio` knows it and all is intact."""
+        if item in self.entries or (note := self._note_beside(audio)) is None or note.get("item") != item:
+            return None
+        made = []
+        try:
+            for name, size, sha in (*note["files"], (sidecar(audio).name, None, None)):
+                path = audio.parent / str(name)
+                if path.parent != audio.parent or path.name != name:
+                    return None
+                self._confinement.check(path)
+                content, status = path.read_bytes(), path.stat()
+                if size is not None and (len(content), digest(content)) != (size, sha):
+                    return None
+                relative = path.relative_to(self.folder).as_posix()
+                made.append(Made(relative, len(content), status.st_mtime_ns, digest(content)))
+        except (OSError, LookupError, TypeError, ValueError):
+            return None
+        if Path(made[-2].path).name != audio.name:  # the audio is last of the files, and what is made has it last
+            return None
+        entry = Entry(item, (*made[:-2], made[-1], made[-2]))
+        self.entries[item] = entry
+        self.recalled.append(entry)
+        return entry
+
+    def _note_beside(self, audio: Path) -> dict[str, Any] | None:
+        """What the record beside an audio file says of the manifest; None without a whole record that does."""
+        self._confinement.check(sidecar(audio))
+        return _note_in(sidecar(audio))
 
     def finished(self, item: str) -> Entry | None:
         """The entry of an item whose files are all there and as they were made."""
@@ -229,11 +286,27 @@ class Manifest:
                 if self.is_intact(made):
                     path.unlink()
                 elif path.is_file():
-                    number = 1
-                    while os.path.lexists(aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")):
-                        number += 1
-                    path.rename(aside)
-                    moved.append(aside)
+                    moved.append(_move_aside(path))
+        return moved
+
+    def clear_unknown(self, items: Iterable[Item], header: Header) -> list[Path]:
+        """Give other names to files that have the names of items, where the manifest may have lost the items.
+
+        That is so if the batch was begun here before. Files that are known for another item's stay. Returns the names.
+        """
+        if header not in self.headers:
+            return []
+        known = {self.folder / made.path for entry in self.entries.values() for made in entry.files}
+        moved = []
+        for item in items:
+            note = self._note_beside(item.target.audio)
+            if note is not None and note.get("item") != item.key:
+                continue
+            for path in item.target.files:
+                self._confinement.check(path)
+                with _changing(path):
+                    if path not in known and path.is_file():
+                        moved.append(_move_aside(path))
         return moved
 
     def is_intact(self, made: Made) -> bool:
@@ -247,22 +320,33 @@ class Manifest:
         except OSError:
             return False
 
-    def _append(self, value: Mapping[str, Any]) -> None:
+    def _append(self, values: Sequence[dict[str, Any]]) -> None:
+        """Write lines, all of them on the disk when this returns."""
         path = self.folder / MANIFEST_FILE
-        line = json.dumps(value, allow_nan=False).encode() + b"\n"
         try:
             with path.open("ab+") as file:
-                if file.tell():
+                end = file.tell()
+                if end:
                     file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":  # a line that a crash has cut
-                        line = b"\n" + line
-                file.write(line)
+                    cut = file.read(1) != b"\n"  # a line that a crash has cut
+                else:
+                    cut, self._added = False, 0
+                file.write(b"\n" * cut + b"".join(map(self._line, values)))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
                 f"cannot write {path}: {error.strerror}", "Make room on that disk, or mend the folder"
             ) from error
+
+    def _line(self, value: dict[str, Any]) -> bytes:
+        """A line as it is written. The first two of items and then some more repeat the header."""
+        if self._started is not None and "item" in value:
+            # Two, because the first one is lost together with the header when the line end between them is damaged.
+            if self._added < 2 or self._added % REPEAT == 0:
+                value = {**value, "batch": _plain_header(self._started)}
+            self._added += 1
+        return json.dumps(sealed(value), allow_nan=False).encode() + b"\n"
 
 
 def digest(content: Content) -> str:
@@ -284,17 +368,92 @@ def _after(before: Entry | None, entry: Entry) -> Entry:
     return entry if before is None or entry.error is None else replace(entry, files=before.files)
 
 
+def _move_aside(path: Path) -> Path:
+    """Give a file another name, which is returned."""
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")):
+        number += 1
+    path.rename(aside)
+    return aside
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """The object on a line or in a record; None for one that is damaged."""
     try:
         value = json.loads(line)
+        whole = isinstance(value, dict) and is_sealed(value) is not False
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if whole else None
 
 
-def _header(value: dict[str, Any]) -> Header | None:
-    seed, settings = value.get("seed"), value.get("settings")
+def _note_in(record: Path) -> dict[str, Any] | None:
+    """What a clip's record says of the manifest; None if it is damaged, or of an earlier version."""
+    try:
+        status = record.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > RECORD_BYTES:
+            return None
+        value = _parse(record.read_bytes())
+    except OSError:
+        return None
+    if value is None or not is_sealed(value):
+        return None
+    note = value.get(NOTE)
+    return note if isinstance(note, dict) else None
+
+
+def _headers_beside(folder: Path) -> list[Header]:
+    """What the batches of a folder were, by the records beside clips, the latest last."""
+    found: list[tuple[int, Header]] = []
+    with suppress(OSError):
+        for path in islice(_records(folder), MOST_RECORDS):
+            note = _note_in(path)
+            header = None if note is None else _header(note.get("batch"))
+            if header is not None:
+                found.append((path.lstat().st_mtime_ns, header))
+    headers: list[Header] = []
+    for _, header in sorted(found, key=lambda one: one[0], reverse=True):
+        if header not in headers:
+            headers.insert(0, header)
+    return headers
+
+
+def _records(folder: Path) -> Iterator[Path]:
+    """The JSON files in a folder and those below it, no links followed and hidden ones left out."""
+    seen = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        seen += len(names) + 1
+        if seen > MOST_NAMES and place != os.fspath(folder):
+            return
+        yield from (Path(place) / name for name in sorted(names) if name.endswith(".json"))
+
+
+def _headers(value: Mapping[str, Any]) -> list[Header]:
+    """The header that a line is, or that it repeats, as a list."""
+    header = _header(value if "format" in value else value.get("batch"))
+    return [] if header is None else [header]
+
+
+def _header(value: Any) -> Header | None:
+    seed, settings = (value.get("seed"), value.get("settings")) if isinstance(value, dict) else (None, None)
     return Header(seed, settings) if type(seed) is int and isinstance(settings, dict) else None
+
+
+def _plain_header(header: Header) -> dict[str, Any]:
+    return {"seed": header.seed, "settings": header.settings}
+
+
+def _header_value(header: Header) -> dict[str, Any]:
+    return {"format": FORMAT, "version": VERSION, **_plain_header(header)}
+
+
+def _entry_value(entry: Entry) -> dict[str, Any]:
+    value: dict[str, Any] = {"item": entry.item, "seconds": round(entry.seconds, 3)}
+    if entry.error is not None:
+        value["error"] = entry.error
+    value["files"] = [[one.path, one.size, one.time, one.sha256] for one in entry.files]
+    return value
 
 
 def _entry(value: dict[str, Any]) -> Entry | None:

@@ -20,6 +20,8 @@ FIELDS = ("index", "slug", "seed", "model")
 LONGEST_SLUG = 60
 LONGEST_NAME = 200
 LONGEST_PATH = 1000  # bytes within the folder of a batch
+# The beginning of a template, up to its first field.
+LITERAL = re.compile(r"(?:[^{}]|\{\{|\}\})*")
 # Names that Windows reserves whatever their extension.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 # Not possible in names on every system: control characters, and what Windows keeps for itself.
@@ -78,7 +80,7 @@ def plan_paths(
         )
     _check_template(template)
     _check_extension(Path(template), extensions)
-    return _fixed_part(template), _name_all([template] * len(items), items, model)
+    return _without_braces(_fixed_part(template)), _name_all([template] * len(items), items, model)
 
 
 def plan_folder(
@@ -99,13 +101,17 @@ def plan_folder(
         _check_template(output)
         fixed = _fixed_part(output)
         default = str(Path(output).relative_to(fixed)) if fixed != Path() else output
+        if ".." in Path(default).parts:
+            raise UsageError(f"{output} leads out of its folder", "Write .. before the first field only")
+        folder = _without_braces(fixed)
     else:
-        fixed, default = Path(output), FOLDER_TEMPLATE
+        folder = fixed = Path(output)
+        default = FOLDER_TEMPLATE
     _check_extension(Path(default), extensions)
     own = {item.output for item in items if item.output is not None}
     checked = {name: check_name(name, extensions) for name in sorted(own)}
     templates = [str(fixed / (default if item.output is None else checked[item.output])) for item in items]
-    return fixed, _name_all(templates, items, model)
+    return folder, _name_all(templates, items, model)
 
 
 def check_name(name: str, extensions: Sequence[str]) -> str:
@@ -134,8 +140,14 @@ def _name_all(templates: Sequence[str], items: Sequence[ClipName], model: str) -
 
 
 def _fixed_part(template: str) -> Path:
-    """The folder before the first field."""
-    return Path(template.split("{", 1)[0] + "x").parent
+    """The folder before the first field, as templates have it, where {{ and }} stand for braces."""
+    literal = LITERAL.match(template)
+    return Path(("" if literal is None else literal[0]) + "x").parent
+
+
+def _without_braces(fixed: Path) -> Path:
+    """A folder of a template as it is on the disk."""
+    return Path(str(fixed).format())
 
 
 def _check_template(template: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS, check_format
 from magnet_cli.errors import OutputError
-from magnet_cli.jobs.manifest import Entry, Header, Item, Manifest, digest, item_key
+from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Item, Manifest, digest, item_key
 from magnet_cli.jobs.naming import ClipName, check_name, plan_folder
 from magnet_cli.jobs.prompt_file import Problems, Row
 from magnet_cli.jobs.targets import Target
@@ -172,7 +172,7 @@ def plan_batch(
             problems.add(one.row.line, f"the same clip as on line {plan.rows[key].line}: give it another seed")
             continue
         plan.rows[key] = one.row
-        entry = manifest.finished(key) if request.resume else None
+        entry = (manifest.finished(key) or manifest.recall(key, path)) if request.resume else None
         if entry is None or not _kinds(item.target.files) <= _kinds(Path(made.path) for made in entry.files):
             plan.todo.append(item)
         else:
@@ -212,9 +212,15 @@ def check_same(plan: BatchPlan, manifest: Manifest, *, drawn: bool) -> None:
     drawn: the seed was not given, so that it tells nothing.
     """
     made = {entry.item for entry in manifest.entries.values() if entry.error is None}
-    if not made or (plan.header in manifest.headers and made & plan.rows.keys()):
+    known = plan.header in manifest.headers or not manifest.headers
+    if not made or (known and made & plan.rows.keys()):
         return
     hint = "Choose another folder, or add to it with --mix"
+    if not manifest.headers:
+        raise OutputError(
+            f"the first line of {manifest.folder / MANIFEST_FILE} is damaged, and with it the batch's seed is lost",
+            "Give the seed with --seed: a clip's record and its name usually have it",
+        )
     if plan.header in manifest.headers:
         raise OutputError(f"{manifest.folder} holds a batch of other prompts ({counted(len(made))})", hint)
     theirs, ours = (dict(one.settings) for one in (manifest.headers[-1], plan.header))
@@ -238,4 +244,5 @@ def counted(clips: int) -> str:
 def clear_way(plan: BatchPlan, manifest: Manifest) -> list[Path]:
     """Make room for what is to be made again; returns the names that changed files have now."""
     entries = [manifest.entries[item.key] for item in plan.todo if item.key in manifest.entries]
-    return [path for entry in entries for path in manifest.clear_way(entry)]
+    moved = [path for entry in entries for path in manifest.clear_way(entry)]
+    return [*moved, *manifest.clear_unknown(plan.todo, plan.header)]

@@ -8,19 +8,21 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.errors import MagnetError, UsageError, shown
 from magnet_cli.options.declared import declared
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling_overrides import Overrides
 
 Format: TypeAlias = Literal["txt", "csv", "jsonl"]
 SHOWN = 100  # problems listed; more would push the first ones off the screen
+SHOWN_COLUMNS = 20  # of those that are not known, in one row
 LONGEST_FIELD = 1 << 20
 
 # What the cells of a row hold, by field: those of the row itself, and the options of these classes.
@@ -162,12 +164,17 @@ def _csv_rows(text: str, problems: Problems) -> Iterator[Row]:
 
 
 def _check_columns(names: list[str], line: int, problems: Problems) -> bool:
-    wrong = [f"unknown column {_shown(name)}" for name in names if name not in KINDS]
-    wrong += [f"two columns are named {_shown(name)}" for name in dict.fromkeys(names) if names.count(name) > 1]
+    unknown = [name for name in names if name not in KINDS]
+    wrong = [f"unknown column {shown(name)}; there are {', '.join(COLUMNS)}" for name in unknown[:SHOWN_COLUMNS]]
+    if len(unknown) > SHOWN_COLUMNS:
+        wrong.append(f"{len(unknown) - SHOWN_COLUMNS:,} more unknown columns")
+    wrong += [f"two columns are named {shown(name)}" for name, found in Counter(names).items() if found > 1][
+        :SHOWN_COLUMNS
+    ]
     if "prompt" not in names and "unconditional" not in names:
         wrong.append("no column is named prompt")
     for problem in wrong:
-        problems.add(line, f"{problem}; there are {', '.join(COLUMNS)}" if problem.startswith("unknown") else problem)
+        problems.add(line, problem)
     return not wrong
 
 
@@ -204,7 +211,7 @@ def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
         try:
             values[name] = _value(name, cell)
         except ValueError:
-            problems.add(line, f"{name} is {_shown(cell)}, not {wanted(name)}")
+            problems.add(line, f"{name} is {shown(cell)}, not {wanted(name)}")
     if values.get("unconditional"):
         values.setdefault("prompt", "")  # it would only name the clip
     elif "prompt" not in given:
@@ -263,11 +270,3 @@ def _value(name: str, cell: Any) -> Any:
     if kind == "float" and not (abs(cell) < 1e300 and math.isfinite(cell)):
         raise ValueError
     return float(cell) if kind == "float" else cell
-
-
-def _shown(cell: Any) -> str:
-    try:
-        text = repr(cell)
-    except RecursionError:
-        text = "a list in lists"
-    return text if len(text) <= 40 else text[:39] + "…"

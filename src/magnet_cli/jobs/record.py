@@ -21,6 +21,7 @@ from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
+from magnet_cli.small_files import UnreadableFileError, parse_json, read_text
 
 FORMAT, VERSION = "magnet-clip", 1
 SUFFIX = ".json"
@@ -84,20 +85,15 @@ def read_record(path: Path) -> Record:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UsageError(f"{path} is too large for a clip's record", "Give the .json beside an audio file")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is no record of a clip", "Give the .json beside an audio file") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "Check its permissions") from error
+        return read_text(path, most=MOST_BYTES)
+    except UnreadableFileError as error:
+        raise UsageError(f"{path} is no record of a clip: {error}", "Give the .json beside an audio file") from error
 
 
 def _parse(text: str, path: Path) -> Record:
     try:
-        record = json.loads(text)
-        json.dumps(record, allow_nan=False)  # refuses what JSON has no words for, and what is too deep to be shown
-    except (ValueError, RecursionError):
+        record = parse_json(text)
+    except UnreadableFileError:
         record = None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UsageError(f"{path} holds no record of a clip", "Give a file that magnet has written")

@@ -23,6 +23,7 @@ from magnet_cli.errors import MagnetError
 from magnet_cli.hub.download import Downloading
 from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest
 from magnet_cli.jobs.record import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
+from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline.events import ClipFailed, StepDone, TextEncoded
@@ -124,11 +125,15 @@ class Production:
             archive = io.BytesIO()
             np.savez(archive, codes=clip.codes)
             contents.append((target.codes, archive.getvalue()))
-        if target.metadata is not None:
-            contents.append((target.metadata, as_sidecar(record)))
         audio = encode_audio(target.audio, clip.waveform, clip.sample_rate, self.output.subtype, tags=tags)
         contents.append((target.audio, audio))
         manifest = self.manifest
+        if target.metadata is not None:
+            if manifest is not None:
+                record = sealed(
+                    {**record, **manifest.note(item.key, [(path.name, content) for path, content in contents])}
+                )
+            contents.insert(-1, (target.metadata, as_sidecar(record)))
         if manifest is None:
             write_together(contents, overwrite=self.overwrite, within=target.folder)
             return

@@ -11,13 +11,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+
+from magnet_cli.errors import shown
+from magnet_cli.model.config import MOST_HIDDEN, MOST_LAYERS, MOST_WIDTH, Limits, ShapeError, check_sizes
+
+LIMITS: Limits = {
+    "d_model": (1, MOST_WIDTH),
+    "d_ff": (1, MOST_HIDDEN),
+    "num_layers": (1, MOST_LAYERS),
+    "num_heads": (1, MOST_WIDTH),
+    "d_kv": (1, MOST_WIDTH),
+    "vocab_size": (1, 2**24),  # 256,000 in the largest
+    "relative_attention_num_buckets": (4, 65_536),  # exact and wide ones, in both directions
+    "relative_attention_max_distance": (2, 1_000_000),
+    "layer_norm_epsilon": (0.0, 1.0),
+    "eos_token_id": (-1, 2**24),
+}
 
 
 @dataclass(frozen=True)
@@ -36,14 +52,24 @@ class T5Config:
     feed_forward_proj: str = "relu"
     eos_token_id: int = 1
 
+    def check(self) -> None:
+        """Raise ShapeError for what is no encoder that can be built."""
+        check_sizes(asdict(self), LIMITS)
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
+            raise ShapeError(
+                f"relative_attention_max_distance is {self.relative_attention_max_distance}, which leaves none of the "
+                f"{self.relative_attention_num_buckets} buckets for what is far"
+            )
+        if self.feed_forward_proj not in ("relu", "gated-gelu"):
+            raise ShapeError(f"feed_forward_proj is {shown(self.feed_forward_proj)}, not 'relu' or 'gated-gelu'")
+
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> T5Config:
         """Read what a config.json says. KeyError, TypeError or ValueError for what describes no T5 encoder."""
         if settings["model_type"] != "t5":
-            raise ValueError(f"model_type is {settings['model_type']!r}, not 't5'")
+            raise ValueError(f"model_type is {shown(settings['model_type'])}, not 't5'")
         config = cls(**{name: settings[name] for name in cls.__dataclass_fields__ if name in settings})
-        if config.feed_forward_proj not in ("relu", "gated-gelu"):
-            raise ValueError(f"feed_forward_proj is {config.feed_forward_proj!r}, not 'relu' or 'gated-gelu'")
+        config.check()
         return config
 
 

@@ -6,7 +6,6 @@ float16.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from torch import Tensor
 
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
 from magnet_cli.model.t5 import T5Config, T5Encoder
-from magnet_cli.model.weights import Weights, assign, read_weights, without_weights
+from magnet_cli.model.tokenizer_file import read_tokenizer, token_ids
+from magnet_cli.model.weights import Weights, assign, check_parts, read_weights, without_weights
+from magnet_cli.small_files import UnreadableFileError, read_object
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
 TRAINED_TOKENS = 512
@@ -53,12 +54,12 @@ class TextEncoder:
         """
         path = folder / "config.json"
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            settings = read_object(path)
+        except UnreadableFileError as error:
             raise _no_t5(path, error) from error
-        model = _build(settings, path)
+        config = _config(settings, path)
         weights_path, weights = read_weights(folder)
-        return cls._assemble(model, weights, weights_path, device)
+        return cls._assemble(config, weights, weights_path, device)
 
     @classmethod
     def from_parts(
@@ -68,13 +69,21 @@ class TextEncoder:
 
         path: the file the weights come from. Raises ModelError as `load` does.
         """
-        return cls._assemble(_build(settings, path), weights, path, device)
+        return cls._assemble(_config(settings, path), weights, path, device)
 
     @classmethod
-    def _assemble(cls, model: T5Encoder, weights: Weights, path: Path, device: torch.device | str) -> TextEncoder:
+    def _assemble(cls, config: T5Config, weights: Weights, path: Path, device: torch.device | str) -> TextEncoder:
+        check_parts(weights, config.num_layers, path)
+        try:
+            with without_weights():
+                model = T5Encoder(config)
+        except Exception as error:  # torch fails in many ways at what is no size
+            raise _no_t5(path, error) from error
         weights = {name: weight for name, weight in encoder_half(weights).items() if name != EMBEDDINGS}
         model = assign(model, weights, path, device=torch.device(device), dtype=torch.float32)
-        return cls(model, _read_tokenizer(path.parent))
+        encoder = cls(model, read_tokenizer(path.parent))
+        encoder.tokenize("a")  # a tokenizer that cannot even do that is found now, not at the hundredth clip
+        return encoder
 
     @property
     def width(self) -> int:
@@ -82,8 +91,11 @@ class TextEncoder:
         return int(self.model.config.d_model)
 
     def tokenize(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, end token included; a warning beyond TRAINED_TOKENS, UsageError beyond MOST_TOKENS."""
-        ids: list[int] = self.tokenizer.encode(prompt).ids
+        """Token ids of a prompt, end token included; a warning beyond TRAINED_TOKENS, UsageError beyond MOST_TOKENS.
+
+        Raises ModelError where the tokenizer fails, or makes tokens that the encoder does not have.
+        """
+        ids = token_ids(self.tokenizer, prompt, self.model.config.vocab_size)
         if len(ids) > MOST_TOKENS:
             raise UsageError(
                 f"a prompt has {len(ids)} tokens; at most {MOST_TOKENS} are possible",
@@ -109,12 +121,11 @@ class TextEncoder:
         return TextStates(torch.nn.utils.rnn.pad_sequence(states, batch_first=True), [len(state) for state in states])
 
 
-def _build(settings: Mapping[str, Any], path: Path) -> T5Encoder:
-    """The encoder that settings in the format of `transformers` describe, without weights. path: for messages."""
+def _config(settings: Mapping[str, Any], path: Path) -> T5Config:
+    """The shape that settings in the format of `transformers` describe. path: for messages."""
     try:
-        with without_weights():
-            return T5Encoder(T5Config.from_settings(dict(settings)))
-    except Exception as error:  # torch fails in many ways at what is no size
+        return T5Config.from_settings(dict(settings))
+    except (LookupError, TypeError, ValueError) as error:
         raise _no_t5(path, error) from error
 
 
@@ -131,16 +142,3 @@ def encoder_half(weights: Weights) -> Weights:
         if other in encoder:
             encoder.setdefault(name, encoder[other])
     return encoder
-
-
-def _read_tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for a missing or damaged file
-        raise ModelError(
-            f"cannot read the tokenizer {path}: {one_line(error)}", "Fetch the text encoder again"
-        ) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer

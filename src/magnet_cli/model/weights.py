@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from magnet_cli.errors import ModelError, one_line
+from magnet_cli.small_files import UnreadableFileError, open_regular, read_object
 
 Weights = dict[str, Tensor]
 Built = TypeVar("Built", bound=nn.Module)
@@ -27,6 +28,13 @@ SHARD_INDEX = "model.safetensors.index.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # An error names this many tensors; a checkpoint of another kind may have hundreds that do not fit.
 NAMED_PROBLEMS = 3
+# Of a pickle without its tensors: that of the largest released model has 0.3 MB.
+MOST_PICKLE_BYTES = 1 << 24
+# What weights are stored in; others (complex and quantized numbers, or less than 8 bits) are no weights of such models.
+DTYPES = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    | {torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool}
+)
 
 
 class _NotDrawn(TorchFunctionMode):
@@ -60,18 +68,28 @@ def read_package(path: Path) -> Mapping[Any, Any]:
     Unpickling is restricted to tensors and plain containers, with no way around it: ModelError for anything else.
     """
     try:
+        with open_regular(path) as file:
+            zipped = zipfile.is_zipfile(file)
+            if zipped:
+                _check_archive(file)
+            else:  # the pickle comes first, then what is in the tensors
+                file.seek(0)
+                if _makes_memory(file.read(MOST_PICKLE_BYTES)):
+                    raise pickle.UnpicklingError
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # torch remarks on pickles of other versions, and then reads or refuses them
             # Only the zip format, torch's own since 2020, can be memory-mapped.
-            package = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            package = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         # torch's own message advises to read the file without restrictions, which is what an attacker would like.
         raise ModelError(
             f"{path} is no plain checkpoint; it was refused, because reading anything else could run code",
             "Get it again from its original source",
         ) from error
+    except UnreadableFileError as error:
+        raise ModelError(f"cannot read {path}: {error}", "Check the file and its permissions") from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "Check the file and its permissions") from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes, none of them telling
@@ -81,13 +99,78 @@ def read_package(path: Path) -> Mapping[Any, Any]:
     return package
 
 
+def _check_archive(file: BinaryIO) -> None:
+    """Raise for an archive that torch.save has not written: compressed, or with more in it than the file has.
+
+    2 MB of zeros, compressed, are 2 GB; so are files in an archive that share their bytes.
+    """
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise UnreadableFileError("it is compressed, which no checkpoint is")
+        if sum(part.file_size for part in parts) > size:
+            raise UnreadableFileError("its parts are larger than the file")
+        for part in parts:
+            if part.filename.endswith(".pkl"):
+                if part.file_size > MOST_PICKLE_BYTES:
+                    raise UnreadableFileError(f"{part.filename} in it has {part.file_size:,} bytes")
+                if _makes_memory(archive.read(part)):
+                    raise pickle.UnpicklingError
+
+
+def _makes_memory(content: bytes) -> bool:
+    """Whether a pickle calls for a block of memory of any size, which torch allows it to; no checkpoint does."""
+    return b"bytearray" in content
+
+
 def as_weights(state: object, path: Path, where: str) -> Weights:
     """Check that these are named tensors; ModelError otherwise, which says `where` in the file they should be."""
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(weight, Tensor) for name, weight in state.items()
     ):
         raise ModelError(f"{path} has no named tensors in {where}", "Fetch it again")
+    for name, weight in state.items():
+        problem = _no_weight(weight)
+        if problem is not None:
+            raise ModelError(f"{name} in {path} is {problem}, and no weight", "Fetch it again")
     return dict(state)
+
+
+def _no_weight(tensor: Tensor) -> str | None:
+    """Why a tensor is none that a network takes, in words; None for one that it is."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "sparse or nested"
+    if tensor.device.type != "cpu":
+        return f"on {tensor.device}, without values"
+    if tensor.is_quantized or tensor.dtype not in DTYPES:
+        return f"stored as {str(tensor.dtype).removeprefix('torch.')}"
+    return None
+
+
+def check_memory(weights: Weights, path: Path, *, most: int = 0) -> None:
+    """Raise ModelError if tensors take more memory, once they are copied, than they do in the file, and than `most`.
+
+    A tensor of a pickle can repeat one stored number as often as it likes.
+    """
+    beyond = sum(max(0, one.numel() * one.itemsize - one.untyped_storage().nbytes()) for one in weights.values())
+    if beyond > most:
+        raise ModelError(
+            f"the tensors in {path} have {beyond:,} bytes more than are stored there", "Get it from its original source"
+        )
+
+
+def check_parts(weights: Weights, parts: int, path: Path) -> None:
+    """Raise ModelError if a network is to have more parts, layers above all, than there are tensors.
+
+    For use before the network is built, so that what is built is never larger than what was read.
+    """
+    if parts > len(weights):
+        raise ModelError(
+            f"{path} does not fit its configuration: that describes {parts:,} layers and the like, but there are "
+            f"{len(weights):,} tensors",
+            "The file is damaged or of another kind of model; fetch it again",
+        )
 
 
 def read_weights(folder: Path) -> tuple[Path, Weights]:
@@ -98,16 +181,18 @@ def read_weights(folder: Path) -> tuple[Path, Weights]:
     if path is None:
         raise ModelError(f"there are no weights in {folder}", f"It must have one of {', '.join(WEIGHT_FILES)}")
     if path.suffix != ".safetensors":
-        return path, as_weights(read_package(path), path, "it")
+        weights = as_weights(read_package(path), path, "it")
+        check_memory(weights, path)
+        return path, weights
     return path, read_safetensors(path)
 
 
 def _read_shards(index: Path) -> Weights:
     """The tensors of a model that is split over several safetensors files, which its index names."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_object(index)["weight_map"].values()))
         paths = [index.parent / Path(name).name for name in names]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{index} is damaged", "Fetch it again") from error
     weights: Weights = {}
     for path in paths:
@@ -118,9 +203,11 @@ def _read_shards(index: Path) -> Weights:
 def read_safetensors(path: Path) -> Weights:
     """The tensors in a safetensors file, memory-mapped."""
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # torch's own for a file that is not there
+        open_regular(path).close()
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError, LookupError) as error:
         raise ModelError(f"cannot read {path}: {one_line(error)}", "The file is damaged; fetch it again") from error
+    return as_weights(weights, path, "it")
 
 
 def assign(model: Built, weights: Weights, path: Path, *, device: torch.device, dtype: torch.dtype) -> Built:

@@ -92,7 +92,7 @@ class RuntimeConfig:
         return self.dtype in ("int8", "float8")
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?|mps", self.device):
             raise UsageError(f"unknown device {self.device!r}", "Give auto, cpu, cuda, cuda:N or mps")
         if self.dtype not in get_args(DTypeName):
             raise UsageError(f"unknown dtype {self.dtype!r}", f"Give one of {', '.join(get_args(DTypeName))}")

@@ -11,6 +11,7 @@ from magnet_cli.checkpoints.musicgen import MusicGenCheckpoint
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint
 from magnet_cli.errors import MagnetWarning, UsageError
 from magnet_cli.options.sampling import Task
+from magnet_cli.pipeline.rules import code_differences, refuse_other_codes
 
 # Two copies of one codec differ by no more than rounding to float16; two codecs by about the size of their values.
 ROUNDING = 1e-2
@@ -45,20 +46,12 @@ def check_compatible(generator: Vocabulary, other: Vocabulary, *, seconds: float
     codebooks of the two codecs differ in value.
     """
     own, others = generator.codec.config, other.codec.config
-    hint = (
-        "MusicGen is for music only; to rescore sound, give a second sound model, e.g. audio-magnet-medium"
-        if generator.task == "sound"
-        else "Give musicgen-small or, to rescore, a second music model, e.g. magnet-medium-10secs"
-    )
-    differences = [
-        (f"codes of {others.sample_rate} Hz audio", f"{own.sample_rate} Hz", own.sample_rate != others.sample_rate),
-        (f"frames of {others.hop} samples", f"{own.hop}", own.hop != others.hop),
-        (f"{other.codebooks} codebooks", f"{generator.codebooks}", generator.codebooks != other.codebooks),
-        (f"codebooks of {others.codes} codes", f"{own.codes}", own.codes != others.codes),
-    ]
-    for its, wanted, differ in differences:
-        if differ:
-            raise UsageError(f"{other.name} cannot work with {generator.name}: it has {its} instead of {wanted}", hint)
+    differences = code_differences((own.sample_rate, others.sample_rate), (generator.codebooks, other.codebooks))
+    if own.hop != others.hop:
+        differences.append((f"frames of {others.hop} samples", f"{own.hop}"))
+    if own.codes != others.codes:
+        differences.append((f"codebooks of {others.codes} codes", f"{own.codes}"))
+    refuse_other_codes(generator.name, generator.task, other.name, differences)
     seconds = generator.seconds if seconds is None else seconds
     if seconds > other.seconds:
         raise UsageError(

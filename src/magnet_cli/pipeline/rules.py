@@ -6,7 +6,7 @@ Imports no torch: what cannot work is refused before anything is downloaded or l
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +16,7 @@ from magnet_cli.hub.registry import MUSICGEN_SECONDS, ModelFacts
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
 from magnet_cli.options.regions import check_regions, parse_region
-from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, check_steps
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, check_steps
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
@@ -93,12 +93,35 @@ def check_helpers(model: KnownModel, helpers: Mapping[str, KnownModel]) -> None:
         raise UsageError("MusicGen generates alone: nothing rescores it", "Choose a MAGNeT model")
     if "hybrid" in helpers and not helpers["hybrid"].is_musicgen:
         raise UsageError("a hybrid's beginning is made by a MusicGen", "Give --hybrid-model musicgen-small")
-    sound = model.facts is not None and model.facts.task == "sound"
-    if sound and any(helper.is_musicgen for helper in helpers.values()):
-        raise UsageError(
-            f"{model.name} makes sound effects, and MusicGen knows music only",
-            "Choose a music model; to rescore sound, give a second sound model, e.g. audio-magnet-medium",
-        )
+    for helper in helpers.values():
+        own, others = model.facts, helper.facts
+        if own is not None and others is not None:
+            differences = code_differences((own.sample_rate, others.sample_rate), (own.codebooks, others.codebooks))
+            refuse_other_codes(model.name, own.task, helper.name, differences)
+
+
+Difference = tuple[str, str]  # what another model has, and what the generator has instead
+
+
+def code_differences(sample_rates: tuple[int, int], codebooks: tuple[int, int]) -> list[Difference]:
+    """How the codes of a generator and of another model differ at first sight; in each pair, the generator first."""
+    differences = []
+    if sample_rates[0] != sample_rates[1]:
+        differences.append((f"codes of {sample_rates[1]} Hz audio", f"{sample_rates[0]} Hz"))
+    if codebooks[0] != codebooks[1]:
+        differences.append((f"{codebooks[1]} codebooks", f"{codebooks[0]}"))
+    return differences
+
+
+def refuse_other_codes(generator: str, task: Task, other: str, differences: Sequence[Difference]) -> None:
+    """Raise UsageError for the first way in which the codes of another model differ from a generator's."""
+    hint = (
+        "MusicGen is for music only; to rescore sound, give a second sound model, e.g. audio-magnet-medium"
+        if task == "sound"
+        else "Give musicgen-small or, to rescore, a second music model, e.g. magnet-medium-10secs"
+    )
+    for theirs, wanted in differences:
+        raise UsageError(f"{other} cannot work with {generator}: it has {theirs} instead of {wanted}", hint)
 
 
 def check_job(job: Job, model: KnownModel, roles: Collection[str]) -> None:

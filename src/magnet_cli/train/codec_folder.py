@@ -11,13 +11,14 @@ from torch import Tensor
 
 from magnet_cli.checkpoints.bundle import read_bundle
 from magnet_cli.checkpoints.parts import CodecCheckpoint
-from magnet_cli.errors import ModelError
+from magnet_cli.errors import ModelError, shown
 from magnet_cli.hub.folders import CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
 from magnet_cli.hub.library import is_bundle
 from magnet_cli.model.codec import Codec
-from magnet_cli.model.config import CodecConfig
+from magnet_cli.model.config import CodecConfig, ShapeError
 from magnet_cli.model.weights import Weights, read_safetensors, without_weights
 from magnet_cli.options.strict_json import from_plain
+from magnet_cli.small_files import read_object
 
 
 def codec_weights(codec: Codec) -> Weights:
@@ -46,13 +47,16 @@ def read_codec_folder(folder: Path) -> CodecCheckpoint:
         return read_bundle(folder).codec
     path = folder / CONFIG_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path)
         if content["format"] != CODEC_FOLDER.content["format"] or content["version"] != 1:
-            raise ValueError(f"its format is {content['format']!r}")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"its format is {shown(content['format'])}")
+    except (ValueError, LookupError) as error:
         raise ModelError(f"{path} describes no codec: {error}", "Train one with magnet train codec") from error
     try:
         config = from_plain(CodecConfig, content.get("codec"))
+        config.check()
+    except ShapeError as error:
+        raise ModelError(f"codec.{error}, in {path}", "Train it again") from error
     except ValueError as error:
         raise ModelError(f"codec.{error} in {path} is missing or wrong", "Train it again") from error
     return CodecCheckpoint(folder / CODEC_FILE, config, read_safetensors(folder / CODEC_FILE))

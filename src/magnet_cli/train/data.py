@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
+import os
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,10 +24,12 @@ from torch import Tensor
 from magnet_cli.audio.reading import UNKNOWN_FRAMES, opened
 from magnet_cli.audio.resampling import resample
 from magnet_cli.errors import UsageError
+from magnet_cli.small_files import UnreadableFileError, parse_json, read_json, read_text
 
 AUDIO = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"})
 TEXT_KEYS = ("text", "caption", "description")
 METADATA = ("metadata.jsonl", "metadata.csv")
+MOST_METADATA = 1 << 30  # bytes: a million clips with a text of a thousand characters each
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
     if not found:
         raise UsageError(f"there is no audio in {folder}", f"Give files ending in {', '.join(sorted(AUDIO))}")
     for example in found:
-        if not example.path.is_file():
+        if not os.path.isfile(example.path):  # which takes names of any length
             raise UsageError(f"{example.path}, which {metadata} names, is not there", "Correct the metadata")
         if texts and not example.texts:
             raise UsageError(f"{example.path} has no text", "Add it to metadata.jsonl, or a .txt file beside it")
@@ -60,13 +62,13 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
 
 def _from_metadata(path: Path) -> list[Example]:
     try:
-        content = path.read_text(encoding="utf-8")
+        content = read_text(path, most=MOST_METADATA)
         if path.suffix == ".csv":
             rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(content)))
         else:
-            rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+            rows = [parse_json(line) for line in content.splitlines() if line.strip()]
         return [Example(path.parent / row["file_name"], _texts(row)) for row in rows]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (csv.Error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path} cannot be read: {error}", 'Every row needs a "file_name", and a "text" for training the decoder'
         ) from error
@@ -77,12 +79,12 @@ def _beside(path: Path) -> tuple[str, ...]:
     described, plain = path.with_suffix(".json"), path.with_suffix(".txt")
     try:
         if described.is_file():
-            row = json.loads(described.read_text(encoding="utf-8"))
+            row = read_json(described)
             return _texts(row) if isinstance(row, dict) else ()
         if plain.is_file():
-            text = plain.read_text(encoding="utf-8").strip()
+            text = read_text(plain).strip()
             return (text,) if text else ()
-    except (OSError, ValueError) as error:
+    except UnreadableFileError as error:
         raise UsageError(f"the text of {path} cannot be read: {error}", "Mend the file") from error
     return ()
 

@@ -26,7 +26,7 @@ def learn_tokenizer(texts: Sequence[str], vocabulary: int, round_to: int) -> Tok
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     steps: list[normalizers.Normalizer] = [normalizers.NFKC(), normalizers.Lowercase()]
-    if round_to:
+    if round_to > 1:
         for middle in range(-(-SMALLEST // round_to) * round_to, LARGEST + 1, round_to):
             below, above = middle - (round_to - 1) // 2, middle + round_to // 2
             others = [str(number) for number in range(below, above + 1) if number != middle]

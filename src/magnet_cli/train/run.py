@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.audio.atomic import write_atomic
-from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError
+from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError, one_line, shown
 from magnet_cli.hub.folders import CONFIG_FILE
 from magnet_cli.model.weights import read_package
+from magnet_cli.small_files import UnreadableFileError, read_object
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOG = "log.csv"
 SETTINGS = "settings.json"
 SAMPLES = "samples"
+RESTART = "Give --restart to start again from step 0, or choose another output"
 SMOOTHING = 0.98  # of the rates shown while training
 
 
@@ -146,20 +148,28 @@ def resume(trainer: Trainer, options: RunOptions, places: Places, settings: Mapp
     if options.restart or not places.state.is_file():
         return 0
     try:
-        before = json.loads((places.run / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{places.run} is damaged", "Move it away, or choose another output") from error
+        before = read_object(places.run / SETTINGS)
+    except UnreadableFileError as error:
+        raise OutputError(f"{places.run / SETTINGS} is damaged: {error}", RESTART) from error
     now = json.loads(json.dumps(settings))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         key = changed[0]
         raise UsageError(
-            f"the training in {places.run} has {key} {before.get(key)!r}, not {now.get(key)!r}",
+            f"the training in {places.run} has {key} {shown(before.get(key))}, not {shown(now.get(key))}",
             "Give the same options to resume it, or --restart to start again from step 0",
         )
-    package = read_package(places.state)
-    trainer.load(package["trainer"])
-    return int(package["step"])
+    try:
+        package = read_package(places.state)
+        step = package["step"]
+        if type(step) is not int or step < 0:
+            raise ValueError(f"its step is {shown(step)}")
+        trainer.load(package["trainer"])
+    except MagnetError as error:
+        raise OutputError(error.message, RESTART) from error
+    except Exception as error:  # PyTorch's own checks of a state fail in as many ways as there are parts of it
+        raise OutputError(f"{places.state} is damaged: {one_line(error, 100)}", RESTART) from error
+    return step
 
 
 def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> None:

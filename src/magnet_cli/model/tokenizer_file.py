@@ -1,0 +1,209 @@
+"""Reading `tokenizer.json` with care, and making tokens with it.
+
+The library that runs it is native code: where a file is damaged it can panic, which is no Exception in Python, and
+where a file makes text longer and longer it ends the process for want of memory. So the steps of a file, and how much
+longer each can make a text, are looked at before the library sees them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tokenizers import Tokenizer
+
+from magnet_cli.errors import ModelError, one_line, shown
+from magnet_cli.small_files import UnreadableFileError, read_text
+
+T = TypeVar("T")
+
+MOST_BYTES = 1 << 25  # t5-base's has 1.4 MB, the largest of a T5 (with 256,000 tokens) 17 MB
+MOST_STEPS = 300  # of a normalizer that rounds numbers to multiples of 1 there are 271; others have a few
+LONGEST_STRING = 10_000  # of a step; the longest that is known, of one that rounds numbers, has 1,200
+LONGEST_TABLE = 1 << 21  # of characters and what stands for them; T5's has 0.3 MB
+MOST_PIECES = 64  # of the template that puts tokens at the beginning and the end
+# Bytes for each byte of a prompt. T5's, and those of `magnet train`, can reach 132: there are letters that stand for
+# phrases. A prompt has at most 10,000 characters, and the library needs about 30 bytes for each byte of a text.
+MOST_GROWTH = 200
+
+HINT = "Fetch the text encoder again"
+
+# How many times longer a step can make a text, in bytes; None: see `_growth_of`. NFKC makes 33 bytes of the 3 of
+# U+FDFA. What is prepended, is so to every part of a text, and the shortest part has a byte.
+NORMALIZERS: dict[str, float | None] = {
+    **{"NFC": 3, "NFD": 3, "NFKC": 11, "NFKD": 11, "Lowercase": 2, "Nmt": 1, "Strip": 1, "StripAccents": 1},
+    **{"BertNormalizer": 10, "ByteLevel": 2, "Replace": None, "Prepend": None, "Precompiled": None},
+}
+PRE_TOKENIZERS: dict[str, float | None] = {
+    **{"BertPreTokenizer": 1, "ByteLevel": 3, "CharDelimiterSplit": 1, "Digits": 1, "FixedLength": 1, "Metaspace": 4},
+    **{"Punctuation": 1, "Split": 1, "UnicodeScripts": 1, "Whitespace": 1, "WhitespaceSplit": 1},
+}
+POST_PROCESSORS = ("BertProcessing", "ByteLevel", "RobertaProcessing", "TemplateProcessing")
+MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in a folder's tokenizer.json, without truncation and padding; ModelError for one not to be used."""
+    path = folder / "tokenizer.json"
+    try:
+        text = read_text(path, most=MOST_BYTES)
+        _check(_parse(text))
+        tokenizer = _without_panic(lambda: Tokenizer.from_str(text))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    except Exception as error:  # the library raises bare Exception for a damaged file
+        raise ModelError(f"cannot read the tokenizer {path}: {one_line(error)}", HINT) from error
+    return tokenizer
+
+
+def token_ids(tokenizer: Tokenizer, text: str, vocabulary: int) -> list[int]:
+    """The tokens of a text, all of them below `vocabulary`; ModelError where the tokenizer fails."""
+    try:
+        ids: list[int] = _without_panic(lambda: tokenizer.encode(text).ids)
+    except Exception as error:
+        raise ModelError(f"the tokenizer fails at the prompt {shown(text)}: {one_line(error)}", HINT) from error
+    if ids and max(ids) >= vocabulary:
+        raise ModelError(f"the tokenizer makes token {max(ids)}, but the text encoder has {vocabulary}", HINT)
+    return ids
+
+
+def _without_panic(call: Callable[[], T]) -> T:
+    """What a call of the native library returns, its panics as RuntimeError: they are no Exception by themselves."""
+    try:
+        return call()
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(one_line(error)) from error
+
+
+# -- what is in the file ----------------------------------------------------------------------------------------------
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)  # not `parse_json`, which takes its time over hundreds of thousands of tokens
+    except RecursionError as error:
+        raise UnreadableFileError("it nests too deep") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise UnreadableFileError("it names no model")
+    return content
+
+
+def _check(content: dict[str, Any]) -> None:
+    """Raise UnreadableFileError for steps that are not known, or that can make a text too long."""
+    if content["model"].get("type", "BPE") not in MODELS:
+        raise UnreadableFileError(f"its model is {shown(content['model'].get('type'))}")
+    growth = 1.0
+    for part, inner, known in (
+        ("normalizer", "normalizers", NORMALIZERS),
+        ("pre_tokenizer", "pretokenizers", PRE_TOKENIZERS),
+    ):
+        for step in _steps(content.get(part), inner):
+            if step["type"] not in known:
+                raise UnreadableFileError(f"its {part} has the unknown step {shown(step['type'])}")
+            factor = known[step["type"]]
+            growth *= _growth_of(step) if factor is None else factor
+    if growth > MOST_GROWTH:
+        raise UnreadableFileError(f"it can make a text {growth:,.0f} times as long; at most {MOST_GROWTH} make sense")
+    for step in _steps(content.get("post_processor"), "processors"):
+        if step["type"] not in POST_PROCESSORS:
+            raise UnreadableFileError(f"its post_processor has the unknown step {shown(step['type'])}")
+        if step["type"] == "TemplateProcessing":
+            _check_template(step)
+    _check_strings({name: value for name, value in content["model"].items() if name not in ("vocab", "merges")})
+
+
+def _steps(part: object, inner: str) -> Iterator[dict[str, Any]]:
+    """The steps of a part of the file, those of sequences one after the other."""
+    waiting, found = [] if part is None else [part], 0
+    while waiting:
+        step = waiting.pop(0)
+        found += 1
+        if not isinstance(step, dict) or not isinstance(step.get("type"), str) or found > MOST_STEPS:
+            raise UnreadableFileError(f"{shown(step)} in it is no step, or one of more than {MOST_STEPS}")
+        if step["type"] != "Sequence":
+            _check_strings(step)
+            yield step
+        elif isinstance(step.get(inner), list):
+            waiting[:0] = step[inner]
+        else:
+            raise UnreadableFileError(f"a sequence in it has no {inner}")
+
+
+def _check_strings(step: dict[str, Any]) -> None:
+    for name, value in step.items():
+        if isinstance(value, str) and name != "precompiled_charsmap" and len(value) > LONGEST_STRING:
+            raise UnreadableFileError(f"{name} in it has {len(value):,} characters")
+
+
+def _growth_of(step: dict[str, Any]) -> float:
+    """How many times longer a step can make a text, in bytes."""
+    if step["type"] == "Precompiled":
+        return _longest_replacement(step.get("precompiled_charsmap"))
+    added = step.get("content" if step["type"] == "Replace" else "prepend")
+    if not isinstance(added, str):
+        raise UnreadableFileError(f"{shown(step)} in it adds no text")
+    width = _least_width(step.get("pattern")) if step["type"] == "Replace" else 0
+    length = len(added.encode("utf-8", "surrogatepass"))
+    return max(1.0, length / width) if width else 1.0 + length
+
+
+def _least_width(pattern: object) -> int:
+    """Characters that a pattern takes at least, as far as that is plain to see; 0 where it is not."""
+    if not isinstance(pattern, dict):
+        return 0
+    if isinstance(pattern.get("String"), str):
+        return len(pattern["String"])
+    expression = pattern.get("Regex")
+    if not isinstance(expression, str):
+        return 0
+    if found := re.fullmatch(r"\\b\(\?:([0-9|]+)\)\\b", expression):  # numbers that are rounded
+        return min(map(len, found[1].split("|")))
+    found = re.fullmatch(r"[ \w](?:\{([0-9]{1,4}),\})?", expression)  # several spaces
+    return int(found[1] or 1) if found else 0
+
+
+def _longest_replacement(table: object) -> int:
+    """Bytes of the longest text in a table of characters and what stands for them, in SentencePiece's format.
+
+    Four bytes with the size of a trie, the trie, and the texts, each with a zero behind it.
+    """
+    if not isinstance(table, str) or len(table) > LONGEST_TABLE:
+        raise UnreadableFileError("its table of characters is too large, or none")
+    try:
+        content = base64.b64decode(table, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnreadableFileError("its table of characters is damaged") from error
+    size = int.from_bytes(content[:4], "little")
+    texts = content[4 + size :]
+    if size % 4 or not texts or texts[-1]:
+        raise UnreadableFileError("its table of characters is damaged")
+    return max(map(len, texts.split(b"\0")), default=1) or 1
+
+
+def _check_template(step: dict[str, Any]) -> None:
+    """Raise UnreadableFileError for a template that repeats the text, or has a token that it does not define."""
+    pieces, tokens = step.get("single"), step.get("special_tokens")
+    if not isinstance(pieces, list) or not isinstance(tokens, dict) or len(pieces) > MOST_PIECES:
+        raise UnreadableFileError("its template is damaged")
+    texts = 0
+    for piece in pieces:
+        if not isinstance(piece, dict):
+            raise UnreadableFileError("its template is damaged")
+        texts += "Sequence" in piece
+        special = piece.get("SpecialToken")
+        name = special.get("id") if isinstance(special, dict) else None
+        token = tokens.get(name) if isinstance(name, str) else None
+        ids = token.get("ids") if isinstance(token, dict) else None
+        if "Sequence" not in piece and (not isinstance(ids, list) or len(ids) > MOST_PIECES):
+            raise UnreadableFileError(f"its template has {shown(piece)}, which it does not define")
+    if texts > 1:
+        raise UnreadableFileError("its template repeats the text")
