@@ -40,9 +40,9 @@ def file(tmp_path: Path) -> str:
 
 @pytest.fixture
 def on_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything lies in temporary files; blocks are a tenth of a second long."""
+    """Everything lies in temporary files; blocks are half a second long."""
     monkeypatch.setattr(blocks, "IN_MEMORY", 1_000)
-    monkeypatch.setattr(blocks, "BLOCK", 3_200)
+    monkeypatch.setattr(blocks, "BLOCK", 16_000)
     return
 
 
@@ -60,10 +60,10 @@ def test_a_long_clip_is_what_the_network_makes_of_its_codes(pipeline: Pipeline) 
 @pytest.mark.usefixtures("on_disk")
 def test_edits_and_batches_on_disk(pipeline: Pipeline, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     edits = [
-        EditConfig(duration=4.99),
+        EditConfig(duration=2.99),
         EditConfig(duration=0.5),
         EditConfig(loop=True, duration=1),
-        EditConfig(continue_from=file, join=True, duration=4),
+        EditConfig(continue_from=file, join=True, duration=3),
         EditConfig(inpaint=file, regions=("0.5:1.5",), blend=True),
         EditConfig(inpaint=file, vary=0.3),
     ]
