@@ -49,7 +49,7 @@ def test_a_repository_that_only_the_record_names_needs_a_flag(
     assert replay(model=str(GOLDEN / "music")).code == 0
 
 
-@pytest.mark.parametrize(("answer", "code", "last"), [(b"n\n", 1, b"Aborted!"), (b"y\n", 4, b"Hub")])
+@pytest.mark.parametrize(("answer", "code", "last"), [(b"n\n", 1, b"Aborted!"), (b"y\n", 4, b"offline")])
 def test_on_a_terminal_it_asks(record: dict[str, Any], tmp_path: Path, answer: bytes, code: int, last: bytes) -> None:
     (tmp_path / "clip.json").write_text(json.dumps(record | {"model": {"given": "somebody/something"}}))
     master, slave = pty.openpty()

@@ -122,11 +122,11 @@ def parse() -> int:
     except typer.Abort:
         Console().essential("Aborted!")
         return 1
-    except OSError:
-        with writing_results():  # was it standard output that failed, as of --help?
-            if sys.stdout is not None:
-                sys.stdout.flush()
-        raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        with writing_results():  # it was standard output that failed, as of --help
+            raise
     return code if isinstance(code, int) else 0
 
 

@@ -19,6 +19,7 @@ from magnet_cli.terminal import options
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import FileOptions, Speech, licence_note
 from magnet_cli.terminal.signature import only, option_of
+from magnet_cli.terminal.streams import visible
 
 if TYPE_CHECKING:
     from magnet_cli.hub.locate import ResolvedModel
@@ -83,7 +84,8 @@ def _options(values: dict[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)  # never deep: see record._parse
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)  # never deep: see record._parse
+    return visible(text)
 
 
 def replay(
