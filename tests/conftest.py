@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from io import StringIO
@@ -24,6 +25,13 @@ from magnet_cli.checkpoints.open import convert
 from magnet_cli.cli import main
 from support.command import Magnet, Result
 from support.golden import GOLDEN, Golden, load_golden
+
+
+def pytest_configure() -> None:
+    """What is started in the background, or by nohup, ignores these signals, and so would every command of a test."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
