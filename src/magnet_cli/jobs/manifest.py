@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from magnet_cli.disk.atomic import Content
 from magnet_cli.disk.confine import Confinement, check_within
-from magnet_cli.disk.small_files import MissingFileError, UnreadableFileError, parse_json, read_bytes
+from magnet_cli.disk.small_files import MissingFileError, UnreadableFileError, read_bytes
 from magnet_cli.disk.unfinished import sweep
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.seal import is_sealed, sealed
@@ -384,9 +384,9 @@ def _move_aside(path: Path) -> Path:
 def _parse(line: bytes) -> dict[str, Any] | None:
     """The object on a line or in a record; None for one that is damaged."""
     try:
-        value = parse_json(line)
+        value = json.loads(line)
         whole = isinstance(value, dict) and is_sealed(value) is not False
-    except UnreadableFileError:
+    except (ValueError, RecursionError):
         return None
     return value if whole else None
 
