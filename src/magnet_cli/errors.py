@@ -7,11 +7,11 @@
     ├── DeviceError            5   no such device, or not enough memory on it
     │   └── MemoryShortageError
     ├── NumericsError          6   the model computed a value that is not finite
-    ├── OutputError            7   a file exists already or cannot be written
-    ├── BatchError             8   some clips of a batch failed; the others are there
-    └── ReplayError            9   a clip made again has other codes
+    ├── OutputError            7   a file already exists or cannot be written
+    ├── BatchError             8   some clips of a batch failed; the others are complete
+    └── ReplayError            9   a clip that was generated again has other codes
 
-130 is the exit code after Ctrl-C, as shells expect. What is worth knowing but stops nothing is a MagnetWarning.
+130 is the exit code after Ctrl-C, as shells expect. A MagnetWarning reports something that does not stop the work.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 INTERRUPTED = 130
-INTERRUPTION = "interrupted; finished clips are kept, nothing is left half-written."
+INTERRUPTION = "interrupted. Finished clips are kept, and no file is left incomplete."
 
 
 class MagnetWarning(UserWarning):
-    """Something the user should know: the CPU stands in for a GPU, a prompt is longer than the model was trained on."""
+    """Something that the user should know, e.g. that no GPU was found, or that a prompt is unusually long."""
 
 
 class MagnetError(Exception):
     """A failure with a remedy.
 
-    `message` says what was wrong and with which value; `hint` is an imperative sentence saying what to do about it.
-    Neither ends with a full stop. `details` are several things that were wrong, each on a line.
+    message: what was wrong, with the value. hint: what to do, as an instruction. Neither ends with a full stop.
+    details: several things that were wrong, one for each line.
     """
 
     exit_code = 1
@@ -43,10 +43,10 @@ class MagnetError(Exception):
 
     @property
     def lines(self) -> list[str]:
-        """The whole text, line by line."""
+        """The whole text: message, details and hint, in lines."""
         if not self.details:
-            return [f"{self.message}. {self.hint}."]
-        return [f"{self.message}:", *(f"  {detail}" for detail in self.details), f"{self.hint}."]
+            return [f"{self.message}. {sentence(self.hint)}"]
+        return [f"{self.message}:", *(f"  {detail}" for detail in self.details), sentence(self.hint)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -77,51 +77,56 @@ class DeviceError(MagnetError):
 
 
 class MemoryShortageError(DeviceError):
-    """Too little memory for what was tried at once; with less it may work."""
+    """Too little memory for the clips that were decoded together; a smaller batch may fit."""
 
 
 class NumericsError(MagnetError):
-    """A value that is not finite came out of the model."""
+    """The model computed a value that is not finite."""
 
     exit_code = 6
 
 
 class OutputError(MagnetError):
-    """A result that cannot be written, or would overwrite something."""
+    """A result that cannot be written, or that would overwrite something."""
 
     exit_code = 7
 
 
 class BatchError(MagnetError):
-    """Some clips of a batch failed. The others are there."""
+    """Some clips of a batch failed. The others are complete."""
 
     exit_code = 8
 
 
 class ReplayError(MagnetError):
-    """A clip that was made again has other codes than the first time."""
+    """A clip that was generated again has other codes than the first time."""
 
     exit_code = 9
 
 
+def sentence(text: str) -> str:
+    """A text with a full stop, unless it is a question."""
+    return text if text.endswith("?") else f"{text}."
+
+
 def not_finite_remedy(dtype: str) -> str:
-    """What to do about values that are not finite in a network of this dtype: another dtype, if that can help."""
+    """The hint for values that are not finite: a wider dtype than this one, where there is one."""
     wider = {"float16": "float32 (or bfloat16)", "bfloat16": "float32"}
     return f"Try --dtype {wider[dtype]}" if dtype in wider else "The weights are damaged; fetch them again"
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """The text of another library's exception, on one line and not too long."""
+    """The text of another library's exception, on one line of at most `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def shown(value: object, limit: int = 40) -> str:
-    """A value of a file as a message quotes it: as Python writes it, and not too long."""
+    """A value from a file, as a message quotes it: its `repr`, in at most `limit` characters."""
     try:
         text = repr(value)
     except RecursionError:
-        text = "a list in lists"
+        text = "deeply nested lists"
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= limit else text[: limit - 1] + "…"
