@@ -2,6 +2,7 @@
 
     MagnetError                1   anything else that went wrong
     ├── UsageError             2   an option, a prompt or a combination that cannot work
+    │   └── KeywordError           a keyword argument that does not exist; a TypeError, too
     ├── ModelError             3   a checkpoint that is missing, damaged, unsafe or unsupported
     ├── HubError               4   the Hub cannot be reached, or has no such repository or file
     ├── DeviceError            5   no such device, or not enough memory on it
@@ -16,7 +17,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 INTERRUPTED = 130
 INTERRUPTION = "interrupted. Finished clips are kept, and no file is left incomplete."
@@ -30,7 +34,9 @@ class MagnetError(Exception):
     """A failure with a remedy.
 
     message: what was wrong, with the value. hint: what to do, as an instruction. Neither ends with a full stop.
-    details: several things that were wrong, one for each line.
+    details: several things that were wrong, one for each line. All of them name options as the command has them,
+    `--true-peak -1`. The command prints `lines`; `str(error)`, which Python shows, names them as keyword arguments,
+    `true_peak=-1`.
     """
 
     exit_code = 1
@@ -41,21 +47,28 @@ class MagnetError(Exception):
         self.hint = hint
         self.details = tuple(details)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), details=self.details), (self.message, self.hint)  # for other processes
+
     @property
     def lines(self) -> list[str]:
-        """The whole text: message, details and hint, in lines."""
+        """The whole text as the command prints it: message, details and hint, in lines."""
         if not self.details:
             return [f"{self.message}. {sentence(self.hint)}"]
         return [f"{self.message}:", *(f"  {detail}" for detail in self.details), sentence(self.hint)]
 
     def __str__(self) -> str:
-        return "\n".join(self.lines)
+        return in_python("\n".join(self.lines))
 
 
 class UsageError(MagnetError):
     """An option, a prompt or a combination of them that cannot work."""
 
     exit_code = 2
+
+
+class KeywordError(UsageError, TypeError):
+    """A keyword argument that the function does not have."""
 
 
 class ModelError(MagnetError):
@@ -102,6 +115,37 @@ class ReplayError(MagnetError):
     """A clip that was generated again has other codes than the first time."""
 
     exit_code = 9
+
+
+# Options whose keyword argument has another name, and those without a value.
+KEYWORDS = {
+    **{"continue": "continue_from", "region": "regions", "hybrid-model": "hybrid", "n": "variations"},
+    **{"force": "overwrite=True", "no-anneal": "anneal=False", "no-metadata": "metadata=False"},
+    **{"save-codes": "codes=True"},
+    **{name: f"{name}=True" for name in ("greedy", "join", "blend", "loop", "unconditional", "compile", "offline")},
+}
+_FLAG = re.compile(
+    r"(?<![\w-])(?:--(?P<long>[a-z][a-z-]*[a-z])|-(?P<short>n))\b"
+    r"(?: (?P<number>-?\d(?:[\d.,:]*\d)?)\b| (?P<word>auto|cpu|cuda|mps|(?:b?float|int)\d+|(?:magnet|musicgen)-[\w-]+)\b)?"
+)
+
+
+def in_python(text: str) -> str:
+    """A text whose options are keyword arguments: `--true-peak -1` becomes `true_peak=-1`."""
+    return _FLAG.sub(_keyword, text)
+
+
+def _keyword(found: re.Match[str]) -> str:
+    name = found["long"] or found["short"]
+    keyword = KEYWORDS.get(name, name.replace("-", "_"))
+    number, word = found["number"], found["word"]
+    if "=" in keyword or (number is None and word is None):
+        return keyword + found[0][len(name) + (2 if found["long"] else 1) :]
+    if keyword == "regions":
+        return f'regions=["{number}"]'
+    if number is None:
+        return f'{keyword}="{word}"'
+    return f"{keyword}=({number.replace(',', ', ')})" if "," in number else f"{keyword}={number}"
 
 
 def sentence(text: str) -> str:
