@@ -1,4 +1,4 @@
-"""`magnet batch`: a file of prompts in, a folder of audio files out, however often it is interrupted."""
+"""`magnet batch`: generates a clip for every row of a file, and resumes after any interruption."""
 
 from __future__ import annotations
 
