@@ -23,7 +23,7 @@ from magnet_cli import Job, Pipeline, RuntimeConfig, SamplingConfig
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, NumericsError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Manifest, digest
 from magnet_cli.jobs.plan import BatchPlan, Request, plan_batch, plan_rows
-from magnet_cli.jobs.prompt_file import Problems, read_rows
+from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling_overrides import Overrides
@@ -324,7 +324,7 @@ def test_every_problem_of_every_row_is_told_before_anything_is_made(batch: Batch
     assert len(told) == len(parts) + 2
     for line, part in zip(told[1:], parts, strict=False):
         assert line.startswith(f"  {part}")
-    assert told[-1] == "Nothing was made. Correct the file."
+    assert told[-1] == "Nothing was generated. Correct the file."
     assert not Path("clips").exists()
 
 
@@ -492,7 +492,7 @@ def plan_many(folder: Path, count: int, manifest: Manifest) -> BatchPlan:
         force=False,
     )
     problems = Problems(request.file)
-    read = read_rows(request.file, None, problems)
+    read = read_prompt_file(request.file, None, problems).rows
     planned = plan_rows(read, request, SamplingConfig(), seed=5, check=lambda job: None, problems=problems)
     plan = plan_batch(
         planned, request, manifest, header=Header(5, {}), hashes={}, inputs=InputFiles(), problems=problems

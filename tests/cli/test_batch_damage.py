@@ -14,7 +14,7 @@ from magnet_cli.disk.atomic import write_together
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, START, Entry, Header, Made, Manifest, digest
 from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, plan_batch, plan_rows
-from magnet_cli.jobs.prompt_file import Problems, read_rows
+from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.seal import is_sealed, sealed
 from magnet_cli.jobs.targets import check_targets, sidecar
 from magnet_cli.options.output import OutputConfig
@@ -227,7 +227,7 @@ def planned(manifest: Manifest, header: Header | None = None, *, metadata: bool 
         assert seed is not None, "the seed is lost"
         header = Header(seed, asked.settings(HASHES))
     problems = Problems(asked.file)
-    rows = read_rows(asked.file, None, problems)
+    rows = read_prompt_file(asked.file, None, problems).rows
     each = plan_rows(rows, asked, SamplingConfig(), seed=header.seed, check=lambda job: None, problems=problems)
     plan = plan_batch(each, asked, manifest, header=header, hashes=HASHES, inputs=InputFiles(), problems=problems)
     problems.check()

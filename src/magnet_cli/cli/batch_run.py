@@ -27,7 +27,7 @@ from magnet_cli.hub.locate import ResolvedModel
 from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, ModelFacts
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Item, Manifest
 from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, counted, plan_batch, plan_rows
-from magnet_cli.jobs.prompt_file import Problems, Row, read_rows
+from magnet_cli.jobs.prompt_file import Problems, PromptFile, read_prompt_file
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
@@ -63,7 +63,7 @@ class Command:
 
 def run(console: Console, command: Command) -> None:
     """Generate the clips that a batch lacks."""
-    batch = PromptBatch.read(command)
+    batch = PromptBatch.read(console, command)
     command, request = batch.command, batch.command.request
     before = Manifest.read(request.folder)
     plan = batch.plan(batch.known, before)  # before a download, so that problems are reported at once
@@ -110,19 +110,23 @@ class PromptBatch:
     """The rows of a file and their inputs. command: with only the helpers that the rows need."""
 
     command: Command
-    rows: list[Row]
+    file: PromptFile
     problems: Problems
     inputs: InputFiles
 
     @classmethod
-    def read(cls, command: Command) -> PromptBatch:
-        """Read the rows. Their problems are reported with the plan."""
+    def read(cls, console: Console, command: Command) -> PromptBatch:
+        """Read the rows, and say how they were read. Their problems are reported with the plan."""
         problems = Problems(command.request.file)
-        rows = read_rows(command.request.file, command.format, problems)
-        hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in rows)
+        file = read_prompt_file(command.request.file, command.format, problems)
+        if file.warning is not None:
+            console.warning(f"{file.warning}.")
+        for notice in file.notices:
+            console.message(notice)
+        hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in file.rows)
         helpers = {role: name for role, name in command.request.helpers.items() if role != "hybrid" or hybrid}
         command = replace(command, request=replace(command.request, helpers=helpers))
-        return cls(command, rows, problems, InputFiles())
+        return cls(command, file, problems, InputFiles())
 
     @property
     def known(self) -> ModelGroup:
@@ -144,7 +148,7 @@ class PromptBatch:
         if seed is None:
             seed = draw_seed()
         defaults, check, problems = usual_sampling(models.model), models.checker(self.inputs), self.problems
-        planned = plan_rows(self.rows, request, defaults, seed=seed, check=check, problems=problems)
+        planned = plan_rows(self.file.rows, request, defaults, seed=seed, check=check, problems=problems)
         plan = plan_batch(
             planned,
             request,
@@ -229,7 +233,7 @@ def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast
 
 def show(console: Console, command: Command) -> None:
     """Print a line or a JSON object for every clip of the plan, then estimates of disk space and time."""
-    batch = PromptBatch.read(command)
+    batch = PromptBatch.read(console, command)
     command, request = batch.command, batch.command.request
     manifest = Manifest.read(request.folder)
     plan, opened = batch.plan(batch.known, manifest), None
