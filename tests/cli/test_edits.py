@@ -574,7 +574,7 @@ def test_rows_of_all_kinds_are_what_generate_makes_alone(magnet: Magnet, musicge
         assert len(set(frames.values())) == 1, frames
     assert len({sha(one) for one in made}) == len(rows)
     again = magnet("batch", "p.jsonl", "-o", "out/", "--seed", "3", "--model", MUSIC, *helpers, *QUICK)
-    assert "nothing is left to do" in again.err
+    assert "nothing to generate" in again.err
     write("in.wav", sound(1.5, 44_100, 2, seed=1), 44_100)
     changed = records(magnet, "p.jsonl", "-o", "out/", "--seed", "3", *helpers, "--mix", command="batch")
     assert {one["prompt"] for one in changed} == {"continued", "inpainted", "varied"}
