@@ -140,7 +140,7 @@ def test_a_second_magnet_rescores(magnet: Magnet, model: str) -> None:
 def test_a_weight_without_a_rescorer_is_warned_of(magnet: Magnet) -> None:
     result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "--rescore-weight", "0.5", *QUICK)
     assert result.code == 0
-    assert "counts for nothing without --rescorer" in result.err
+    assert "has no effect without --rescorer" in result.err
 
 
 # -- what does not go together ----------------------------------------------------------------------------------------
@@ -373,8 +373,8 @@ def test_inpainting_keeps_the_codes_outside_the_regions(magnet: Magnet, music: G
         (["1.5:"], "not within"),
         (["1:1"], "empty"),
         (["1:0.5"], "reversed"),
-        (["a:b"], "no region"),
-        (["1"], "no region"),
+        (["a:b"], "not a region"),
+        (["1"], "not a region"),
         (["-1:1"], "does not begin at a time"),
         (["0:1", "2:3"], "region 2:3 is not within"),
     ],

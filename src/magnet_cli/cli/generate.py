@@ -98,7 +98,7 @@ def generate(
         inputs = InputFiles()
         ModelGroup(wanted, helping).checker(inputs)(drafts[0])
         if overrides.rescore_weight is not None and helpers.rescorer is None:
-            console.warning("--rescore-weight counts for nothing without --rescorer")
+            console.warning("--rescore-weight has no effect without --rescorer")
         metadata = not files.no_metadata
         targets = plan_targets(output, drafts, wanted, codes=files.save_codes, metadata=metadata)
         from magnet_cli.jobs.targets import check_targets
