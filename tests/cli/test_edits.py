@@ -236,7 +236,7 @@ def test_musicgen_makes_the_same_clip_alone_and_in_a_batch(magnet: Magnet, music
         (["--negative", "y"], "--negative"),
         (["--hybrid", "0.5", "--hybrid-model", "MUSICGEN"], "alone"),
         (["--duration", "6", "--overlap", "1"], "--overlap"),
-        (["--duration", "6"], "6 s are more than the 5.06 s the model can make"),
+        (["--duration", "6"], "6 s exceed the 5.06 s that the model can generate"),
         (["--inpaint", "in.wav", "--vary", "0.5"], "--inpaint"),
         (["--continue", "in.wav", "--keep", "5.06"], "keep 5.06 s leaves nothing"),
         (["--continue", "in.wav", "--keep", "0.5", "--duration", "0.5"], "nothing of a duration of 0.5 s"),

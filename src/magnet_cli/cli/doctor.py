@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from magnet_cli._version import __version__
-from magnet_cli.errors import MagnetError, one_line
+from magnet_cli.errors import MagnetError, one_line, sentence
 from magnet_cli.hub.folders import REPLACED, UNFINISHED
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES
@@ -85,7 +85,7 @@ def doctor(
 
 def as_line(check: Check) -> str:
     """A check for people."""
-    remedy = f". {check.remedy}." if check.remedy else ""
+    remedy = f". {sentence(check.remedy)}" if check.remedy else ""
     return f"{check.status:8} {check.check:18} {check.found}{remedy}"
 
 
