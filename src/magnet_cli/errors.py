@@ -16,7 +16,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 INTERRUPTED = 130
 INTERRUPTION = "interrupted; finished clips are kept, nothing is left half-written."
@@ -44,9 +45,10 @@ class MagnetError(Exception):
     @property
     def lines(self) -> list[str]:
         """The whole text, line by line."""
+        hint = sentence(self.hint)
         if not self.details:
-            return [f"{self.message}. {self.hint}."]
-        return [f"{self.message}:", *(f"  {detail}" for detail in self.details), f"{self.hint}."]
+            return [f"{self.message}. {hint}"]
+        return [f"{self.message}:", *(f"  {detail}" for detail in self.details), hint]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -102,6 +104,29 @@ class ReplayError(MagnetError):
     """A clip that was made again has other codes than the first time."""
 
     exit_code = 9
+
+
+def sentence(text: str) -> str:
+    """A text with a full stop, unless it is a question."""
+    return text if text.endswith("?") else f"{text}."
+
+
+def near(word: str, known: Iterable[str], most: int = 2) -> list[str]:
+    """The known words that a mistyped one may stand for, the likeliest first: those that it begins, else those like it.
+
+    The part before the first hyphen is a family, as of `musicgen-small`: a word whose family is known keeps to it.
+    """
+    names = list(dict.fromkeys(known))
+    family, hyphen, _ = word.partition("-")
+    own = [name for name in names if hyphen and name.partition("-")[0] == family]
+    longer = [name for name in names if word and name.startswith(word)]
+    return (longer or difflib.get_close_matches(word, own or names, n=most, cutoff=0.6))[:most]
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The hint for a word that means nothing: what was perhaps meant, followed by `otherwise`, or that alone."""
+    found = " or ".join(near(word, known))
+    return f"Did you mean {found}? {otherwise}" if found else otherwise
 
 
 def not_finite_remedy(dtype: str) -> str:

@@ -44,7 +44,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Co
 
 @dataclass(frozen=True)
 class Selection:
-    """What a command takes of an options class: which of its fields, and whether as a mapping of those set.
+    """Which fields of an options class a command takes, and whether as a mapping of those that are set.
 
     unset: what applies where one of a mapping is not given, if that is the same for all of them.
     """
@@ -102,7 +102,7 @@ def expanded(function: Command) -> Command:
         function(**values, **made)
 
     run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
-    run.__annotations__ = {}  # Typer would evaluate them once more
+    run.__annotations__ = {}  # Typer would evaluate them again
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
 
@@ -132,7 +132,7 @@ def group_of(hint: Any, base: Any) -> Group | None:
     if not (isinstance(kind, type) and is_dataclass(kind)):
         return None
     offered = tuple(one for one in offers(kind, base) if selection.takes(one.field))
-    if selection.mapped is not None:  # what a mapping may lack need not be given
+    if selection.mapped is not None:  # a mapping has no required options
         offered = tuple(replace(one, default=None if one.default is MISSING else one.default) for one in offered)
     if selection.unset:
         offered = tuple(one.without_default(selection.unset) for one in offered)
