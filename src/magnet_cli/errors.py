@@ -17,8 +17,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,9 +54,10 @@ class MagnetError(Exception):
     @property
     def lines(self) -> list[str]:
         """The whole text as the command prints it: message, details and hint, in lines."""
+        hint = sentence(self.hint)
         if not self.details:
-            return [f"{self.message}. {sentence(self.hint)}"]
-        return [f"{self.message}:", *(f"  {detail}" for detail in self.details), sentence(self.hint)]
+            return [f"{self.message}. {hint}"]
+        return [f"{self.message}:", *(f"  {detail}" for detail in self.details), hint]
 
     def __str__(self) -> str:
         return in_python("\n".join(self.lines))
@@ -151,6 +153,24 @@ def _keyword(found: re.Match[str]) -> str:
 def sentence(text: str) -> str:
     """A text with a full stop, unless it is a question."""
     return text if text.endswith("?") else f"{text}."
+
+
+def near(word: str, known: Iterable[str], most: int = 2) -> list[str]:
+    """The known words that a mistyped one may stand for, the likeliest first: those that it begins, else those like it.
+
+    The part before the first hyphen is a family, as of `musicgen-small`: a word whose family is known keeps to it.
+    """
+    names = list(dict.fromkeys(known))
+    family, hyphen, _ = word.partition("-")
+    own = [name for name in names if hyphen and name.partition("-")[0] == family]
+    longer = [name for name in names if word and name.startswith(word)]
+    return (longer or difflib.get_close_matches(word, own or names, n=most, cutoff=0.6))[:most]
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The hint for a word that means nothing: what was perhaps meant, followed by `otherwise`, or that alone."""
+    found = " or ".join(near(word, known))
+    return f"Did you mean {found}? {otherwise}" if found else otherwise
 
 
 def not_finite_remedy(dtype: str) -> str:

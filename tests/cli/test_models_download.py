@@ -224,7 +224,7 @@ def test_places_can_be_chosen(machine: Machine) -> None:
         ([], 2, "--all"),
         (["nonsense"], 2, "nonsense"),
         (["someone/nothing"], 4, "someone/nothing"),
-        ([str(GOLDEN / "music")], 2, "no model of the Hub"),
+        ([str(GOLDEN / "music")], 2, "not a model on the Hub"),
     ],
 )
 def test_what_cannot_be_downloaded(machine: Machine, arguments: list[str], code: int, part: str) -> None:

@@ -33,7 +33,7 @@ def test_options_go_by_their_names_on_the_command_line(tmp_path: Path) -> None:
     [
         ("[gen", "cannot read"),
         ("[nope]\nx = 1", "[generate]"),
-        ("generate = 3", "no section"),
+        ("generate = 3", "not a section"),
         ("[generate]\ncolour = 1", "colour"),
         ("[generate]\nmodel = [1]", "[1]"),
         ("\x00", "cannot read"),

@@ -12,6 +12,7 @@ from typer._click.exceptions import ClickException
 from typer.main import get_command
 
 from magnet_cli._version import __version__
+from magnet_cli.cli.again import again
 from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
@@ -72,7 +73,7 @@ def _options(group: Any) -> dict[str, dict[str, str]]:
     }
 
 
-for function in (generate, batch, info, replay, encode, decode, bench, doctor):
+for function in (generate, batch, again, info, replay, encode, decode, bench, doctor):
     command(app)(function)
 app.add_typer(models)
 app.add_typer(train)

@@ -1,4 +1,4 @@
-"""`magnet bench`: how fast a model is on this machine."""
+"""`magnet bench`: the speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def bench(
         config = parts.model.config
         sampling = overrides.apply(defaults or default_sampling("music", config.clip_seconds, config.codebooks))
         check_steps(sampling, codebooks=config.codebooks)
-        console.message(f"measuring {runs} runs of {batch_size}, after one that is not counted")
+        console.message(f"measuring {runs} runs of batch size {batch_size}, after one that is not counted")
         report = benchmark(parts, sampling, batch=batch_size, runs=runs)
         if runtime.eight_bits and not plain:
             report = replace(report, dtype=runtime.dtype)
@@ -136,7 +136,7 @@ def model_parts(
         or not isinstance(pipeline.generator, MaskedGenerator)
         or not isinstance(sampling, SamplingConfig)
     ):
-        raise UsageError(f"{model} is no MAGNeT, and only those are measured", "Choose another --model")
+        raise UsageError(f"{model} is not a MAGNeT model, and bench measures no others", "Choose another --model")
     reader = pipeline.generator.reader
     network = reader.decoder if plain else reader.network
     stored = source.decoder

@@ -47,7 +47,7 @@ def encode(
         from magnet_cli.hub.locate import resolve
 
         if output.suffix.lower() != ".npz":
-            raise UsageError(f"{output} is no .npz file", f"Name it {output.name}.npz")
+            raise UsageError(f"{output} is not an .npz file", f"Name it {output.name}.npz")
         waveform, rate = read_audio(file)
         check_writable([output], overwrite=files.force)
         opened = open_parts(console, resolve(model, places), {})
@@ -119,7 +119,7 @@ def decode(
 
 
 def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
-    """A model's codec alone, on the device that is asked for."""
+    """Build the codec of a model, on the wanted device."""
     from magnet_cli.checkpoints.parts import build_codec
     from magnet_cli.engines.device import resolve_device
 
@@ -133,5 +133,5 @@ def check_codes(codes: NDArray[Any], codec: Codec, path: Path, model: str) -> No
         raise UsageError(
             f"{path} has {codes.shape[0]} codebooks of codes from {codes.min()} to {codes.max()}, "
             f"but the codec of {model} has {most} of 0 to {values - 1}",
-            "Give --model the model whose codes they are",
+            "Name the model that wrote the codes with --model",
         )

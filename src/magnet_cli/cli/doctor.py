@@ -1,6 +1,6 @@
-"""`magnet doctor`: what is installed here, what it can use, and what to do about what is wrong.
+"""`magnet doctor`: what is installed, what this machine can do, and a remedy for every problem.
 
-Each check stands alone: whatever goes wrong in one becomes its line, and the others still run.
+Each check stands alone: an exception in one becomes its line, and the others still run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from magnet_cli._version import __version__
-from magnet_cli.errors import MagnetError, one_line
+from magnet_cli.errors import MagnetError, one_line, sentence
 from magnet_cli.hub.folders import REPLACED, UNFINISHED
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES
@@ -53,7 +53,7 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and what was found; `remedy` is an imperative sentence wherever it is not ok."""
+    """What was examined, and what was found; `remedy` is an imperative sentence unless all is well."""
 
     check: str
     status: Status
@@ -73,7 +73,7 @@ def doctor(
     """
     console = Console()
     with console.reporting():
-        warnings.simplefilter("ignore")  # until reporting ends; those that matter become checks
+        warnings.simplefilter("ignore")  # until reporting ends; the important ones become checks
         statuses = []
         for check in examine(offline=offline):
             console.result(asdict(check) if as_json else as_line(check))
@@ -85,7 +85,7 @@ def doctor(
 
 def as_line(check: Check) -> str:
     """A check for people."""
-    remedy = f". {check.remedy}." if check.remedy else ""
+    remedy = f". {sentence(check.remedy)}" if check.remedy else ""
     return f"{check.status:8} {check.check:18} {check.found}{remedy}"
 
 
@@ -100,7 +100,7 @@ def examine(*, offline: bool) -> Iterator[Check]:
     yield from isolated("torchaudio", check_torchaudio, install("torch", "torchaudio"))
     for name in PACKAGES:
         yield from isolated(name, partial(check_package, name), install(name))
-    if "torch" in sys.modules:  # else there is nothing to add to why it could not be imported
+    if "torch" in sys.modules:  # otherwise, its import failed, which is reported already
         yield from isolated("CPU", check_cpu)
         yield from isolated("CUDA", check_cuda)
         yield from isolated("auto", check_auto, "Reinstall the package that it names")
@@ -135,8 +135,8 @@ def printable(text: str) -> str:
 
 
 def needs(name: str) -> Requirement | None:
-    """What magnet asks of a package, if magnet is installed itself."""
-    from importlib import metadata  # here as below: it brings the whole email package, which help need not wait for
+    """The version of a package that magnet needs, if magnet itself is installed."""
+    from importlib import metadata  # here and below: it imports the email package, for which help should not wait
 
     try:
         from packaging.requirements import Requirement  # transformers and huggingface_hub need it, too
@@ -148,12 +148,12 @@ def needs(name: str) -> Requirement | None:
 
 
 def install(*names: str) -> str:
-    """The remedy that installs packages in the versions that magnet asks for."""
+    """The remedy that installs packages in the versions that magnet needs."""
     return "Run pip install " + " ".join(f'"{needs(name) or name}"' for name in names)
 
 
 def versioned(name: str, version: str, note: str = "") -> Check:
-    """A package that is here, in a version that may not be what magnet asks for."""
+    """A package that is installed, perhaps in a version that magnet does not support."""
     wanted = needs(name)
     if wanted is None or wanted.specifier.contains(version, prereleases=True):
         return Check(name, "ok", version + note)
@@ -169,14 +169,14 @@ def check_magnet() -> Iterator[Check]:
 
 
 def check_torch() -> Iterator[Check]:
-    """PyTorch, really imported."""
+    """PyTorch, by importing it."""
     torch = importlib.import_module("torch")
     cuda, hip = torch.version.cuda, torch.version.hip
     yield versioned("torch", torch.__version__, f", CUDA {cuda}" if cuda else f", ROCm {hip}" if hip else ", CPU only")
 
 
 def check_torchaudio() -> Iterator[Check]:
-    """Torchaudio, really imported unless it belongs to another PyTorch."""
+    """Torchaudio, by importing it, unless it belongs to another PyTorch."""
     from importlib import metadata
 
     torch, audio = metadata.version("torch"), metadata.version("torchaudio")
@@ -211,7 +211,7 @@ def check_cpu() -> Iterator[Check]:
 
 
 def check_cuda() -> Iterator[Check]:
-    """CUDA as a whole, then every device."""
+    """CUDA in general, then every device."""
     import torch
 
     runtime, file = torch.version.cuda or torch.version.hip, Path("/proc/driver/nvidia/version")
@@ -241,7 +241,7 @@ def check_cuda() -> Iterator[Check]:
 
 
 def check_cuda_device(index: int) -> Iterator[Check]:
-    """A CUDA device, really used."""
+    """A CUDA device, by computing on it."""
     import torch
 
     from magnet_cli.engines.device import computes_float8
@@ -261,7 +261,7 @@ def check_cuda_device(index: int) -> Iterator[Check]:
 
 
 def check_auto() -> Iterator[Check]:
-    """Where generation would run; imports everything that it needs."""
+    """Where generation would run."""
     import torch
 
     if sys.platform == "darwin":
@@ -274,7 +274,7 @@ def check_auto() -> Iterator[Check]:
 
 
 def ram() -> tuple[int, int]:
-    """Bytes of memory in all, and available (or in all where only Linux would tell); a container's limit counts."""
+    """Bytes of memory: total and available (Linux; elsewhere the total twice), within the limit of a container."""
     known, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if not known.exists():
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -329,7 +329,7 @@ def check_disk(place: str) -> Iterator[Check]:
         return
     few = free < FREE_SPACE
     found = f"{folder}, {human(free)} free"
-    yield Check(name, "warning" if few else "ok", found, f"Make room there, or {instead}" if few else None)
+    yield Check(name, "warning" if few else "ok", found, f"Free some space there, or {instead}" if few else None)
 
 
 def check_bundles() -> Iterator[Check]:
@@ -373,7 +373,7 @@ def disk_size(folder: Path) -> int:
 
 
 def check_configuration() -> Iterator[Check]:
-    """Environment variables that count; never the value of a secret."""
+    """Environment variables that have an effect; never the value of a secret."""
     names = sorted(name for name in os.environ if name.startswith(("MAGNET_", "HF_", "HUGGING")))
     found = [f"{name} is set" if SECRET_NAME.search(name) else f"{name}={os.environ[name]}" for name in names]
     yield Check("environment", "ok", ", ".join(found) or "no MAGNET_ or HF_ variable is set")

@@ -1,4 +1,4 @@
-"""`magnet models`: what there is, what is here, and how to get it."""
+"""`magnet models`: which models exist, which are on this machine, and how to get the others."""
 
 from __future__ import annotations
 
@@ -105,12 +105,14 @@ def download(
 
 
 def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> Path:
-    """Bring one model here, telling what it costs; returns the folder of its bundle, of a MusicGen as it came."""
+    """Download one model, and report its size; returns the folder of its bundle, or of the files of a MusicGen."""
     from magnet_cli.hub.download import Access
     from magnet_cli.hub.locate import fetch_first, locate_model, resolve
 
     if model.repository is None:
-        raise UsageError(f"{model.given!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
+        raise UsageError(
+            f"{model.given!r} is not a model on the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id"
+        )
     with console.transfers(human) as transfers:
         access = Access(model.places.cache_dir, model.places.offline, transfers.hear)
         if model.is_musicgen:
@@ -122,7 +124,7 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
             from magnet_cli.checkpoints.open import mend, open_magnet
 
             for problem in mend(model):
-                console.warning(f"{model.given}: {problem}; it is made again")
+                console.warning(f"{model.given}: {problem}; repairing it")
         opened = open_magnet(resolve(model.given, model.places), listener=transfers.hear)
     console.message(f"{model.given} ({licence_note(opened.origin.licence)}) is ready")
     if delete_originals:
@@ -130,7 +132,7 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
 
         for plan in transfers.fetched:
             discard_snapshot(plan.storage, plan.revision, [file.name for file in plan.files])
-            console.message(f"deleted what was fetched to {plan.storage}")
+            console.message(f"deleted the downloaded files in {plan.storage}")
     return opened.folder
 
 
@@ -265,7 +267,7 @@ def defaults(
 
         changed = overrides != Overrides()
         if reset and changed:
-            raise UsageError("--reset takes no other options", "Reset first, then set")
+            raise UsageError("--reset takes no other options", "Reset first, then set options")
         folder = resolve(name, places).bundle or require(name, Store.at(places.model_dir)).folder
         from magnet_cli.checkpoints.bundle import read_bundle, set_sampling
 
@@ -275,11 +277,11 @@ def defaults(
             console.result(f"{key:24} {value}")
 
 
-# -- what is known ----------------------------------------------------------------------------------------------------
+# -- facts about models -----------------------------------------------------------------------------------------------
 
 
 def require(name: str, store: Store) -> BundleInfo:
-    """The bundle of a model, which must be here."""
+    """The bundle of a model; UsageError if it is not on this machine."""
     info = store.find(name)
     if info is None:
         raise UsageError(f"{name} has no bundle in {store.root}", "See magnet models list")
@@ -287,7 +289,7 @@ def require(name: str, store: Store) -> BundleInfo:
 
 
 def describe(model: ResolvedModel) -> dict[str, Any]:
-    """Everything known about a model, released or here."""
+    """Everything known about a model, released or on this machine."""
     spec = registered(model.repository or "")
     if isinstance(spec, RescorerSpec):
         return from_musicgen(spec, model.folder)
@@ -303,7 +305,7 @@ def describe(model: ResolvedModel) -> dict[str, Any]:
 
 
 def from_spec(spec: ModelSpec) -> dict[str, Any]:
-    """What is known of a released model before it is here."""
+    """What is known of a released model before its download."""
     return {
         "repository": spec.repository,
         "task": spec.task,
@@ -319,13 +321,13 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
 
 
 def from_musicgen(spec: RescorerSpec, folder: Path | None) -> dict[str, Any]:
-    """What is known of a MusicGen, which stays in the Hub cache as it came."""
+    """What is known of a MusicGen, which stays in the Hub cache as it was downloaded."""
     here = {"here": False} if folder is None else {"here": True, "folder": str(folder), "revision": folder.name}
     return {**asdict(spec), "use": MUSICGEN_USES, "commercial_use": False, **here}
 
 
 def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
-    """What a bundle tells of itself."""
+    """What a bundle's own files say of it."""
     config = info.config
     return {
         "here": True,
@@ -345,7 +347,7 @@ def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- formatting -------------------------------------------------------------------------------------------------------
 
 
 def list_row(record: dict[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import warnings
@@ -14,11 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from magnet_cli.errors import MagnetWarning, ModelError, UsageError
+from magnet_cli.errors import MagnetWarning, ModelError, UsageError, did_you_mean
 from magnet_cli.hub.cache import CODEC, MODEL, MODEL_FILES, RESCORER, TEXT_ENCODER, Wanted, cached
 from magnet_cli.hub.download import DEFAULT_ACCESS, Access, download, plan_download
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle, is_musicgen
-from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, ModelFacts, RescorerSpec, registered
+from magnet_cli.hub.registry import (
+    ALIASES,
+    BUNDLED,
+    MODELS,
+    RESCORERS,
+    UNKNOWN_LICENCE,
+    ModelFacts,
+    RescorerSpec,
+    registered,
+)
 from magnet_cli.options.runtime import PlacesConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -80,7 +88,8 @@ class ResolvedModel:
 def resolve(name: str, places: PlacesConfig | None = None) -> ResolvedModel:
     """What a model's name means: a short name, a folder, the name of a bundle in the store, or a Hub id.
 
-    Short names go before folders, and folders before Hub ids. Makes no request and imports no torch.
+    Short names go before folders, and folders before aliases and Hub ids. An alias such as `small` is resolved as the
+    name that it stands for, so records hold that. Makes no request and imports no torch.
 
     Raises: UsageError for an unknown name, ModelError for a path without a model, or for a damaged bundle.
     """
@@ -93,18 +102,26 @@ def resolve(name: str, places: PlacesConfig | None = None) -> ResolvedModel:
     if name in MODELS or name in RESCORERS:
         return _of_hub(name, places, store)
     if path.is_dir():
-        # A folder that only has the name of a bundle in the store does not hide it.
-        return (None if _is_model(path) else _stored(name, places, store)) or _in_folder(name, path, places)
-    stored = _stored(name, places, store)
-    if stored is not None:
-        return stored
+        # A folder that only has the name of a bundle in the store, or of an alias, does not hide it.
+        return (None if _is_model(path) else _stored_or_alias(name, places, store)) or _in_folder(name, path, places)
+    known = _stored_or_alias(name, places, store)
+    if known is not None:
+        return known
     if path.exists():
         raise ModelError(f"{name} is a file, not a model", "Give the folder that holds state_dict.bin")
     if HUB_ID.fullmatch(name) and not name.startswith("."):
         return _of_hub(name, places, store)
     if "/" in name or "\\" in name or name.startswith((".", "~")):
         raise ModelError(f"there is no folder {name}", "Check the path, or give a model's name or Hub id")
-    raise UsageError(f"unknown model {name!r}", _did_you_mean(name, store))
+    raise UsageError(
+        f"unknown model {name!r}",
+        did_you_mean(name, model_names(store), "See magnet models list, or give a folder or a Hub id"),
+    )
+
+
+def model_names(store: Store) -> list[str]:
+    """Every short name: of released models, their aliases, and the bundles on this machine."""
+    return [*MODELS, *RESCORERS, BUNDLED, *ALIASES, *(folder.name for folder in store.folders())]
 
 
 def bundled_model(places: PlacesConfig | None = None) -> ResolvedModel | None:
@@ -183,22 +200,16 @@ def _in_folder(given: str, folder: Path, places: PlacesConfig) -> ResolvedModel:
     return ResolvedModel(given, kind, name, places, folder)
 
 
-def _stored(name: str, places: PlacesConfig, store: Store) -> ResolvedModel | None:
-    """A bundle by the name of its folder in the store."""
+def _stored_or_alias(name: str, places: PlacesConfig, store: Store) -> ResolvedModel | None:
+    """A bundle by the name of its folder in the store, else a released model by its alias."""
     known = next((folder for folder in store.folders() if folder.name == name), None)
-    return None if known is None else _bundle(name, "stored", name, places, known)
+    if known is not None:
+        return _bundle(name, "stored", name, places, known)
+    return _of_hub(ALIASES[name], places, store) if name in ALIASES else None
 
 
 def _is_model(folder: Path) -> bool:
     return is_bundle(folder) or is_musicgen(folder) or (folder / MODEL_FILES[0]).is_file()
-
-
-def _did_you_mean(name: str, store: Store) -> str:
-    """The hint for an unknown name."""
-    names = [*MODELS, *RESCORERS, BUNDLED, *(folder.name for folder in store.folders())]
-    longer = [one for one in names if one.startswith(name)]
-    close = longer or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(MODELS)}, a folder or a Hub id"
 
 
 # -- the files of models, text encoders and codecs --------------------------------------------------------------------

@@ -144,6 +144,10 @@ RESCORERS: dict[str, RescorerSpec] = {
 }
 
 
+# What people call them. A folder of that name, and a bundle in the store, come first.
+ALIASES = {"small": "magnet-small-10secs", "medium": "magnet-medium-10secs", "audio": "audio-magnet-small"}
+
+
 def registered(name: str) -> ModelSpec | RescorerSpec | None:
     """The released model of this short name or Hub id."""
     specs: list[ModelSpec | RescorerSpec] = [*MODELS.values(), *RESCORERS.values()]

@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 
-MOST_BYTES = 1 << 16  # every option of every command takes 4,000; tomllib needs seconds for what is much larger
+MOST_BYTES = 1 << 16  # a file with every option has 4,000; tomllib needs seconds for much larger files
 HINT = "Correct it, or set MAGNET_CONFIG to another file"
 
 
@@ -37,10 +37,12 @@ def config_path() -> Path:
 
 
 def read_defaults(path: Path, options: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    """Defaults by command and parameter, as the file has them; empty when there is none.
+    """The defaults in the file, by command and parameter; empty if there is no file.
 
     `options` maps, for each command, the options it has (`true-peak`) to its parameters (`true_peak`).
-    UsageError for a file that is no TOML, or names what does not exist.
+
+    Raises:
+        UsageError: the file is not TOML, or names a section or option that does not exist.
     """
     try:
         content = tomllib.loads(read_text(path, most=MOST_BYTES))
@@ -55,12 +57,12 @@ def read_defaults(path: Path, options: Mapping[str, Mapping[str, str]]) -> dict[
     for command, values in content.items():
         if command not in options or not isinstance(values, dict):
             known = ", ".join(f"[{name}]" for name in options)
-            raise UsageError(f"{path} has {shown(command)}, which is no section", f"Use {known}")
+            raise UsageError(f"{path} has {shown(command)}, which is not a section", f"Use {known}")
         for name, value in values.items():
             option = name.replace("_", "-")
             if option not in options[command]:
                 raise UsageError(f"{path} sets {name} for {command}, which has no such option", "Correct its name")
             if not isinstance(value, (str, int, float, bool)) or (isinstance(value, str) and "\0" in value):
-                raise UsageError(f"{path} sets {name} to {shown(value)}", "Give a text, a number, true or false")
+                raise UsageError(f"{path} sets {name} to {shown(value)}", "Give a string, a number, true or false")
             defaults.setdefault(command, {})[options[command][option]] = value
     return defaults

@@ -1,4 +1,4 @@
-"""What a command says of its options: the facts, and the help page made of them, in sections."""
+"""The facts about the options of a command, and the help page that shows them in sections."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Facts:
 
     @property
     def words(self) -> str:
-        """The help, with what is worth knowing beside it."""
+        """The help text, with the default and other notes."""
         notes = [] if self.default is None else [f"default: {self.default}"]
         if self.variable is not None and not self.obvious:
             notes.append(f"environment: {self.variable}")

@@ -44,11 +44,15 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Co
 
 @dataclass(frozen=True)
 class Selection:
-    """What a command takes of an options class: which of its fields, and whether as a mapping of those set."""
+    """Which fields of an options class a command takes, and whether as a mapping of those that are set.
+
+    unset: what applies where one of a mapping is not given, if that is the same for all of them.
+    """
 
     names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
     mapped: type[Any] | None = None
+    unset: str = ""
 
     def takes(self, name: str) -> bool:
         """Whether the field of this name is among them."""
@@ -65,9 +69,12 @@ def without(*names: str) -> Selection:
     return Selection(left_out=names)
 
 
-def given_of(kind: type[Any]) -> Selection:
-    """All fields of an options class; the parameter receives a mapping of those that are set."""
-    return Selection(mapped=kind)
+def given_of(kind: type[Any], *, unset: str = "") -> Selection:
+    """All fields of an options class; the parameter receives a mapping of those that are set.
+
+    unset: what applies to one that is not given, in words; by default what the options class says.
+    """
+    return Selection(mapped=kind, unset=unset)
 
 
 def option_of(kind: type[Any], name: str, *, unset: str = "") -> Any:
@@ -95,7 +102,7 @@ def expanded(function: Command) -> Command:
         function(**values, **made)
 
     run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
-    run.__annotations__ = {}  # Typer would evaluate them once more
+    run.__annotations__ = {}  # Typer would evaluate them again
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
 
@@ -125,8 +132,10 @@ def group_of(hint: Any, base: Any) -> Group | None:
     if not (isinstance(kind, type) and is_dataclass(kind)):
         return None
     offered = tuple(one for one in offers(kind, base) if selection.takes(one.field))
-    if selection.mapped is not None:  # what a mapping may lack need not be given
+    if selection.mapped is not None:  # a mapping has no required options
         offered = tuple(replace(one, default=None if one.default is MISSING else one.default) for one in offered)
+    if selection.unset:
+        offered = tuple(one.without_default(selection.unset) for one in offered)
     return Group(kind, base, offered, selection.mapped is not None)
 
 
@@ -156,6 +165,12 @@ class Offered:
         """The field's type, without None."""
         kinds = [one for one in get_args(self.hint) if one is not NONE] if NONE in get_args(self.hint) else [self.hint]
         return kinds[0]
+
+    def without_default(self, unset: str) -> Offered:
+        """The same option, for which nothing is known where it is not given but these words. A flag is then off."""
+        if self.kind is bool:
+            return replace(self, default=False)
+        return replace(self, default=None, hint=self.kind | None, declaration={**self.declaration, "unset": unset})
 
     @property
     def parsed(self) -> Any:
