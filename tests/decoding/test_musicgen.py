@@ -177,7 +177,7 @@ def test_a_model_of_the_text_encoders_width_has_no_projection(tmp_path: Path) ->
 def test_a_clip_that_is_too_long_is_refused(spoilt: Path, model: MusicGen) -> None:
     # 256 columns are positions 0 to 255; a clip of T frames has T + 4, and the last is never an input.
     model.check_frames(253)
-    with pytest.raises(UsageError, match=r"5\.08 s is more than the 5\.06 s"):
+    with pytest.raises(UsageError, match=r"5\.08 s are more than the 5\.06 s"):
         model.generate(["rain"], [0], 254, sampling=GREEDY)
     change_settings(spoilt, "decoder", max_position_embeddings=2048)
     assert read_musicgen(spoilt).most_frames == 1500
