@@ -190,7 +190,7 @@ def test_interrupted_at_any_moment_a_batch_ends_with_130_and_says_so(
             assert run.err == ""
         elif code == 130:
             last = run.err.splitlines()[-1]
-            assert last == "error: interrupted; finished clips are kept, nothing is left half-written.", run.err
+            assert last == "error: interrupted. Finished clips are kept, and no file is left incomplete.", run.err
         else:  # the work was done when the signal came
             assert code == 0, run.err
             assert len(hashes(folder)) == FEW

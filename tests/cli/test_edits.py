@@ -232,7 +232,7 @@ def test_musicgen_makes_the_same_clip_alone_and_in_a_batch(magnet: Magnet, music
         (["--no-anneal"], "--no-anneal"),
         (["--rescore-weight", "0.5"], "--rescore-weight"),
         (["--loop"], "--loop"),
-        (["--dtype", "int8"], "MusicGen does not run in int8"),
+        (["--dtype", "int8"], "MusicGen cannot run in int8"),
         (["--negative", "y"], "--negative"),
         (["--hybrid", "0.5", "--hybrid-model", "MUSICGEN"], "alone"),
         (["--duration", "6", "--overlap", "1"], "--overlap"),
