@@ -128,7 +128,8 @@ KEYWORDS = {
 }
 _FLAG = re.compile(
     r"(?<![\w-])(?:--(?P<long>[a-z][a-z-]*[a-z])|-(?P<short>n))\b"
-    r"(?: (?P<number>-?\d(?:[\d.,:]*\d)?)\b| (?P<word>auto|cpu|cuda|mps|(?:b?float|int)\d+|(?:magnet|musicgen)-[\w-]+)\b)?"
+    r"(?: (?P<number>-?\d(?:[\d.,:]*\d)?)\b"
+    r"| (?P<word>auto|cpu|cuda|mps|(?:b?float|int)\d+|(?:magnet|musicgen)-[\w-]+)\b)?"
 )
 
 
