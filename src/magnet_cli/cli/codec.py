@@ -39,6 +39,8 @@ def encode(
     """Encode an audio file with a model's codec.
 
     Writes an .npz file with `codes`, int16 [codebooks, frames], of all codebooks that the model uses.
+
+    Example: magnet encode disco.wav -o disco.npz
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
@@ -91,6 +93,8 @@ def decode(
     """Decode a file of codes with a model's codec.
 
     The audio keeps the level that the codec gives it.
+
+    Example: magnet decode disco.npz -o disco.wav
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
