@@ -153,7 +153,7 @@ def test_a_signal_ends_a_batch_cleanly(
     assert run.wait() == code
     assert "Traceback" not in run.err
     if code == 130:
-        assert "interrupted; finished clips are kept" in run.err.splitlines()[-1]
+        assert "interrupted. Finished clips are kept" in run.err.splitlines()[-1]
         assert "stopping after this step; Ctrl-C again stops at once" in run.err
     folder = tmp_path / "clips"
     clips = hashes(folder)

@@ -248,7 +248,7 @@ def test_its_codec_is_that_of_transformers(oracle: Oracle, model: MusicGen) -> N
         ("decoder", {"num_hidden_layers": 3}, "layers.2"),
         ("audio_encoder", {"model_type": "dac"}, "EnCodec"),
         ("audio_encoder", {"normalize": True}, "EnCodec"),
-        ("text_encoder", {"model_type": "bert"}, "no T5"),
+        ("text_encoder", {"model_type": "bert"}, "does not describe a T5"),
         ("text_encoder", {"d_model": 32}, "shape"),
     ],
 )
