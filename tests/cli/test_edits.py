@@ -689,7 +689,10 @@ def test_codes_name_their_model_and_decode_compares_it(magnet: Magnet) -> None:
     write_coded("in.wav", 1.1)
     assert magnet("encode", "in.wav", "-o", "c.npz", "--model", MUSIC).code == 0
     one_line_error(
-        magnet("decode", "c.npz", "-o", "x.wav", "--model", "bundled"), 2, "holds codes of the codec of music", "--model"
+        magnet("decode", "c.npz", "-o", "x.wav", "--model", "bundled"),
+        2,
+        "holds codes of the codec of music",
+        "--model",
     )
     assert not Path("x.wav").exists()
     named = magnet("decode", "c.npz", "-o", "x.wav", "--model", MUSIC)

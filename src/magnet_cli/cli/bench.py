@@ -68,6 +68,8 @@ def bench(
     Prints latency, throughput, the time of every stage, and the arithmetic as a share of the device's peak. All are
     medians. A plain matrix product is measured between the runs, so that the share is meaningful on a busy machine,
     too. The last line states how much the logits differ from those of the plain decoder in float32.
+
+    Example: magnet bench --random-weights small-10secs
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():

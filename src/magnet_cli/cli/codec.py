@@ -40,6 +40,8 @@ def encode(
 
     Writes an .npz file with `codes`, int16 [codebooks, frames], of all codebooks that the model uses, and the name of
     the model.
+
+    Example: magnet encode disco.wav -o disco.npz
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
@@ -93,6 +95,8 @@ def decode(
     """Decode a file of codes with a model's codec.
 
     The audio keeps the level that the codec gives it. Codes of another codec are refused.
+
+    Example: magnet decode disco.npz -o disco.wav
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():

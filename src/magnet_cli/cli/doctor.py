@@ -16,22 +16,24 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from magnet_cli._version import __version__
-from magnet_cli.errors import MagnetError, one_line, sentence
+from magnet_cli.errors import MagnetError, did_you_mean, one_line, sentence
 from magnet_cli.hub.folders import REPLACED, UNFINISHED
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import AsJson, human
+from magnet_cli.terminal.parameters import known_variables
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -63,6 +65,7 @@ class Check:
 
 def doctor(
     *,
+    context: typer.Context,
     as_json: AsJson = False,
     offline: Annotated[bool, typer.Option("--offline", help="Make no request to the Hugging Face Hub.")] = False,
 ) -> None:
@@ -70,12 +73,16 @@ def doctor(
 
     Checks versions, devices, memory, disk, models, configuration and the Hub. The exit code is 1 if there is a problem;
     warnings do not count.
+
+    Example: magnet doctor
     """
     console = Console()
     with console.reporting():
         warnings.simplefilter("ignore")  # until reporting ends; the important ones become checks
         statuses = []
-        for check in examine(offline=offline):
+        root = context.find_root()
+        known = known_variables(root.command, root)
+        for check in chain(examine(offline=offline), isolated("variables", partial(check_variables, known))):
             console.result(asdict(check) if as_json else as_line(check))
             statuses.append(check.status)
         console.message(f"problems: {statuses.count('problem')}, warnings: {statuses.count('warning')}")
@@ -382,6 +389,14 @@ def check_configuration() -> Iterator[Check]:
     saved = "saved" if Path(constants.HF_TOKEN_PATH).is_file() else "not saved"
     offline = f"offline mode is {'on' if constants.HF_HUB_OFFLINE else 'off'}"
     yield Check("configuration", "ok", f"token {saved}, {offline}")
+
+
+def check_variables(known: Collection[str]) -> Iterator[Check]:
+    """Environment variables that look like ours, but have no effect."""
+    for name in sorted(name for name in os.environ if name.startswith("MAGNET_")):
+        if name not in known:
+            remedy = did_you_mean(name, known, "Correct its name, or unset it; docs/cli.md lists all")
+            yield Check("variable", "warning", f"{name} is set, but has no effect", remedy)
 
 
 def check_hub(*, offline: bool) -> Iterator[Check]:

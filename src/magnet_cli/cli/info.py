@@ -33,6 +33,8 @@ def info(file: File, *, json: options.AsJson = False) -> None:
     """Show how a clip was generated.
 
     Prints its prompt, seed, options, model, licence and machine, from the audio file or the .json file beside it.
+
+    Example: magnet info disco.wav
     """
     console = Console()
     with console.reporting():
@@ -134,6 +136,8 @@ def replay(
     """Regenerate a clip and compare its codes, bit for bit.
 
     The exit code is 9 if the codes differ; the message then names what has changed.
+
+    Example: magnet replay disco.wav --check
     """
     console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():

@@ -26,7 +26,6 @@ app = typer.Typer(
     name="models",
     cls=HelpGroup,
     help="List, download, inspect, convert and remove models.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 
@@ -38,7 +37,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, as m
 
 @command(app, "list")
 def list_models(*, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
-    """List the released models and the bundles on this machine."""
+    """List the released models and the bundles on this machine.
+
+    Example: magnet models list
+    """
     console = Console()
     with console.reporting():
         from magnet_cli.hub.locate import known_models
@@ -54,7 +56,10 @@ def list_models(*, as_json: AsJson = False, places: Annotated[PlacesConfig, with
 
 @command(app)
 def show(name: Name, *, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
-    """Show everything that is known about a model."""
+    """Show everything that is known about a model.
+
+    Example: magnet models show magnet-small-10secs
+    """
     console = Console()
     with console.reporting():
         from magnet_cli.hub.locate import resolve
@@ -92,6 +97,8 @@ def download(
 
     Downloads everything that a model needs. A bundle needs no network and loads at once. Prints the folder of each
     bundle. A download that was stopped resumes with the same command, which also repairs damaged bundles.
+
+    Example: magnet models download magnet-small-10secs
     """
     console = Console(quiet=quiet)
     with console.reporting():
@@ -138,7 +145,10 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
 
 @command(app)
 def path(name: Name, *, places: Annotated[PlacesConfig, only("model_dir")]) -> None:
-    """Print the folder of a model's bundle."""
+    """Print the folder of a model's bundle.
+
+    Example: magnet models path bundled
+    """
     console = Console()
     with console.reporting():
         console.result(require(name, Store.at(places.model_dir)).folder)
@@ -146,7 +156,10 @@ def path(name: Name, *, places: Annotated[PlacesConfig, only("model_dir")]) -> N
 
 @command(app)
 def verify(name: Name, *, quiet: Quiet = False, places: Annotated[PlacesConfig, only("model_dir")]) -> None:
-    """Compare every byte of a bundle with the hashes in it."""
+    """Compare every byte of a bundle with the hashes in it.
+
+    Example: magnet models verify bundled
+    """
     console = Console(quiet=quiet)
     with console.reporting():
         info = require(name, Store.at(places.model_dir))
@@ -167,7 +180,10 @@ def remove(
     quiet: Quiet = False,
     places: Annotated[PlacesConfig, only("model_dir")],
 ) -> None:
-    """Delete a model's bundle from this machine."""
+    """Delete a model's bundle from this machine.
+
+    Example: magnet models remove magnet-small-10secs
+    """
     console = Console(quiet=quiet)
     with console.reporting():
         store = Store.at(places.model_dir)
@@ -200,6 +216,8 @@ def convert(
     """Convert a checkpoint in the released format into a bundle.
 
     A bundle loads faster, and no pickle is read.
+
+    Example: magnet models convert released/ mine
     """
     console = Console(quiet=quiet)
     with console.reporting():

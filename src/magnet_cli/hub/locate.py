@@ -115,7 +115,7 @@ def resolve(name: str, places: PlacesConfig | None = None) -> ResolvedModel:
         raise ModelError(f"there is no folder {name}", "Check the path, or give a model's name or Hub id")
     raise UsageError(
         f"unknown model {name!r}",
-        did_you_mean(name, model_names(store), "See magnet models list, or give a folder or a Hub id"),
+        did_you_mean(name, model_names(store), f"Choose one of {', '.join(MODELS)}, a folder or a Hub id"),
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
@@ -32,11 +32,16 @@ NONE = type(None)
 METAVARS: dict[Any, str] = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
-    """Add a function to an app as a command, under its own name unless another is given."""
+def command(app: typer.Typer, name: str | None = None, *, everyday: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Add a function to an app as a command, under its own name unless another is given.
+
+    everyday: the options that --help shows, where that is not to show all of them.
+    """
 
     def register(function: Command) -> Command:
-        app.command(name, cls=HelpCommand)(expanded(function))
+        run = expanded(function)
+        run.everyday = tuple(everyday)  # type: ignore[attr-defined]  # typer copies a function's attributes
+        app.command(name, cls=HelpCommand)(run)
         return function
 
     return register
