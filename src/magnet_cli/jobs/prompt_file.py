@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from magnet_cli.errors import MagnetError, UsageError, shown
 from magnet_cli.options.declared import declared
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.options.times import parse_seconds
 
 Format: TypeAlias = Literal["txt", "csv", "jsonl"]
 SHOWN = 100  # problems listed; more would push the first ones off the screen
@@ -27,7 +29,7 @@ LONGEST_FIELD = 1 << 20
 
 # What the cells of a row hold, by field: those of the row itself, and the options of these classes.
 KINDS: dict[str, str] = {"prompt": "str", "seed": "int", "variations": "int", "output": "str"} | {
-    one.name: str(one.type).removesuffix(" | None")
+    one.name: "time" if declared(kind)[one.name].get("time") else str(one.type).removesuffix(" | None")
     for kind in (Overrides, EditConfig)
     for one in fields(kind)
     if one.name in declared(kind)
@@ -96,7 +98,10 @@ def read_rows(file: str, kind: str | None, problems: Problems) -> list[Row]:
     if kind is None:
         kind = "txt" if file == "-" else Path(file).suffix.lower().removeprefix(".")
         if kind not in get_args(Format):
-            raise UsageError(f"{file} is neither .txt, .csv nor .jsonl", "Say what it is, e.g. --format txt")
+            problem, hint = f"{file} is neither .txt, .csv nor .jsonl", "Say what it is, e.g. --format txt"
+            if not os.path.exists(os.path.expanduser(file)):
+                problem, hint = f"{problem}, and no file", f'For a clip of this prompt: magnet generate "{file}"'
+            raise UsageError(problem, hint)
     text = _read(file, problems.name)
     reader = {"txt": _text_rows, "csv": _csv_rows, "jsonl": _json_rows}[kind]
     rows = list(reader(text, problems))
@@ -226,6 +231,7 @@ WANTED = {
     "str": "text",
     "int": "a whole number",
     "float": "a number",
+    "time": "seconds, or a time such as 1:30",
     "bool": "true or false",
     "tuple[str, ...]": "a list such as 2.5:5 8:9",
 }
@@ -239,6 +245,10 @@ def wanted(name: str) -> str:
 def value_of(name: str, cell: Any) -> Any:
     """A cell as what its column holds; ValueError if it is something else."""
     kind = KINDS[name]
+    if kind == "time":
+        if isinstance(cell, str) and ":" in cell:
+            return parse_seconds(cell)
+        kind = "float"
     if name == "steps" and isinstance(cell, list):
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in cell):
             raise ValueError
