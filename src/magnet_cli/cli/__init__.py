@@ -12,6 +12,7 @@ from typer._click.exceptions import ClickException
 from typer.main import get_command
 
 from magnet_cli._version import __version__
+from magnet_cli.cli.again import again
 from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
@@ -111,14 +112,18 @@ def show_help(
 EVERYDAY = {
     generate: (
         *("--model", "--seed", "--variations", "--output", "--force", "--preset", "--duration"),
-        *("--loop", "--bpm", "--device", "--json", "--quiet"),
+        *("--sweep", "--loop", "--bpm", "--device", "--json", "--quiet"),
+    ),
+    again: (
+        *("--prompt", "--model", "--seed", "--variations", "--sweep", "--output", "--force"),
+        *("--guidance", "--duration", "--device", "--json", "--quiet"),
     ),
     batch: (
         *("--model", "--seed", "--variations", "--output", "--force", "--dry-run", "--fail-fast"),
         *("--preset", "--duration", "--device", "--json", "--quiet"),
     ),
 }
-for function in (generate, batch, info, replay, encode, decode, bench, doctor):
+for function in (generate, batch, again, info, replay, encode, decode, bench, doctor):
     command(app, everyday=EVERYDAY.get(function, ()))(function)
 command(app, "help")(show_help)
 app.add_typer(models)

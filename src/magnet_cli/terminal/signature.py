@@ -50,11 +50,15 @@ def command(app: typer.Typer, name: str | None = None, *, everyday: Sequence[str
 
 @dataclass(frozen=True)
 class Selection:
-    """Which fields of an options class a command takes, and whether as a mapping of those that are set."""
+    """Which fields of an options class a command takes, and whether as a mapping of those that are set.
+
+    unset: what applies where one of a mapping is not given, if that is the same for all of them.
+    """
 
     names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
     mapped: type[Any] | None = None
+    unset: str = ""
 
     def takes(self, name: str) -> bool:
         """Whether the field of this name is among them."""
@@ -71,9 +75,12 @@ def without(*names: str) -> Selection:
     return Selection(left_out=names)
 
 
-def given_of(kind: type[Any]) -> Selection:
-    """All fields of an options class; the parameter receives a mapping of those that are set."""
-    return Selection(mapped=kind)
+def given_of(kind: type[Any], *, unset: str = "") -> Selection:
+    """All fields of an options class; the parameter receives a mapping of those that are set.
+
+    unset: what applies to one that is not given, in words; by default what the options class says.
+    """
+    return Selection(mapped=kind, unset=unset)
 
 
 def option_of(kind: type[Any], name: str, *, unset: str = "") -> Any:
@@ -133,6 +140,8 @@ def group_of(hint: Any, base: Any) -> Group | None:
     offered = tuple(one for one in offers(kind, base) if selection.takes(one.field))
     if selection.mapped is not None:  # a mapping has no required options
         offered = tuple(replace(one, default=None if one.default is MISSING else one.default) for one in offered)
+    if selection.unset:
+        offered = tuple(one.without_default(selection.unset) for one in offered)
     return Group(kind, base, offered, selection.mapped is not None)
 
 
@@ -162,6 +171,12 @@ class Offered:
         """The field's type, without None."""
         kinds = [one for one in get_args(self.hint) if one is not NONE] if NONE in get_args(self.hint) else [self.hint]
         return kinds[0]
+
+    def without_default(self, unset: str) -> Offered:
+        """The same option, for which nothing is known where it is not given but these words. A flag is then off."""
+        if self.kind is bool:
+            return replace(self, default=False)
+        return replace(self, default=None, hint=self.kind | None, declaration={**self.declaration, "unset": unset})
 
     @property
     def parsed(self) -> Any:
