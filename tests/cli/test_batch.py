@@ -340,7 +340,7 @@ def test_every_problem_of_every_row_is_told_before_anything_is_made(batch: Batch
         (("-o", "x.wav"), 2, "a batch writes into a folder"),
         (("-o", "-"), 2, "a batch writes into a folder"),
         (("-o", "x/{wat}.wav"), 2, "unknown field {wat}"),
-        (("-o", "x/{slug}.flac", "--subtype", "float32"), 2, "FLAC holds whole numbers only"),
+        (("-o", "x/{slug}.flac", "--subtype", "float32"), 2, "FLAC stores whole numbers only"),
         (("-o", "p.txt/x"), 7, "cannot write into p.txt/x"),
     ],
 )

@@ -176,7 +176,10 @@ class Manifest:
         headers = headers or _headers_beside(folder)
         cut = len(lines) == 1 and (lines[0].startswith(START) or START.startswith(lines[0]))  # the disk was full
         if not headers and any(lines) and not (cut or whole or traces > 1 or (traces and entries)):
-            raise OutputError(f"{path} is not the manifest of a batch", "Choose another folder")
+            raise OutputError(
+                f"{path} is not the manifest of a batch, or is damaged beyond recognition",
+                "Choose another folder; if a batch wrote it, rename it and run the same command again",
+            )
         manifest = cls(folder, headers, entries)
         manifest.reports = reports
         return manifest

@@ -77,9 +77,7 @@ def plan_paths(
     if "{" in output or "}" in output:
         template = output
     elif output.endswith(("/", "\\")) or os.path.isdir(output) or not Path(output).suffix:
-        name = Path(FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE)
-        values = "".join(f"-{option}-{{{option}}}" for option in swept)
-        template = str(Path(output) / f"{name.stem}{values}{name.suffix}")
+        template = str(Path(output) / with_swept(FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE, swept))
     elif len(items) == 1:
         _check_extension(Path(output), extensions)
         return None, [Path(output)]
@@ -92,6 +90,13 @@ def plan_paths(
     _check_template(template, FIELDS + swept)
     _check_extension(Path(template), extensions)
     return _without_braces(_fixed_part(template)), _name_all([template] * len(items), items, model)
+
+
+def with_swept(template: str, swept: Sequence[str], suffix: str | None = None) -> str:
+    """A template with the values of swept options at its end. suffix: the extension, if it is to be another."""
+    name = Path(template)
+    values = "".join(f"-{option}-{{{option}}}" for option in swept)
+    return str(name.with_name(f"{name.stem}{values}{suffix or name.suffix}"))
 
 
 def plan_folder(
