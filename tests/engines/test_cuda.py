@@ -62,22 +62,6 @@ def test_codes_are_those_of_the_plain_network() -> None:
     assert torch.equal(decode(GraphTransformer(model), memory, [1, 2, 3], sampling, frames=FRAMES), wanted)
 
 
-def test_where_graphs_cannot_be_recorded_it_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
-
-    monkeypatch.setattr(graphs, "_record", refuse)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(GraphTransformer, "device", torch.device("cuda"))
-    model = build()
-    network, codes = GraphTransformer(model), random_codes(1, FRAMES)
-    wanted = model.guided(codes, 0, None, 1.0)
-    with pytest.warns(MagnetWarning, match="no CUDA graphs can be recorded"):
-        found = network.guided(codes, 0, None, 1.0)
-    torch.testing.assert_close(found, wanted, **CLOSE)
-    torch.testing.assert_close(network.guided(codes, 0, None, 1.0), wanted, **CLOSE)  # and says so once
-
-
 # -- compiled ---------------------------------------------------------------------------------------------------------
 
 Backend = Callable[..., Any]
@@ -138,7 +122,7 @@ def miscompiled(graph: torch.fx.GraphModule, _: object) -> Backend:
 
 
 @pytest.mark.parametrize(
-    ("backend", "why"), [(no_compiler, "Cannot find a working triton"), (miscompiled, r"logits are \d+% off")]
+    ("backend", "why"), [(no_compiler, "Cannot find a working triton"), (miscompiled, r"logits are [\d.]+% off")]
 )
 def test_where_nothing_can_be_compiled_it_goes_on_without(backend: Backend, why: str) -> None:
     network, codes = compiling(backend), random_codes(1, FRAMES)

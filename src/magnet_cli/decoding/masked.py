@@ -99,6 +99,9 @@ class Rescorer(Protocol):
         masked code proposed. Where nothing was masked, the result does not matter.
         """
 
+    def check_finite(self) -> None:
+        """Raise NumericsError if a value that it computed so far was not finite. Waits for its device."""
+
 
 @dataclass(frozen=True)
 class FiniteCheck:
@@ -135,6 +138,9 @@ class Network(Protocol):
 
     def forget(self) -> None:
         """Free what is stored for the next step of a clip."""
+
+    def release(self) -> None:
+        """Free all that is stored, for later clips, too: values that are not finite may be in it after a failure."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +219,8 @@ def decode(
             units = (~host_grid.kept_units(keep[:, codebook])).sum(dim=-1).tolist()
             _decode_codebook(run, codes, codebook, kept[:, codebook], units)
     _check_finite(run.checks, model)
+    if rescorer is not None:
+        rescorer.check_finite()
     return codes if starts is None else turn(codes, -starts)
 
 

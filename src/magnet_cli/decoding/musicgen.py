@@ -212,25 +212,27 @@ class MusicGen:
         if guidance != 1:
             text = text.with_unconditional()
         cache = _empty_cache(self.source.decoder)
-        seen, last = 0, grid.shape[-1] - 1
+        seen, last, checks = 0, grid.shape[-1] - 1, FiniteChecks(self.dtype)
         for column in range(first, last + 1):
-            logits = self._predict(grid[..., seen:column], text, guidance, cache)
+            logits = self._predict(grid[..., seen:column], text, guidance, cache, checks)
             drawn = self._draw(logits, seeds, column, sampling)
             grid[..., column] = torch.where(is_open[..., column], drawn, grid[..., column])
             seen = column
             if on_step is not None:
                 on_step(ColumnDone(column - first + 1, last - first + 1))
+        checks.check()
         return undelay(grid)
 
-    def _predict(self, columns: Tensor, text: TextCondition, guidance: float, cache: Cache) -> Tensor:
+    def _predict(
+        self, columns: Tensor, text: TextCondition, guidance: float, cache: Cache, checks: FiniteChecks
+    ) -> Tensor:
         """Guided logits [B, K, V] of the column after these [B, K, S], which the cache holds afterwards."""
         guided = guidance != 1
         states = self.states(torch.cat([columns, columns]) if guided else columns, text, cache)
         logits = torch.stack([head(states[:, -1]) for head in self.decoder.lm_heads], dim=1).float()
         if guided:
             logits = guide(logits, guidance)
-        if not torch.isfinite(logits).all():
-            raise not_finite(self.dtype)
+        checks.note(logits)
         return logits
 
     def _start(self, batch: int, frames: int, prefix: Tensor | None) -> tuple[Tensor, int]:
@@ -254,10 +256,28 @@ class MusicGen:
         return propose(logits, sampling.temperature, options, random)[0]
 
 
-def not_finite(dtype: torch.dtype) -> NumericsError:
-    """The error for a MusicGen or another rescorer that computes a value that is not finite."""
-    name = str(dtype).removeprefix("torch.")
-    return NumericsError(f"a model computed values that are not finite in {name}", not_finite_remedy(name))
+class FiniteChecks:
+    """Whether what MusicGen or another rescorer computes is finite: looked at once on a GPU, which the host waits for.
+
+    On a CPU, which is looked at for free, the first value that is not ends the work.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._finite: Tensor | None = None  # bool []
+
+    def note(self, values: Tensor) -> None:
+        """Remember whether these are. Raises NumericsError on a CPU if they are not."""
+        finite = values.isfinite().all()
+        self._finite = finite if self._finite is None else self._finite & finite
+        if values.device.type == "cpu":
+            self.check()
+
+    def check(self) -> None:
+        """Raise NumericsError if one was not. Waits for the device."""
+        if self._finite is not None and not self._finite.item():
+            name = str(self._dtype).removeprefix("torch.")
+            raise NumericsError(f"a model computed values that are not finite in {name}", not_finite_remedy(name))
 
 
 def _empty_decoder(source: MusicGenCheckpoint) -> MusicgenForCausalLM:

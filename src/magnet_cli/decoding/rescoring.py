@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.masked import Network
-from magnet_cli.decoding.musicgen import MusicGen, TextCondition, delay, not_finite
+from magnet_cli.decoding.musicgen import FiniteChecks, MusicGen, TextCondition, delay
 from magnet_cli.model.decoder import TextMemory
 
 
@@ -33,6 +33,7 @@ class MusicGenRescorer:
     def __init__(self, model: MusicGen, text: TextCondition) -> None:
         self.model = model
         self.text = text
+        self._checks = FiniteChecks(model.dtype)
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
@@ -44,7 +45,13 @@ class MusicGenRescorer:
         # The output at a column predicts the next one, where frame 0 of this codebook stands in column 1 + codebook.
         grid = delay(seen.to(self.model.device), self.model.codes)[..., : codebook + frames]
         states = self.model.states(grid, self.text)
-        return probability(self.model.decoder.lm_heads[codebook](states[:, codebook:]), proposed)
+        logits = self.model.decoder.lm_heads[codebook](states[:, codebook:])
+        self._checks.note(logits)
+        return probability(logits, proposed)
+
+    def check_finite(self) -> None:
+        """See `masked.Rescorer`."""
+        self._checks.check()
 
 
 class MagnetRescorer:
@@ -58,17 +65,22 @@ class MagnetRescorer:
     def __init__(self, model: Network, memory: TextMemory | None) -> None:
         self.model = model
         self.memory = memory
+        self._checks = FiniteChecks(model.dtype)
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
         """Probabilities, float32 [B, T]; see `masked.Rescorer`."""
         codes = codes.to(self.model.device)
-        return probability(self.model.guided(codes, codebook, self.memory, 1.0), proposed)
+        logits = self.model.guided(codes, codebook, self.memory, 1.0)
+        self._checks.note(logits)
+        return probability(logits, proposed)
+
+    def check_finite(self) -> None:
+        """See `masked.Rescorer`."""
+        self._checks.check()
 
 
 def probability(logits: Tensor, codes: Tensor) -> Tensor:
     """Probability of these codes [B, T] under logits [B, T, V]: float32 [B, T], on the device of the codes."""
-    if not torch.isfinite(logits).all():
-        raise not_finite(logits.dtype)
     probs = logits.float().softmax(dim=-1)
     return probs.gather(-1, codes.to(probs.device).unsqueeze(-1)).squeeze(-1).to(codes.device)

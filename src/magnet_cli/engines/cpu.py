@@ -152,6 +152,10 @@ class FastTransformer:
         """Free what is kept for the next step of a clip."""
         self._memory = self._states = None
 
+    def release(self) -> None:
+        """Free all that is kept, which is what is kept for the next step."""
+        self.forget()
+
     @torch.inference_mode()
     def guided(
         self, codes: Tensor, codebook: int, memory: TextMemory | None, weight: float, wanted: Tensor | None = None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magnet_cli.errors import DeviceError, MagnetWarning, MemoryShortageError, UsageError, one_line
 from magnet_cli.model.config import CodecConfig, DecoderConfig
@@ -168,6 +170,30 @@ def processor_name(device: torch.device) -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
+# How PyTorch says that memory ran out: the CPU's allocator, and CUDA where it is not the allocator that fails.
+SHORTAGES = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def is_memory_shortage(error: BaseException) -> bool:
+    """Whether memory ran out, also where that made something else fail."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (MemoryError, MemoryShortageError, torch.OutOfMemoryError)):
+            return True
+        if isinstance(seen, RuntimeError) and any(word in str(seen) for word in SHORTAGES):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def release_frames(error: BaseException) -> None:
+    """Free what the functions held that an error came through: its traceback keeps their tensors otherwise."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+
+
 @contextmanager
 def memory_errors(device: torch.device, purpose: str, *, dtype: str) -> Iterator[None]:
     """Raise running out of memory as a DeviceError with a remedy. dtype: of the decoder, as `ModelInfo` names it."""
@@ -175,12 +201,26 @@ def memory_errors(device: torch.device, purpose: str, *, dtype: str) -> Iterator
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # PyTorch has an exception class for GPUs; on the CPU only the message identifies the error.
-        if isinstance(error, RuntimeError) and not (
-            isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-        ):
+        if not is_memory_shortage(error):
             raise
         raise MemoryShortageError(
             f"not enough memory on {device} {purpose}: {one_line(error, 120)}",
             f"Use a smaller model or batch{smaller} or another --device",
         ) from error
+
+
+@contextmanager
+def reproducible_kernels() -> Iterator[None]:
+    """Choose the kernels on purpose, for all that runs in the block.
+
+    - No cuDNN attention: PyTorch prefers it on Hopper, and it plans anew for each shape, which MusicGen has another one
+      of at every frame.
+    - No TF32 in convolutions and LSTMs, which is on by default: the codec's codes would be others than on a CPU.
+    """
+    cudnn = torch.backends.cudnn
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    try:
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            yield
+    finally:
+        cudnn.allow_tf32 = before

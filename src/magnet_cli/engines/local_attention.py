@@ -54,6 +54,15 @@ class Band:
         """A view of the part of a buffer that holds frames, [M, 3D]."""
         return buffer[self.margin : self.margin + self.frames]
 
+    def clear_after(self, buffer: Tensor, frames: int) -> None:
+        """Set to zero what lies behind the first `frames` of M, as far as these blocks reach.
+
+        It may be left from an earlier clip. A masked value counts for nothing, unless it is not finite.
+        """
+        if frames < self.frames:
+            reached = -(-frames // self.block) * self.block + 2 * self.margin
+            buffer[self.margin + frames : reached].zero_()
+
     def attend(self, buffer: Tensor, heads: int, frames: int) -> Tensor:
         """Attention of the first `frames` of M. Nothing is copied: the blocks of keys overlap in place.
 

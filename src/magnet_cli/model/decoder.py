@@ -220,6 +220,9 @@ class MaskedTransformer(nn.Module):
     def forget(self) -> None:
         """Free what is kept for the next step of a clip: nothing."""
 
+    def release(self) -> None:
+        """Free all that is kept: nothing."""
+
     def forward(self, codes: Tensor, codebook: int, memory: TextMemory | None) -> Tensor:
         """Logits [B, T, V] of one codebook.
 

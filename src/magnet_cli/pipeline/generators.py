@@ -38,6 +38,9 @@ class Generator(Protocol):
     ) -> tuple[Tensor, list[int]]:
         """Codes int64 [B, K, T], and the number of tokens in each prompt."""
 
+    def release(self) -> None:
+        """Free all that the networks have built for clips: after a failure."""
+
     @property
     def span(self) -> int:
         """The smallest number of frames that are decoded together."""
@@ -58,6 +61,9 @@ class RescoringModel(Protocol):
     def forget(self) -> None:
         """Free what is stored between steps."""
 
+    def release(self) -> None:
+        """Free all that is stored."""
+
 
 @dataclass(frozen=True)
 class MusicGenHelper:
@@ -71,6 +77,9 @@ class MusicGenHelper:
 
     def forget(self) -> None:
         """Do nothing: it stores nothing between steps."""
+
+    def release(self) -> None:
+        """Do nothing: it stores nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,10 @@ class Reader:
     def forget(self) -> None:
         """Free what is stored between steps: the codec needs the memory, and every clip must be computed alike."""
         self.network.forget()
+
+    def release(self) -> None:
+        """Free all that is stored."""
+        self.network.release()
 
     def memory(self, prompts: Sequence[str]) -> tuple[TextMemory, list[int]]:
         """What the decoder attends to, and the number of tokens in each prompt."""
@@ -134,6 +147,12 @@ class MaskedGenerator:
             if self.rescorer is not None:
                 self.rescorer.forget()
         return codes, [0] * len(jobs) if edit.unconditional else tokens
+
+    def release(self) -> None:
+        """See Generator."""
+        self.reader.release()
+        if self.rescorer is not None:
+            self.rescorer.release()
 
     @property
     def span(self) -> int:
@@ -280,8 +299,11 @@ class AutoregressiveGenerator:
             prefix=prefix,
             on_step=lambda step: listener(StepDone("frame", step.done, step.total, jobs)),
         )
-        lengths = self.model.condition(prompts).attn_mask.sum(dim=-1).tolist()
-        return codes, [0 if prompt is None else length for prompt, length in zip(prompts, lengths, strict=True)]
+        tokenize = self.model.text_encoder.tokenize
+        return codes, [0 if prompt is None else len(tokenize(prompt)) for prompt in prompts]
+
+    def release(self) -> None:
+        """See Generator. It stores nothing."""
 
     @property
     def span(self) -> int:

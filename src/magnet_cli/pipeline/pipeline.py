@@ -27,6 +27,8 @@ from magnet_cli.decoding.masked import Known
 from magnet_cli.engines.device import (
     decoded_together,
     memory_errors,
+    release_frames,
+    reproducible_kernels,
     resolve_device,
     resolve_dtype,
 )
@@ -338,20 +340,26 @@ class Pipeline:
                 except Exception as error:
                     if _is_final(error):
                         raise
+                    self._release(error)
                     if len(batch) == 1:
                         listener(ClipFailed(batch[0], error))
                         continue
                     waiting.extendleft(reversed(batch))
                     if isinstance(error, MemoryShortageError):
                         size = len(batch) // 2
-                        with self._turn:  # nothing may be freed while another thread records a graph
-                            torch.cuda.empty_cache()
                         fewer = f"continuing with {size} at a time"
                         warnings.warn(f"not enough memory for {len(batch)} clips at once: {fewer}", MagnetWarning, 2)
                     else:
                         suspects = len(batch)
                 else:
                     yield from clips
+
+    def _release(self, error: Exception) -> None:
+        """Free what a failed batch left: buffers whose values may not be finite, and memory for the next try."""
+        release_frames(error)
+        with self._turn:  # nothing may be freed while another thread records a graph
+            self.generator.release()
+            torch.cuda.empty_cache()
 
     def _generate_batch(
         self,
@@ -365,7 +373,7 @@ class Pipeline:
         jobs = [all_jobs[index] for index in batch]
         sounds: list[_Sound] = []
         short = memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype)
-        with self._turn, short, importing_meters():
+        with self._turn, short, reproducible_kernels(), importing_meters():
             clock = Stopwatch()
             arrangements = [self.arranger.arrange(job) for job in jobs]
             check_room(self.codec, len(jobs), arrangements[0].frames)
@@ -428,7 +436,7 @@ class Pipeline:
         Raises: UsageError for an array that is no waveform, or is as long as a clip.
         """
         sound = prepare(waveform, sample_rate, self.codec.config)
-        with self._turn:
+        with self._turn, reproducible_kernels():
             codes: Tensor = self.codec.encode(sound)[:, : self.info.codebooks]
         return Known.prefix(codes, self.frames)
 
