@@ -140,7 +140,7 @@ def test_a_second_magnet_rescores(magnet: Magnet, model: str) -> None:
 def test_a_weight_without_a_rescorer_is_warned_of(magnet: Magnet) -> None:
     result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "--rescore-weight", "0.5", *QUICK)
     assert result.code == 0
-    assert "counts for nothing without --rescorer" in result.err
+    assert "has no effect without --rescorer" in result.err
 
 
 # -- what does not go together ----------------------------------------------------------------------------------------

@@ -30,11 +30,16 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 
 @dataclass(frozen=True)
 class ClipName:
-    """The fields of a file name; `output` is a name or template of the clip's own, within the folder."""
+    """The fields of a file name.
+
+    output  a name or template of the clip's own, within the folder
+    swept   names and values of the options that a sweep changes, the same names for all clips
+    """
 
     prompt: str
     seed: int
     output: str | None = None
+    swept: tuple[tuple[str, str], ...] = ()
 
 
 def slug(text: str) -> str:
@@ -57,18 +62,22 @@ def plan_paths(
 ) -> tuple[Path | None, list[Path]]:
     """The folder that was named, and a path in it for every item; or None and the one file that was named.
 
-    output: a file (for one item), a folder, or a template with the fields {index} {slug} {seed} {model}; None is the
-    working directory. Raises UsageError for an unknown field or extension, or several items for one file.
+    output: a file (for one item), a folder, or a template with the fields {index} {slug} {seed} {model} and those of
+    the swept options; None is the working directory. Raises UsageError for an unknown field or extension, or several
+    items for one file.
     """
     if output == "-":
         raise UsageError("audio is not written to standard output, which carries the paths", "Name a file or folder")
     if output is not None and not output.strip():
         raise UsageError("the output path is empty", "Name a file, a folder or a template, or leave -o out")
     output = os.path.expanduser(output or ".")
+    swept = tuple(name for name, _ in items[0].swept)
     if "{" in output or "}" in output:
         template = output
     elif output.endswith(("/", "\\")) or os.path.isdir(output) or not Path(output).suffix:
-        template = str(Path(output) / (FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE))
+        name = Path(FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE)
+        values = "".join(f"-{option}-{{{option}}}" for option in swept)
+        template = str(Path(output) / f"{name.stem}{values}{name.suffix}")
     elif len(items) == 1:
         _check_extension(Path(output), extensions)
         return None, [Path(output)]
@@ -78,7 +87,7 @@ def plan_paths(
             f"{len(items)} clips do not fit into the one file {output}",
             f"Give a folder ({stem.with_suffix('')}/) or a template ({stem.stem}-{{index}}{stem.suffix})",
         )
-    _check_template(template)
+    _check_template(template, FIELDS + swept)
     _check_extension(Path(template), extensions)
     return _without_braces(_fixed_part(template)), _name_all([template] * len(items), items, model)
 
@@ -150,14 +159,14 @@ def _without_braces(fixed: Path) -> Path:
     return Path(str(fixed).format())
 
 
-def _check_template(template: str) -> None:
-    known = " ".join(f"{{{field}}}" for field in FIELDS)
+def _check_template(template: str, fields: Sequence[str] = FIELDS) -> None:
+    known = " ".join(f"{{{field}}}" for field in fields)
     try:
         parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise UsageError(f"{template} is not a template: {error}", f"Use {known}") from error
     for _, field, spec, conversion in parts:
-        if field not in FIELDS:
+        if field not in fields:
             raise UsageError(f"unknown field {{{field}}} in {template}", f"Use {known}")
         if spec or conversion:
             raise UsageError(f"{{{field}}} in {template} has a format", f"Write {{{field}}}, which is padded already")
@@ -174,10 +183,18 @@ def _check_extension(path: Path, extensions: Sequence[str]) -> None:
 
 def _fill(template: str, item: ClipName, index: str, model: str) -> Path:
     values = {"index": index, "slug": slug(item.prompt), "seed": str(item.seed), "model": slug(model)}
+    values |= {name: _swept(value) for name, value in item.swept}
     path = Path(template.format(**values))
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise UsageError(f"the file name {path.name[:40]}… is too long", f"Keep it under {LONGEST_NAME} bytes")
     return path
+
+
+def _swept(value: str) -> str:
+    """A value of a swept option in a file name: `3.5` as it is, `20,10,10,10` with hyphens, a text as a slug."""
+    if not re.fullmatch(r"[0-9.,+-]+", value):
+        return slug(value)
+    return f"{'0' if value.startswith('.') else ''}{value.replace(',', '-')}".rstrip(".")
 
 
 def _distinct(paths: Sequence[Path]) -> list[Path]:

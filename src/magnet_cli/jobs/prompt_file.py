@@ -146,7 +146,7 @@ def _csv_rows(text: str, problems: Problems) -> Iterator[Row]:
         header = next(reader, None)
         if header is None:
             return
-        names = [_column(name) for name in header]
+        names = [field_of(name) for name in header]
         if not _check_columns(names, reader.line_num, problems):
             return
         for cells in reader:
@@ -187,8 +187,8 @@ def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
             continue
         if not isinstance(pairs, _Pairs):
             problems.add(line, 'not a JSON object such as {"prompt": "disco beat"}')
-        elif _check_columns([_column(name) for name, _ in pairs], line, problems):
-            given = {_column(name): cell for name, cell in pairs if cell is not None}
+        elif _check_columns([field_of(name) for name, _ in pairs], line, problems):
+            given = {field_of(name): cell for name, cell in pairs if cell is not None}
             yield from _row(line, given, problems)
 
 
@@ -196,7 +196,7 @@ class _Pairs(tuple[tuple[str, Any], ...]):
     """A JSON object as it is written: a dict would keep only the last of equal keys."""
 
 
-def _column(name: str) -> str:
+def field_of(name: str) -> str:
     """The field of a column, which is written as the option is, `top-p`, or as the field is, `top_p`."""
     plain = name.strip().lower().replace("_", "-")
     return COLUMNS.get(plain, plain.replace("-", "_"))
@@ -207,7 +207,7 @@ def _row(line: int, given: dict[str, Any], problems: Problems) -> Iterator[Row]:
     values: dict[str, Any] = {}
     for name, cell in given.items():
         try:
-            values[name] = _value(name, cell)
+            values[name] = value_of(name, cell)
         except ValueError:
             problems.add(line, f"{name} is {shown(cell)}, not {wanted(name)}")
     if values.get("unconditional"):
@@ -236,7 +236,7 @@ def wanted(name: str) -> str:
     return "whole numbers such as 20,10,10,10" if name == "steps" else WANTED[KINDS[name]]
 
 
-def _value(name: str, cell: Any) -> Any:
+def value_of(name: str, cell: Any) -> Any:
     """A cell as what its column holds; ValueError if it is something else."""
     kind = KINDS[name]
     if name == "steps" and isinstance(cell, list):
