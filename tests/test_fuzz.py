@@ -51,8 +51,8 @@ from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.terminal.config_file import read_defaults
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
-from magnet_cli.train.options import Places, RunOptions
-from magnet_cli.train.run import resume
+from magnet_cli.train.loop.run import resume
+from magnet_cli.train.options import Optimization, Places, RunOptions
 from support.golden import CPU, GOLDEN
 from support.hostile import (
     CODEC_SETTINGS,
@@ -153,7 +153,8 @@ def read_run(path: Path) -> None:
         def load(self, state: Any) -> None:
             torch.nn.Linear(2, 2).load_state_dict(state["network"])
 
-    resume(Network(), RunOptions(steps=1, batch_size=1), Places(path.parent.with_suffix("")), {"width": 8})  # type: ignore[arg-type]
+    run, places = RunOptions(steps=1, batch_size=1), Places(path.parent.with_suffix(""))
+    resume(Network(), run, places, {"width": 8, "steps": 1}, Optimization())  # type: ignore[arg-type]
 
 
 class Answer:
@@ -357,14 +358,18 @@ READERS = {
         lambda path: find_examples(path.parent, texts=True), "a.json", plain({"text": "rain"}), json_damaged, audio
     ),
     "training settings": Reader(
-        read_run, "settings.json", plain({"width": 8}), json_damaged, lambda folder: (folder / "state.pt").touch()
+        read_run,
+        "settings.json",
+        plain({"width": 8, "steps": 1}),
+        json_damaged,
+        lambda folder: (folder / "state.pt").touch(),
     ),
     "training state": Reader(
         read_run,
         "state.pt",
         small_state,
         archive_damaged,
-        lambda folder: (folder / "settings.json").write_text('{"width": 8}'),
+        lambda folder: (folder / "settings.json").write_text('{"width": 8, "steps": 1}'),
     ),
     "answer of the Hub": Reader(read_answer, "answer.json", plain(ANSWER), json_damaged, share=0.5),
     "branch in the cache": Reader(

@@ -20,7 +20,7 @@ from magnet_cli.cli.generate import generate
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
 from magnet_cli.cli.train import app as train
-from magnet_cli.errors import INTERRUPTED, INTERRUPTION
+from magnet_cli.errors import INTERRUPTED
 from magnet_cli.terminal.config_file import config_path, read_defaults
 from magnet_cli.terminal.console import Console, writing_results
 from magnet_cli.terminal.help import HelpGroup
@@ -92,7 +92,7 @@ def run() -> int:
     if stopping.raised and stopping.code is not None:
         code = stopping.code
         if code == INTERRUPTED:
-            Console().error(INTERRUPTION)
+            Console().error(stopping.farewell)
     return code
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -12,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from magnet_cli.errors import UsageError
+from magnet_cli.hub.folders import BEST_FOLDER
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling import Task
-from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.console import Console, ProgressBar
 from magnet_cli.terminal.help import HelpGroup
 from magnet_cli.terminal.options import Speech, human
 from magnet_cli.terminal.signature import command, given_of, only
+from magnet_cli.terminal.stopping import Stopping
 from magnet_cli.train.options import (
     CODEC_OPTIMIZATION,
     TEXT_DROPOUT,
@@ -33,11 +37,12 @@ from magnet_cli.train.options import (
     Precision,
     RunOptions,
     TextShape,
+    check_packages,
 )
 
 if TYPE_CHECKING:
     from magnet_cli.train.decoder import Parts
-    from magnet_cli.train.run import OnProgress, Progress
+    from magnet_cli.train.loop.events import Event, Outcome, Progress
 
 app = typer.Typer(
     name="train",
@@ -111,14 +116,15 @@ def codec(
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
             raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random or transform")
+        check_packages(tensorboard=run.tensorboard)
         Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):
             from magnet_cli.train.codec import train_codec
             from magnet_cli.train.codec_folder import read_codec_folder
 
             before = read_codec_folder(start) if start else None
-        with _watching(console, run, output) as on_progress:
-            train_codec(
+        with _reporting(console, run, output) as report:
+            outcome = train_codec(
                 data,
                 output,
                 shape=shape,
@@ -126,9 +132,11 @@ def codec(
                 run=run,
                 options=options,
                 optimization=optimization,
-                on_progress=on_progress,
+                listener=report.hear,
+                stopped=report.stopped,
             )
-        _done(console, output)
+        following = ["magnet", "train", "decoder", str(data), "-o", f"{output}-decoder", "--codec", str(output)]
+        _done(console, output, outcome, following)
 
 
 @command(app)
@@ -174,6 +182,15 @@ def decoder(
             help="Share of the clips that are trained without their text, 0 to 1, which makes guidance possible.",
             show_default="0.3 for music, 0.1 for sound",
             rich_help_panel="Training",
+        ),
+    ] = None,
+    sample_prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Prompt of the audio samples, which are written to DIR.run/samples; may be given several times.",
+            show_default="the texts of four files",
+            rich_help_panel="Run",
         ),
     ] = None,
     training: DecoderTraining,
@@ -230,6 +247,7 @@ def decoder(
             raise UsageError(
                 "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
             )
+        check_packages(lora="rank" in lora, tensorboard=run.tensorboard)
         run = replace(run, device="cpu" if cpu else "auto")
         from magnet_cli.hub.download import Access
         from magnet_cli.hub.locate import fetch_first, resolve
@@ -246,6 +264,7 @@ def decoder(
                 import torch
 
                 from magnet_cli.checkpoints.open import open_magnet
+                from magnet_cli.train.data import find_examples
                 from magnet_cli.train.decoder import Publication, start_from, train_decoder
 
                 model = None if base is None else open_magnet(base, listener=transfers.hear)
@@ -263,8 +282,8 @@ def decoder(
         publication = Publication(
             name=name or output.name, task=kind, licence=licence or UNKNOWN_LICENCE, dtype=getattr(torch, dtype)
         )
-        with _watching(console, run, output) as on_progress:
-            train_decoder(
+        with _reporting(console, run, output) as report:
+            outcome = train_decoder(
                 data,
                 output,
                 parts,
@@ -272,10 +291,12 @@ def decoder(
                 publication=publication,
                 options=options,
                 optimization=optimization,
-                on_progress=on_progress,
-                on_tokens=lambda done, all_: console.message(f"tokenized {done} of {all_} clips"),
+                prompts=sample_prompt or (),
+                listener=report.hear,
+                stopped=report.stopped,
             )
-        _done(console, output)
+        prompt = sample_prompt[0] if sample_prompt else find_examples(data, texts=True)[0].texts[0]
+        _done(console, output, outcome, ["magnet", "generate", prompt, "--model", str(output), "-o", "clip.wav"])
 
 
 def _check_output(output: Path, inputs: Sequence[Path]) -> None:
@@ -319,35 +340,96 @@ def _console(speech: Speech) -> Console:
     return Console(quiet=speech.quiet or os.environ.get("RANK", "0") != "0")
 
 
+class Reporter:
+    """Prints what a training reports: a bar, or lines where stderr is not a terminal."""
+
+    def __init__(self, console: Console, bar: ProgressBar, run: RunOptions) -> None:
+        self._console, self._bar = console, bar
+        self._every = LINES * run.log_every
+        self._seen = 0
+        self._stopping = Stopping.current()
+
+    def hear(self, event: Event) -> None:
+        """Print an event."""
+        from magnet_cli.train.loop.events import Encoded, HeldOut, Progress, Started
+
+        match event:
+            case Encoded(done, total):
+                self._console.message(f"the codec has encoded {done} of {total} clips")
+            case Started(first, schedule):
+                resumed = f"resuming after step {first}: " if first else ""
+                self._console.message(f"{resumed}{schedule.words}")
+                if schedule.warning is not None:
+                    self._console.warning(f"{schedule.warning}.")
+            case HeldOut(step, loss, best):
+                note = ", the lowest so far" if best and step else ""
+                self._console.message(f"step {step}: held-out loss {loss:.3f}{note}")
+            case Progress():
+                self._bar.advance(describe(event), event.step - self._seen)
+                if not self._console.draws and (event.step % self._every == 0 or not self._seen):
+                    left = remaining(event.left)
+                    self._console.message(f"step {event.step} of {event.steps}: {describe(event)}, {left} left")
+                self._seen = event.step
+
+    def stopped(self) -> bool:
+        """Whether Ctrl-C or SIGTERM asks to stop after the present step."""
+        return self._stopping is not None and self._stopping.code is not None
+
+
 @contextmanager
-def _watching(console: Console, run: RunOptions, output: Path) -> Iterator[OnProgress]:
-    """Loss, speed and remaining time, as a bar; where stderr is not a terminal, as a line now and then."""
-    seen = 0
-    with console.progress(run.steps) as bar:
+def _reporting(console: Console, run: RunOptions, output: Path) -> Iterator[Reporter]:
+    """Print the progress of a training. After the first Ctrl-C or SIGTERM the step ends and the state is saved."""
+    stopping = Stopping.current()
+    try:
+        with console.progress(run.steps) as bar, ExitStack() as stack:
+            if stopping is not None:
+                stack.enter_context(stopping.after_step((signal.SIGINT, signal.SIGTERM)))
+            yield Reporter(console, bar, run)
+    except KeyboardInterrupt:
+        if stopping is not None:
+            stopping.farewell = _farewell(output)
+            stopping.check()
+        raise
 
-        def show(progress: Progress) -> None:
-            nonlocal seen
-            words = describe(progress)
-            bar.advance(words, progress.step - seen)
-            if not console.draws and (progress.step % (LINES * run.log_every) == 0 or not seen):
-                console.message(f"step {progress.step} of {progress.steps}: {words}")
-            seen = progress.step
 
-        try:
-            yield show
-        except KeyboardInterrupt:
-            if Places(output).state.is_file():
-                console.message(f"the state is in {Places(output).run}: run the same command to resume the training")
-            raise
+def _farewell(output: Path) -> str:
+    """The last line after Ctrl-C."""
+    places = Places(output)
+    if places.state.is_file():
+        return f"interrupted. The state is in {places.run}; run the same command to resume the training."
+    return "interrupted. No state was saved yet; run the same command to begin again."
 
 
 def describe(progress: Progress) -> str:
     """A step in words."""
-    minutes = progress.left / 60
-    left = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
-    return f"loss {progress.figures['loss']:.3f}, {progress.rate:.2g} steps/s, {left} left"
+    smoothed = [f"loss {progress.smoothed['loss']:.3f}"]
+    codebooks = [f"{value:.2f}" for name, value in progress.smoothed.items() if name != "loss"]
+    if codebooks:
+        smoothed[0] += f" (codebooks {' '.join(codebooks)})"
+    if progress.held_out is not None:
+        smoothed.append(f"held-out {progress.held_out:.3f}")
+    if progress.memory:
+        smoothed.append(human(progress.memory))
+    return ", ".join([*smoothed, f"{progress.rate:.2g} steps/s"])
 
 
-def _done(console: Console, output: Path) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        console.result(output)
+def remaining(seconds: float) -> str:
+    """A time in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def _done(console: Console, output: Path, outcome: Outcome, following: Sequence[str]) -> None:
+    """Say how a training ended, and which command uses its result."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if not outcome.is_new:
+        console.message(f"already finished: this training has done its {outcome.steps} steps. More --steps extend it.")
+    if outcome.best is not None and outcome.best_step != outcome.steps:
+        best = Places(output).run / BEST_FOLDER
+        console.message(
+            f"the held-out loss was lowest at step {outcome.best_step}: {outcome.best:.3f}. That model is {best}"
+        )
+    console.message(f"next: {shlex.join(following)}")
+    console.result(output)

@@ -100,6 +100,7 @@ ANY_FILES = (
     *(_SAFETENSORS_TEMPORARY, f"{TEXT_FOLDER}/{_SAFETENSORS_TEMPORARY}"),
 )
 TOKENS_FOLDER = "tokens"  # of a run: all that a training has written that ended before its first step
+BEST_FOLDER = "best"  # of a run: the model with the lowest loss on held-out files, a folder like the output
 # What a training keeps beside its output is added to and never removed. Every training's settings have these keys.
 RUNS: Mapping[TrainingKind, FolderKind] = {
     kind: FolderKind(
