@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from magnet_cli.cli.train import _done
@@ -20,7 +23,7 @@ from magnet_cli.train.loop.events import HeldOut, Outcome
 from magnet_cli.train.loop.run import Best, measure
 from magnet_cli.train.options import Places
 from support.command import Magnet, one_line_error
-from support.tiny_training import SMALL, load, losses
+from support.tiny_training import RATE, SMALL, load, losses
 
 LOUD = [option for option in SMALL if option != "-q"]
 
@@ -85,6 +88,79 @@ def test_a_finished_training_is_extended_and_killed_alike(data: Path, codec: Pat
     assert (killed / "decoder.safetensors").read_bytes() == (straight / "decoder.safetensors").read_bytes()
     settings = json.loads((tmp_path / "killed.run" / "settings.json").read_text())
     assert settings["schedule"] == [[0, 8, 10], [8, 20, 10]]
+
+
+# -- dry runs ---------------------------------------------------------------------------------------------------------
+
+
+def table(out: str) -> dict[str, str]:
+    return {line[:9].strip(): line[10:] for line in out.splitlines()}
+
+
+def test_a_dry_run_says_what_a_training_needs_and_writes_nothing(
+    magnet: Magnet, data: Path, codec: Path, tmp_path: Path
+) -> None:
+    arguments = decoder(data, codec, tmp_path / "m", "--steps", "8", "--held-out", "0.3", "--learning-rate", "1e-3")
+    result = magnet(*arguments, "--dry-run")
+    assert result.code == 0, result.err
+    assert list(tmp_path.iterdir()) == []
+    found = table(result.out)
+    assert found["examples"] == "1 file, 2 s of audio, 1 clip of 2.4 s"
+    assert found["held out"] == "3 files, 7 s of audio"  # by their names' hashes
+    assert found["steps"] == "8, of 4 clips each: every clip is used about 32 times"
+    assert found["schedule"].startswith("the learning rate rises from 0 to 0.001 over 10 steps")
+    assert "measured" in found["memory"]
+    assert "a step (measured)" in found["time"]
+    assert "warning: 8 of 8 steps are warm-up" in result.err
+    assert result.err.rstrip().endswith("dry run: nothing was written")
+
+    # The sizes, against those of the training itself; files have some kilobytes of names beside the numbers.
+    assert magnet(*arguments).code == 0
+    for name, path in (("the state", tmp_path / "m.run" / "state.pt"), ("the model", tmp_path / "m")):
+        files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+        size = sum(one.stat().st_size for one in files)
+        said = found["disk"].split(f"{name} ")[1].split(",")[0]
+        expected = float(said.split()[0]) * {"B": 1, "kB": 1e3, "MB": 1e6}[said.split()[1]]
+        assert 0.6 * size < expected < 1.1 * size, (said, size)
+
+    more = magnet(*arguments, "--steps", "20", "--dry-run")
+    assert table(more.out)["steps"].startswith("12 after 8 that are done, of 4 clips each")
+
+
+def test_a_dry_run_names_what_is_left_out(magnet: Magnet, data: Path, codec: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    soundfile.write(folder / "unnamed.wav", np.zeros(RATE), RATE)
+    soundfile.write(folder / "long.wav", np.zeros(int(3.5 * RATE)), RATE)
+    soundfile.write(folder / "short.wav", np.zeros(RATE), RATE)
+    with (folder / "metadata.jsonl").open("a") as file:
+        for name in ("long.wav", "short.wav"):
+            file.write("\n" + json.dumps({"file_name": name, "text": "silence"}))
+    result = magnet(*decoder(folder, codec, tmp_path / "m", "--steps", "1", "--dry-run"))
+    assert "1 s at the ends of files left out: shorter than half a clip" in result.out
+    assert "1 file padded with silence: shorter than a clip" in result.out
+    assert "1 audio file left out: not named in the metadata" in result.out
+
+
+def test_a_codecs_dry_run(magnet: Magnet, data: Path, tmp_path: Path) -> None:
+    options = shlex.split(
+        "--sample-rate 8000 --ratios 8,5,5,2 --filters 2 --dimension 8 --lstm 0 --codebooks 2 --codes 16 "
+        "--batch-size 4 --steps 10 --discriminator-filters 2 --cpu"
+    )
+    result = magnet("train", "codec", str(data), "-o", str(tmp_path / "c"), *options, "--dry-run")
+    assert result.code == 0, result.err
+    assert list(tmp_path.iterdir()) == []
+    assert table(result.out)["examples"] == "4 files, 10 s of audio"
+    assert table(result.out)["schedule"] == "the learning rate stays at 0.0003 until step 10"
+    assert "a step (measured)" in table(result.out)["time"]
+
+
+def test_a_dry_run_downloads_nothing(magnet: Magnet, data: Path, tmp_path: Path) -> None:
+    result = magnet(
+        "train", "decoder", str(data), "-o", str(tmp_path / "m"), "--from", "magnet-small-10secs", "--dry-run",
+        "--cache-dir", str(tmp_path / "cache"),
+    )  # fmt: skip
+    one_line_error(result, 4, "downloads nothing", "magnet models download magnet-small-10secs")
 
 
 # -- held-out files ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import HubError, UsageError
 from magnet_cli.hub.folders import BEST_FOLDER
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.options.runtime import PlacesConfig
@@ -43,6 +43,7 @@ from magnet_cli.train.options import (
 if TYPE_CHECKING:
     from magnet_cli.train.decoder import Parts
     from magnet_cli.train.loop.events import Event, Outcome, Progress
+    from magnet_cli.train.rehearsal import Rehearsal
 
 app = typer.Typer(
     name="train",
@@ -78,6 +79,15 @@ Output = Annotated[
         rich_help_panel="Training",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print what the training would use and need: examples, schedule, memory, disk and time. Two steps are "
+        "trained to measure it, and nothing is written.",
+        rich_help_panel="Run",
+    ),
+]
 OnCpu = Annotated[
     bool,
     typer.Option("--cpu", help="Train on the CPU, whatever devices accelerate finds.", rich_help_panel="Run"),
@@ -104,6 +114,7 @@ def codec(
     optimization: Annotated[Optimization, only("learning_rate", "warmup", "last_rate")] = CODEC_OPTIMIZATION,
     shape: CodecShape,
     cpu: OnCpu = False,
+    dry_run: DryRun = False,
     speech: Annotated[Speech, only("quiet")],
 ) -> None:
     """Train an EnCodec codec on audio.
@@ -119,10 +130,17 @@ def codec(
         check_packages(tensorboard=run.tensorboard)
         Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):
-            from magnet_cli.train.codec import train_codec
+            from magnet_cli.train.codec import rehearse_codec, train_codec
             from magnet_cli.train.codec_folder import read_codec_folder
 
             before = read_codec_folder(start) if start else None
+        if dry_run:
+            with console.busy("measuring two steps"):
+                rehearsal = rehearse_codec(
+                    data, output, shape=shape, start=before, run=run, options=options, optimization=optimization
+                )
+            _show(console, rehearsal)
+            return
         with _reporting(console, run, output) as report:
             outcome = train_codec(
                 data,
@@ -226,6 +244,7 @@ def decoder(
         ),
     ] = "float16",
     cpu: OnCpu = False,
+    dry_run: DryRun = False,
     places: PlacesConfig,
     speech: Annotated[Speech, only("quiet")],
 ) -> None:
@@ -255,6 +274,11 @@ def decoder(
         named = [Path(one) for one in (start, codec_folder, text_encoder) if one is not None]
         _check_output(output, [data, *named])  # before a name is looked up
         base = None if start is None else resolve(start, places)
+        if dry_run and base is not None and base.folder is None:
+            raise HubError(
+                f"{base.name} is not on this machine, and a dry run downloads nothing",
+                f"Run magnet models download {base.name} first",
+            )
         if base is not None and base.own_folder is not None:
             _check_output(output, [base.own_folder])
         with console.transfers(human) as transfers:
@@ -265,7 +289,7 @@ def decoder(
 
                 from magnet_cli.checkpoints.open import open_magnet
                 from magnet_cli.train.data import find_examples
-                from magnet_cli.train.decoder import Publication, start_from, train_decoder
+                from magnet_cli.train.decoder import Publication, rehearse_decoder, start_from, train_decoder
 
                 model = None if base is None else open_magnet(base, listener=transfers.hear)
         if model is not None:
@@ -273,6 +297,7 @@ def decoder(
             licence = licence or model.origin.licence
         else:
             text = replace(text, feed_forward=4 * text.width)
+            places = replace(places, offline=places.offline or dry_run)
             parts, kind = _new_parts(data, codec_folder, shape, text_encoder, text, run.seed, places), task  # type: ignore[assignment]
         options = replace(
             training,
@@ -282,6 +307,13 @@ def decoder(
         publication = Publication(
             name=name or output.name, task=kind, licence=licence or UNKNOWN_LICENCE, dtype=getattr(torch, dtype)
         )
+        if dry_run:
+            with console.busy("measuring two steps"):
+                rehearsal = rehearse_decoder(
+                    data, output, parts, run=run, publication=publication, options=options, optimization=optimization
+                )
+            _show(console, rehearsal)
+            return
         with _reporting(console, run, output) as report:
             outcome = train_decoder(
                 data,
@@ -335,6 +367,15 @@ def _new_parts(
     return start_new(shape, codec, seed=seed, text=folder, text_name=text_encoder)
 
 
+def _show(console: Console, rehearsal: Rehearsal) -> None:
+    """Print what a training would use and need."""
+    for name, value in rehearsal.rows(human):
+        console.result(f"{name:<9} {value}")
+    if rehearsal.schedule.warning is not None:
+        console.warning(f"{rehearsal.schedule.warning}.")
+    console.message("dry run: nothing was written")
+
+
 def _console(speech: Speech) -> Console:
     """The console, which only the first process of a launcher prints to."""
     return Console(quiet=speech.quiet or os.environ.get("RANK", "0") != "0")
@@ -352,6 +393,7 @@ class Reporter:
     def hear(self, event: Event) -> None:
         """Print an event."""
         from magnet_cli.train.loop.events import Encoded, HeldOut, Progress, Started
+        from magnet_cli.train.rehearsal import length
 
         match event:
             case Encoded(done, total):
@@ -367,7 +409,7 @@ class Reporter:
             case Progress():
                 self._bar.advance(describe(event), event.step - self._seen)
                 if not self._console.draws and (event.step % self._every == 0 or not self._seen):
-                    left = remaining(event.left)
+                    left = length(event.left)
                     self._console.message(f"step {event.step} of {event.steps}: {describe(event)}, {left} left")
                 self._seen = event.step
 
@@ -411,13 +453,6 @@ def describe(progress: Progress) -> str:
     if progress.memory:
         smoothed.append(human(progress.memory))
     return ", ".join([*smoothed, f"{progress.rate:.2g} steps/s"])
-
-
-def remaining(seconds: float) -> str:
-    """A time in words."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _done(console: Console, output: Path, outcome: Outcome, following: Sequence[str]) -> None:

@@ -35,11 +35,12 @@ from magnet_cli.train.data import (
 )
 from magnet_cli.train.loop.average import Average
 from magnet_cli.train.loop.events import Listener, Outcome, ignore
-from magnet_cli.train.loop.run import never, open_accelerator, train
+from magnet_cli.train.loop.run import never, open_accelerator, recorded, train
 from magnet_cli.train.loop.schedule import set_rate
 from magnet_cli.train.losses import Balancer, MelLoss, discriminator, discriminator_loss, generator_losses
 from magnet_cli.train.mdct_init import begin_as_transform
 from magnet_cli.train.options import CODEC_OPTIMIZATION, CodecShape, CodecTraining, Optimization, Places, RunOptions
+from magnet_cli.train.rehearsal import Rehearsal, rehearse, survey, tensor_bytes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -301,12 +302,7 @@ def train_codec(
         crops = _some_audio(split.training, codec.config, run.seed)
         begin_as_transform(codec, crops, torch.Generator().manual_seed(run.seed))
     trainer = CodecTrainer(accelerator, codec, split, run=run, options=options, optimization=optimization)
-    settings = {
-        "kind": "codec",
-        "examples": len(split.training),
-        "codec": asdict(codec.config),
-        "training": asdict(options),
-    }
+    settings = settings_of(codec, options, len(split.training))
     return train(
         trainer, accelerator, run, places, settings, optimization=optimization, listener=listener, stopped=stopped
     )
@@ -319,3 +315,46 @@ def start_codec(shape: CodecShape, start: CodecCheckpoint | None, seed: int) -> 
     if start is not None:
         codec.load_state_dict({name: weight.float() for name, weight in start.weights.items()})
     return codec
+
+
+def settings_of(codec: Codec, options: CodecTraining, examples: int) -> dict[str, Any]:
+    """What a codec's training depends on, beside its length and optimization."""
+    return {"kind": "codec", "examples": examples, "codec": asdict(codec.config), "training": asdict(options)}
+
+
+def rehearse_codec(
+    data: Path,
+    output: Path,
+    *,
+    shape: CodecShape,
+    start: CodecCheckpoint | None,
+    run: RunOptions,
+    options: CodecTraining,
+    optimization: Optimization,
+) -> Rehearsal:
+    """What `train_codec` will need, from two steps. Nothing is written.
+
+    Raises: what `train_codec` raises before its first step.
+    """
+    places = Places(output)
+    inputs = [data, None if start is None else start.path.parent, held_out_folder(run.held_out)]
+    places.check("codec", [path for path in inputs if path])
+    accelerator = open_accelerator(run)
+    share(run.batch_size, 0, accelerator.num_processes)
+    split = split_examples(data, run.held_out, texts=False)
+    codec = start_codec(shape, start, run.seed)
+    model = tensor_bytes(codec.state_dict())
+    trainer = CodecTrainer(accelerator, codec, split, run=run, options=options, optimization=optimization)
+    return rehearse(
+        trainer,
+        accelerator.device,
+        run,
+        places,
+        recorded(settings_of(codec, options, len(split.training)), run, optimization),
+        optimization,
+        found=survey(data, split, options.seconds),
+        encoding=0.0,
+        model=model,
+        codes=0,
+        second=options.adversarial_every,  # one that uses the discriminator, if step 0 does
+    )

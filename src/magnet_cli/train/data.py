@@ -85,9 +85,9 @@ def held_out_folder(held_out: str | None) -> Path | None:
         share = float(held_out)
     except ValueError:
         folder = Path(held_out)
-        if folder.is_dir():
+        if held_out and folder.is_dir():
             return folder
-        raise UsageError(f"--held-out {held_out} is neither a share nor a folder", "Give e.g. 0.1") from None
+        raise UsageError(f"--held-out {held_out!r} is neither a share nor a folder", "Give e.g. 0.1") from None
     if not 0 < share < 1:
         raise UsageError(f"the share of --held-out must be between 0 and 1, not {held_out}", "Give e.g. 0.1")
     return None
@@ -110,8 +110,7 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
     if metadata is not None:
         found = _from_metadata(metadata)
     else:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
-        found = [Example(path, _beside(path)) for path in paths]
+        found = [Example(path, _beside(path)) for path in audio_files(folder)]
     if not found:
         raise UsageError(f"there is no audio in {folder}", f"Give files ending in {', '.join(sorted(AUDIO))}")
     for example in found:
@@ -120,6 +119,11 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
         if texts and not example.texts:
             raise UsageError(f"{example.path} has no text", "Add it to metadata.jsonl, or a .txt file beside it")
     return found
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """The audio files in a folder and the folders in it, by name."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
 
 
 def _from_metadata(path: Path) -> list[Example]:

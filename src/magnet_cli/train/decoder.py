@@ -6,6 +6,7 @@ guidance possible. See `masking`. The training writes a bundle.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,15 +28,16 @@ from magnet_cli.model.config import DecoderConfig, TextConfig
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
-from magnet_cli.train.code_cache import Tokens, tokenize
+from magnet_cli.train.code_cache import Tokens, cut, encode, tokenize
 from magnet_cli.train.data import Example, batch_indices, held_out_folder, share, split_examples
 from magnet_cli.train.loop.average import Average
 from magnet_cli.train.loop.events import Encoded, Listener, Outcome, ignore
-from magnet_cli.train.loop.run import never, open_accelerator, train
+from magnet_cli.train.loop.run import never, open_accelerator, recorded, train
 from magnet_cli.train.loop.schedule import set_rate
 from magnet_cli.train.masking import Plan, draw_plan, hide
 from magnet_cli.train.options import DecoderShape, DecoderTraining, Optimization, Places, RunOptions, TextShape
 from magnet_cli.train.own_text_encoder import learn_tokenizer, new_text_encoder, write_text_encoder
+from magnet_cli.train.rehearsal import Rehearsal, rehearse, survey
 from magnet_cli.train.trainable import (
     Batch,
     TrainableDecoder,
@@ -299,6 +301,19 @@ class DecoderTrainer:
         )
         write_bundle(model, output, overwrite=True)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the bundle."""
+        networks = [self.network.decoder, *([] if self.network.text is None else [self.network.text])]
+        weights = [one for network in networks for one in network.parameters()]
+        numbers = sum(one.numel() for one in (*weights, *self.parts.codec.weights.values()))
+        folder = self.parts.text_folder
+        texts = (
+            [] if folder is None else [folder / name for name in ("config.json", "tokenizer.json", "model.safetensors")]
+        )
+        written = sum(path.stat().st_size for path in texts if path.is_file())
+        return numbers * self.publication.dtype.itemsize + written
+
     def sample(self, folder: Path, number: int) -> None:
         """Clips for the prompts, each always with the same seed."""
         texts = self.prompts
@@ -373,13 +388,7 @@ def train_decoder(
         places=places,
         prompts=prompts,
     )
-    settings = {
-        "kind": "decoder",
-        "clips": len(clips.tokens.codes),
-        "decoder": asdict(config),
-        "text": parts.text_name,
-        "training": asdict(options),
-    }
+    settings = settings_of(parts, options, len(clips.tokens.codes))
     return train(
         trainer, accelerator, run, places, settings, optimization=optimization, listener=listener, stopped=stopped
     )
@@ -395,3 +404,71 @@ def prepared(parts: Parts, run: RunOptions, options: DecoderTraining) -> Acceler
     accelerator = open_accelerator(run, options.precision)
     share(run.batch_size, 0, accelerator.num_processes)
     return accelerator
+
+
+def settings_of(parts: Parts, options: DecoderTraining, clips: int) -> dict[str, Any]:
+    """What a decoder's training depends on, beside its length and optimization."""
+    return {
+        "kind": "decoder",
+        "clips": clips,
+        "decoder": asdict(parts.decoder.config),
+        "text": parts.text_name,
+        "training": asdict(options),
+    }
+
+
+def rehearse_decoder(
+    data: Path,
+    output: Path,
+    parts: Parts,
+    *,
+    run: RunOptions,
+    publication: Publication,
+    options: DecoderTraining,
+    optimization: Optimization,
+) -> Rehearsal:
+    """What `train_decoder` will need, from two steps on random codes. Nothing is written.
+
+    Raises: what `train_decoder` raises before its first step.
+    """
+    places = Places(output)
+    places.check("decoder", [path for path in (data, parts.text_folder, held_out_folder(run.held_out)) if path])
+    config, codebooks = parts.decoder.config, parts.decoder.config.codebooks
+    accelerator = prepared(parts, run, options)
+    split = split_examples(data, run.held_out, texts=True)
+    pieces = cut(split.training, config.clip_seconds)
+    total = len(pieces) + len(cut(split.held_out, config.clip_seconds))
+    codec = build_codec(parts.codec, accelerator.device)
+    start = time.perf_counter()
+    encode(pieces[0], split.training, codec, codebooks=codebooks, clip_seconds=config.clip_seconds)
+    seconds = time.perf_counter() - start
+
+    frames = int(config.clip_seconds * codec.config.frame_rate)
+    shape = (min(len(pieces), run.batch_size), codebooks, frames)
+    drawn = np.random.default_rng(0).integers(0, config.codes, shape, dtype=np.int16)
+    example = np.asarray([piece.example for piece in pieces[: shape[0]]])
+    tokens = Tokens(drawn, np.full(shape[0], frames), example)
+    trainer = DecoderTrainer(
+        accelerator,
+        parts,
+        Clips(tokens, split.training),
+        None,
+        codec=codec,
+        run=run,
+        options=options,
+        optimization=optimization,
+        publication=publication,
+        places=places,
+    )
+    return rehearse(
+        trainer,
+        accelerator.device,
+        run,
+        places,
+        recorded(settings_of(parts, options, len(pieces)), run, optimization),
+        optimization,
+        found=survey(data, split, config.clip_seconds, pieces),
+        encoding=total * seconds,
+        model=trainer.size,
+        codes=total * codebooks * frames * 2,
+    )

@@ -125,11 +125,7 @@ def train(
     once the state is saved; NumericsError when the loss is not finite.
     """
     main = accelerator.is_main_process
-    settings = {
-        **settings,
-        "optimization": asdict(optimization),
-        **{name: getattr(options, name) for name in ("steps", "batch_size", "seed", "held_out")},
-    }
+    settings = recorded(settings, options, optimization)
     resumed = resume(trainer, options, places, settings, optimization)
     first, schedule, best = resumed.step, resumed.schedule, resumed.best
     if main:
@@ -175,6 +171,12 @@ def train(
                 raise KeyboardInterrupt
     accelerator.wait_for_everyone()
     return Outcome(first, options.steps, best.loss, best.step)
+
+
+def recorded(settings: Mapping[str, Any], options: RunOptions, optimization: Optimization) -> dict[str, Any]:
+    """All settings that a training depends on."""
+    names = ("steps", "batch_size", "seed", "held_out")
+    return {**settings, "optimization": asdict(optimization), **{name: getattr(options, name) for name in names}}
 
 
 def measure(trainer: Trainer, places: Places, done: int, best: Best, listener: Listener) -> dict[str, float]:
