@@ -124,6 +124,7 @@ def codec(
     """
     console = _console(speech)
     with console.reporting():
+        _set_farewell(output)
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
             raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random or transform")
@@ -256,6 +257,7 @@ def decoder(
     """
     console = _console(speech)
     with console.reporting():
+        _set_farewell(output)
         if task not in get_args(Task):
             raise UsageError(f"unknown task {task!r}", "Give music or sound")
         if dtype not in DTYPES or training.precision not in get_args(Precision):
@@ -428,18 +430,21 @@ def _reporting(console: Console, run: RunOptions, output: Path) -> Iterator[Repo
                 stack.enter_context(stopping.after_step((signal.SIGINT, signal.SIGTERM)))
             yield Reporter(console, bar, run)
     except KeyboardInterrupt:
+        _set_farewell(output)
         if stopping is not None:
-            stopping.farewell = _farewell(output)
             stopping.check()
         raise
 
 
-def _farewell(output: Path) -> str:
-    """The last line after Ctrl-C."""
-    places = Places(output)
+def _set_farewell(output: Path) -> None:
+    """Have the last line after Ctrl-C say how to resume."""
+    places, stopping = Places(output), Stopping.current()
+    if stopping is None:
+        return
     if places.state.is_file():
-        return f"interrupted. The state is in {places.run}; run the same command to resume the training."
-    return "interrupted. No state was saved yet; run the same command to begin again."
+        stopping.farewell = f"interrupted. The state is in {places.run}; run the same command to resume the training."
+    else:
+        stopping.farewell = "interrupted. No state was saved yet; run the same command to begin again."
 
 
 def describe(progress: Progress) -> str:
