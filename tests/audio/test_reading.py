@@ -112,7 +112,7 @@ def test_what_is_not_read_is_refused_by_its_kind(tmp_path: Path, kind: str, capf
     path = tmp_path / "a.wav"
     with path.open("wb") as file:
         soundfile.write(file, noise(8_000), RATE, format=kind, subtype="PCM_16")
-    with pytest.raises(UsageError, match=rf"a\.wav is a {kind} file, which is not read") as caught:
+    with pytest.raises(UsageError, match=rf"a\.wav is a {kind} file, which magnet does not read") as caught:
         read_audio(path)
     assert "WAV" in caught.value.hint
     assert capfd.readouterr() == ("", "")

@@ -336,7 +336,7 @@ def test_an_ending_of_the_whole_input_is_encoded_as_the_reference_does(golden: G
     [
         (np.zeros((1, 100), np.float32), 32_000, "less than one frame"),
         (np.zeros((1, 10_000), np.int16), 32_000, "floats"),
-        (np.zeros((100, 10_000), np.float32), 32_000, "Transpose"),
+        (np.zeros((100, 10_000), np.float32), 32_000, "one for each channel"),
         (np.full((1, 10_000), np.nan, np.float32), 32_000, "not finite"),
         (np.zeros((1, 10_000), np.float32), 0, "0 Hz"),
         (np.zeros((1, 10_000), np.float32), 10**9, "1000000000 Hz"),

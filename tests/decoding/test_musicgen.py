@@ -177,7 +177,7 @@ def test_a_model_of_the_text_encoders_width_has_no_projection(tmp_path: Path) ->
 def test_a_clip_that_is_too_long_is_refused(spoilt: Path, model: MusicGen) -> None:
     # 256 columns are positions 0 to 255; a clip of T frames has T + 4, and the last is never an input.
     model.check_frames(253)
-    with pytest.raises(UsageError, match=r"5\.08 s is more than the 5\.06 s"):
+    with pytest.raises(UsageError, match=r"5\.08 s are more than the 5\.06 s"):
         model.generate(["rain"], [0], 254, sampling=GREEDY)
     change_settings(spoilt, "decoder", max_position_embeddings=2048)
     assert read_musicgen(spoilt).most_frames == 1500
@@ -243,12 +243,12 @@ def test_its_codec_is_that_of_transformers(oracle: Oracle, model: MusicGen) -> N
         ("decoder", {"audio_channels": 2, "num_codebooks": 8}, "stereo"),
         ("decoder", {"pad_token_id": 0}, "padding token"),
         ("decoder", {"vocab_size": 128, "pad_token_id": 128}, "4 codebooks of 128 codes, but a codec of 4 of 64"),
-        ("decoder", {"num_attention_heads": 5}, "describes no MusicGen"),
-        ("decoder", {"hidden_size": "wide"}, "describes no MusicGen"),
+        ("decoder", {"num_attention_heads": 5}, "does not describe a MusicGen"),
+        ("decoder", {"hidden_size": "wide"}, "does not describe a MusicGen"),
         ("decoder", {"num_hidden_layers": 3}, "layers.2"),
         ("audio_encoder", {"model_type": "dac"}, "EnCodec"),
         ("audio_encoder", {"normalize": True}, "EnCodec"),
-        ("text_encoder", {"model_type": "bert"}, "no T5"),
+        ("text_encoder", {"model_type": "bert"}, "does not describe a T5"),
         ("text_encoder", {"d_model": 32}, "shape"),
     ],
 )
@@ -263,7 +263,7 @@ def test_a_model_of_another_kind_is_refused(
 @pytest.mark.parametrize("content", ["{", "[]", "7", "", '{"model_type": "musicgen"}'])
 def test_a_damaged_configuration_is_refused(spoilt: Path, content: str) -> None:
     (spoilt / "config.json").write_text(content)
-    with pytest.raises(ModelError, match=r"config\.json describes no MusicGen"):
+    with pytest.raises(ModelError, match=r"config\.json does not describe a MusicGen"):
         read_musicgen(spoilt)
 
 

@@ -84,5 +84,5 @@ def test_callbacks_hear_the_same(pipeline: Pipeline, jobs: list[Job]) -> None:
     assert len(steps) == 10
     with pytest.raises(NumericsError):  # nobody takes the failure
         list(pipeline.generate(jobs, on_step=lambda step, batch: None))
-    with pytest.raises(UsageError, match="a listener hears"):
+    with pytest.raises(UsageError, match="a listener also receives"):
         pipeline.generate(jobs, on_failure=lambda index, error: None, listener=lambda event: None)

@@ -1,1 +1,1 @@
-"""Waveforms and files. In: float arrays [C, L]. Out: waveforms levelled, joined, looped; files written atomically."""
+"""Waveforms and audio files: reading, resampling, loudness, joining and encoding of float arrays [C, L]."""

@@ -1,4 +1,4 @@
-"""Waveforms of any length in little memory: where they lie, and the blocks in which they are worked on."""
+"""Waveforms of any length in bounded memory: where they are stored, and the blocks they are processed in."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from magnet_cli.errors import OutputError
 
 Waveform = NDArray[np.float32]  # [C, L], full scale at 1
 
-# Samples of each channel that are worked on at once: more than three rounds of the longest loop of any released model
-# have (90 s at 32 kHz), so that all ordinary clips are one block; and few enough that dozens of copies fit into memory.
+# Samples of each channel that are processed at once. Three rounds of the longest loop of any released model (90 s at
+# 32 kHz) have fewer, so that every ordinary clip is one block, and dozens of copies of a block fit into memory.
 BLOCK = 3 << 20
-IN_MEMORY = 1 << 26  # bytes; what is larger lies in a temporary file. 17 minutes at 16 kHz
-ZEROS = 1 << 20  # bytes written at a time to reserve room
+IN_MEMORY = 1 << 26  # bytes; a larger waveform is in a temporary file. 17 minutes at 16 kHz
+ZEROS = 1 << 20  # bytes written at a time to reserve disk space
 
 
 def spans(length: int, *, multiple: int = 1) -> Iterator[slice]:
-    """All of `length` samples, at most BLOCK at a time, a whole `multiple` of which each part has but for the last."""
+    """Slices that cover `length` samples, of at most BLOCK each; all but the last are a whole `multiple` long."""
     block = max(BLOCK // multiple, 1) * multiple
     for start in range(0, length, block):
         yield slice(start, min(start + block, length))
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
-    """Room for a waveform [C, L], not filled: an array, and one in a temporary file where it would be large.
+    """An array for a waveform [C, L], not filled; a large one is mapped to a temporary file.
 
-    The file has no name, so that nothing is left of it whatever happens. It lies in TMPDIR where that is set, else
-    in the system's folder for large temporary files. Raises OutputError when there is not enough room for it.
+    The file has no name, so that the system frees it however the process ends. It is in TMPDIR if that is set, and
+    otherwise in the system's folder for large temporary files.
+    Raises: OutputError when there is not enough space.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY:
@@ -51,13 +52,13 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]
 
 @contextmanager
 def scratch(size: int) -> Iterator[BinaryIO]:
-    """A file to put about `size` bytes into: in memory, or a temporary one as of `empty`. Afterwards it is closed."""
+    """A file for about `size` bytes, in memory or, as in `empty`, a temporary one. It is closed afterwards."""
     with io.BytesIO() if size <= IN_MEMORY else _temporary(size) as file:
         yield file
 
 
 def content(file: BinaryIO) -> Content:
-    """All that is in a file from `scratch`; what is in a temporary one is mapped, and stays when that is closed."""
+    """The content of a file from `scratch`. That of a temporary file is mapped and outlives the file object."""
     if isinstance(file, io.BytesIO):
         return file.getvalue()
     file.flush()
@@ -65,9 +66,9 @@ def content(file: BinaryIO) -> Content:
 
 
 def check_room_for(waveforms: int, samples: int) -> None:
-    """Raise OutputError unless there is room for so many waveforms, [C, L] of so many samples in all channels.
+    """Raise OutputError unless there is disk space for this many waveforms of this many samples in all channels.
 
-    Called before work that will need it; nothing is needed where they are short.
+    Call it before the work that needs the space. Short waveforms stay in memory and need none.
     """
     if (size := 4 * samples) > IN_MEMORY:
         _check_room(waveforms * size)
@@ -77,12 +78,12 @@ def _check_room(size: int) -> None:
     folder = temporary_folder()
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise _no_room(folder, size, f"there are {free / 1e9:.1f} GB")
+        raise _no_room(folder, size, f"{free / 1e9:.1f} GB are free")
 
 
 @contextmanager
 def _temporary(size: int) -> Iterator[BinaryIO]:
-    """A file without a name for `size` bytes; OutputError for whatever the disk has against it."""
+    """A temporary file without a name for `size` bytes; OutputError if the disk cannot hold it."""
     folder = temporary_folder()
     try:
         _check_room(size)
@@ -94,13 +95,13 @@ def _temporary(size: int) -> Iterator[BinaryIO]:
 
 def _no_room(folder: Path, size: int, why: str) -> OutputError:
     return OutputError(
-        f"a temporary file of {size / 1e9:.1f} GB cannot be in {folder}: {why}",
+        f"a temporary file of {size / 1e9:.1f} GB does not fit into {folder}: {why}",
         "Free some space, or set TMPDIR to a folder on another disk",
     )
 
 
 def gather(pieces: Iterable[Waveform], shape: tuple[int, int, int]) -> list[Waveform]:
-    """The waveforms [C, L] of a batch of this shape [B, C, L], from pieces [B, C, n] of all of them."""
+    """The waveforms [C, L] of a batch of shape [B, C, L], from consecutive pieces [B, C, n] of the batch."""
     batch, channels, samples = shape
     waveforms = [empty((channels, samples)) for _ in range(batch)]
     position = 0
@@ -113,7 +114,7 @@ def gather(pieces: Iterable[Waveform], shape: tuple[int, int, int]) -> list[Wave
 
 
 def copy(waveform: NDArray[Any]) -> NDArray[Any]:
-    """A waveform [C, L] again."""
+    """A copy of a waveform [C, L]."""
     again = empty(waveform.shape, waveform.dtype)
     for part in spans(waveform.shape[1]):
         again[:, part] = waveform[:, part]
@@ -121,14 +122,14 @@ def copy(waveform: NDArray[Any]) -> NDArray[Any]:
 
 
 def temporary_folder() -> Path:
-    """Where large temporary files go: not to /tmp unasked, which on many systems is memory."""
+    """The folder of large temporary files: TMPDIR, or not /tmp, which on many systems is memory."""
     given = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     lasting = Path("/var/tmp")
     return lasting if not given and os.access(lasting, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Take room on the disk for all of a file now: writing to a mapped one on a full disk would end the process."""
+    """Reserve disk space for a whole file: a write to a mapped file on a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
         return

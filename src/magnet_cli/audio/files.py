@@ -1,4 +1,4 @@
-"""Audio files: waveforms in and out."""
+"""Write and read audio files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.options.output import Subtype
 
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
-LARGEST_WAV = (1 << 32) - (1 << 20)  # bytes of samples; sizes have 32 bits, and tags need some room
+LARGEST_WAV = (1 << 32) - (1 << 20)  # bytes of samples; sizes have 32 bits, and tags need some space
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
 
@@ -35,21 +35,20 @@ def encode_audio(
     *,
     tags: Mapping[str, str] | None = None,
 ) -> Content:
-    """The content of an audio file: a waveform, float32 [C, L] with full scale at 1, as the extension of `path` says.
+    """Encode a waveform, float32 [C, L] with full scale at 1, in the format that the extension of `path` names.
 
-    What exceeds full scale is clipped, except in float32 files, which keep it. Nothing is random, so the same waveform
-    gives the same bytes, except for .ogg, whose stream number libsndfile draws. A large content lies in a temporary
-    file, which is mapped.
-    tags: what to embed, by soundfile's names, see `riff_info.TAGS`.
-    Raises UsageError for a format that cannot be (see `check_format`), NumericsError for values that are not finite,
-    OutputError for what is too long for its format, or for the room that is left for a temporary file.
+    Samples beyond full scale are clipped, except in float32 files. The same waveform gives the same bytes, except in
+    .ogg files, whose stream number libsndfile draws. A large content is in a temporary file, which is mapped.
+    tags: texts to embed, by soundfile's names, see `riff_info.TAGS`.
+    Raises: UsageError for a format that cannot be written (see `check_format`), NumericsError for values that are not
+        finite, OutputError for a waveform that is too long for the format or for the disk.
     """
     check_format(path, subtype)
     if waveform.ndim != 2 or waveform.size == 0:
         raise ValueError(f"a waveform is [C, L] and not empty, not {waveform.shape}")
     if not blocks.is_finite(waveform):
         raise NumericsError(
-            "the waveform holds samples that are not finite, nothing was written",
+            "the waveform has samples that are not finite; nothing was written",
             "Try another seed; if every clip fails, fetch the model again",
         )
     extension = path.suffix.lower()
@@ -58,7 +57,7 @@ def encode_audio(
         raise OutputError(
             f"{path} would have {size / 2**30:.1f} GiB, more than a WAV file can hold", "Choose a .flac file, or pcm16"
         )
-    # Encoded before it is written: from inside libsndfile an error of the disk, or Ctrl-C, would be printed and lost.
+    # Encode first and write later: inside libsndfile, a disk error or Ctrl-C would be printed and then lost.
     try:
         with blocks.scratch(size) as file:
             _encode(file, waveform, sample_rate, extension, subtype, tags or {})
@@ -73,7 +72,10 @@ def encode_audio(
 def write_audio(
     path: Path, waveform: NDArray[np.float32], sample_rate: int, subtype: Subtype, *, overwrite: bool = False
 ) -> None:
-    """Write an audio file; see `encode_audio`. OutputError for one that exists (unless `overwrite`) or cannot be."""
+    """Write an audio file; see `encode_audio`.
+
+    Raises: OutputError for a file that exists (unless `overwrite`) or cannot be written.
+    """
     encoded = encode_audio(path, waveform, sample_rate, subtype)
     write_atomic(path, lambda file: file.write(encoded), overwrite=overwrite)
 
@@ -81,9 +83,9 @@ def write_audio(
 def read_audio(path: Path) -> tuple[Waveform, int]:
     """Read an audio file: float32 [C, L], full scale at 1, and its sample rate in Hz.
 
-    Reads the containers of `reading.CONTAINERS`, at most an hour. It is read twice, since nothing but reading says how
-    long a file is; a long one lies in a temporary file. Raises UsageError for a file that is missing, is not audio,
-    holds no samples, or holds values that are not finite.
+    Reads the containers of `reading.CONTAINERS`, at most an hour. The file is read twice, because only reading shows
+    how long it is. A long waveform is in a temporary file.
+    Raises: UsageError for a file that is missing, is not audio, has no samples, or has values that are not finite.
     """
     channels, frames, sample_rate = measure_audio(path)
     waveform, position = blocks.empty((channels, frames)), 0
@@ -95,16 +97,16 @@ def read_audio(path: Path) -> tuple[Waveform, int]:
             part[:] = block.T
             position += len(block)
     if position != frames:
-        raise UsageError(f"{path} has changed while it was read", "Try again when it is complete")
+        raise UsageError(f"{path} changed while it was read", "Try again when it is complete")
     return waveform, sample_rate
 
 
 def measure_audio(path: Path) -> tuple[int, int, int]:
-    """Channels, samples in each and sample rate (Hz) of an audio file, all of which is read; see `read_audio`."""
+    """Channels, samples per channel and sample rate (Hz) of an audio file. Reads all of it; see `read_audio`."""
     with opened(path) as file:
         frames = sum(len(block) for block in file.blocks_of(path))
         if frames == 0:
-            raise UsageError(f"{path} holds no samples", "Give a file with audio in it")
+            raise UsageError(f"{path} has no samples", "Give a file that contains audio")
         return file.channels, frames, int(file.samplerate)
 
 
@@ -116,7 +118,7 @@ def _encode(
     subtype: Subtype,
     tags: Mapping[str, str],
 ) -> None:
-    """Write a whole audio file into an empty one, which is in memory or temporary."""
+    """Write a whole audio file into an empty one, in memory or temporary."""
     channels, samples = waveform.shape
     bits = 16 if subtype == "pcm16" else 24
     if extension == ".wav" and subtype == "float32":
@@ -146,7 +148,7 @@ def _chunks(samples: int) -> Iterator[slice]:
 
 
 def _float_header(channels: int, samples: int, sample_rate: int) -> bytes:
-    """What comes before the samples of a WAV file of 32-bit floats. Source: RFC 2361, WAVE_FORMAT_IEEE_FLOAT (3)."""
+    """The header of a WAV file of 32-bit floats. Source: RFC 2361, WAVE_FORMAT_IEEE_FLOAT (3)."""
     frame = 4 * channels
     form = struct.pack("<HHIIHHH", 3, channels, sample_rate, frame * sample_rate, frame, 32, 0)
     chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"fact" + struct.pack("<II", 4, samples)
@@ -157,13 +159,13 @@ def _float_header(channels: int, samples: int, sample_rate: int) -> bytes:
 
 
 def _quantize(waveform: NDArray[np.float32], bits: int) -> NDArray[Any]:
-    """Nearest whole numbers of 16 or 24 bits, clipped; in the upper bits of int16 or int32, as libsndfile wants them.
+    """Nearest whole numbers of 16 or 24 bits, clipped; in the upper bits of int16 or int32, as libsndfile expects.
 
-    Done here because libsndfile truncates. Without dither: it would have to be random, and the codec's own noise lies
-    well above -98 dBFS, where 16 bits put theirs.
+    libsndfile would truncate. There is no dither: it would have to be random, and the codec's own noise is well above
+    -98 dBFS, the noise of 16 bits.
     """
     scale = 2 ** (bits - 1)
-    # float64: float32 holds 24 bits, so that rounding and the bound scale - 1 would be lost on it
+    # float64: float32 has 24 bits, too few for the rounding and for the bound scale - 1
     whole: NDArray[np.float64] = np.clip(np.rint(waveform.astype(np.float64) * scale), -scale, scale - 1)
     if bits == 16:
         return whole.astype(np.int16)

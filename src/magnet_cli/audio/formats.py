@@ -12,10 +12,10 @@ AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg")
 
 
 def check_format(path: Path, subtype: Subtype) -> None:
-    """Raise UsageError unless `files.write_audio` can write this kind of file; needs no waveform: call it before work.
+    """Raise UsageError unless `files.write_audio` can write this kind of file. Call it before any work.
 
-    The format follows from the extension, one of AUDIO_EXTENSIONS in any case. Ogg Vorbis (.ogg) has no
-    sample format: `subtype` is ignored for it.
+    The extension, one of AUDIO_EXTENSIONS in upper or lower case, names the format. Ogg Vorbis (.ogg) has no sample
+    format, so `subtype` does not apply to it.
     """
     extension = path.suffix.lower()
     if extension not in AUDIO_EXTENSIONS:
@@ -24,4 +24,4 @@ def check_format(path: Path, subtype: Subtype) -> None:
     if subtype not in get_args(Subtype):
         raise UsageError(f"unknown subtype {subtype!r}", f"Give one of {', '.join(get_args(Subtype))}")
     if extension == ".flac" and subtype == "float32":
-        raise UsageError("FLAC holds whole numbers only, not float32", "Choose pcm24, or a .wav file")
+        raise UsageError("FLAC stores whole numbers only, not float32", "Choose pcm24, or a .wav file")

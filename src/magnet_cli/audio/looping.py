@@ -10,7 +10,7 @@ from magnet_cli.audio.blocks import Waveform
 def fit_period(waveform: Waveform, samples: int) -> Waveform:
     """One period of a sound, resampled to last `samples`. [C, L] -> [C, samples].
 
-    Through its Fourier series, so that the end still meets the beginning: a filter would not know of it.
+    The Fourier series of the period is resampled, so that the end still meets the beginning. A filter would open it.
     """
     length = waveform.shape[-1]
     if samples == length:

@@ -1,4 +1,4 @@
-"""Loudness and true peak of a waveform, and bringing both to where they should be.
+"""Measure the loudness and true peak of a waveform, and bring both to a target.
 
 Loudness is the integrated, gated loudness of ITU-R BS.1770-4; true peak is its annex 2, read strictly.
 Waveforms are numpy arrays [C, L] of floats, full scale at 1.
@@ -24,15 +24,15 @@ from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.options.output import OutputConfig
 
 REACHED_LU = 0.5  # a clip this close to the target counts as there; EBU R 128 allows live programmes as much as 1 LU
-TOLERANCE_LU = 0.1  # where the search for a gain stops: well below the 1 LU or so that listeners notice
-# Gain on top of the difference in loudness, to make up for what the limiter takes. 12 dB more into a limiter is already
-# a sound of its own; a clip that is still too quiet then would gain next to nothing from more.
+TOLERANCE_LU = 0.1  # the search for a gain stops here, well below the 1 LU or so that listeners notice
+# Gain beyond the difference in loudness, to compensate for the limiter. 12 dB more into a limiter already change the
+# sound; a clip that is still too quiet then would hardly become louder with more.
 MAKE_UP_DB = 12.0
 MAX_TRIALS = 8  # trials of a gain in one search; 3 to 5 is usual
 MAX_ROUNDS = 3  # searches, each with the limiter's threshold a little lower; 1 is usual
 
-# Distance kept from the ceiling. `meters` holds the filters of the usual meters, so what remains is rounding to
-# float32, and scipy's resample_poly, which reads a lone sample 0.006 dB high.
+# Distance from the ceiling. `meters` has the filters of the usual meters, so the remaining differences are rounding to
+# float32, and scipy's resample_poly, which reads a single sample 0.006 dB high.
 METER_MARGIN_DB = 0.02
 
 # An offset below this share of the peak costs less than 0.1 dB of room; real codecs stay far below it.
@@ -74,7 +74,7 @@ class Normalized:
 
 
 def import_meters() -> None:
-    """Import what the functions below use: most of a second, which a thread can spend while a clip is made."""
+    """Import what the functions below use. It takes most of a second, so a thread can do it while a clip is decoded."""
     with suppress(ImportError):  # reported by the function that needs it
         import pyloudnorm  # noqa: F401
         import scipy.ndimage
@@ -85,7 +85,8 @@ def measure(waveform: NDArray[Any], sample_rate: int) -> Loudness:
     """Integrated loudness and true peak.
 
     `waveform` is float [C, L], C from 1 to 5. A clip shorter than the gating block of 400 ms is measured as one block
-    of its own length. Raises NumericsError for values that are not finite. Source: ITU-R BS.1770-4.
+    of its own length. Source: ITU-R BS.1770-4.
+    Raises: NumericsError for values that are not finite.
     """
     checked = _checked(waveform)
     return Loudness(integrated(checked, sample_rate), true_peak(checked))
@@ -136,7 +137,8 @@ def remove_offset(waveform: NDArray[Any], sample_rate: int) -> NDArray[Any]:
 def trim(waveform: NDArray[Any], sample_rate: int, duration: float | None) -> NDArray[Any]:
     """The first `duration` seconds of a waveform [C, L], faded over the last 10 ms (or all of it, if that is less).
 
-    None, or exactly the length of the clip, returns the waveform as it is. Raises UsageError when the clip is shorter.
+    None, or exactly the length of the clip, returns the waveform as it is.
+    Raises: UsageError when the clip is shorter.
     """
     if duration is None:
         return waveform
@@ -194,7 +196,7 @@ def _to_peak(waveform: Waveform, sample_rate: int, config: OutputConfig, *, befo
     gain_db = config.true_peak - peak
     audible = config.normalize == "peak" and peak > SILENCE_DBTP
     if not audible:
-        # Nothing to hear, yet it may peak: a sine of 1 Hz is silence to the gate at any level.
+        # Inaudible, yet it may have peaks: a sine of 1 Hz is silence to the gate at any level.
         gain_db = min(gain_db - METER_MARGIN_DB, 0.0)
     if gain_db == 0.0:
         return Normalized(waveform, before, before, 0.0, limited=False, reached=audible)
@@ -207,7 +209,7 @@ def _to_peak(waveform: Waveform, sample_rate: int, config: OutputConfig, *, befo
 
 @dataclass(frozen=True)
 class _Trial:
-    """What came of one gain; `lufs` is -inf where nothing passed the gate."""
+    """The result of one gain; `lufs` is -inf if nothing passed the gate."""
 
     gain_db: float
     limited: bool
@@ -269,7 +271,7 @@ def _search(trial: Callable[[float], _Trial], start: float, most: float, target:
     sign = 1.0 if near.lufs < target else -1.0  # less gain is right where it lets quiet parts fall below the gate
     far = trial(most if sign > 0.0 else start - MAKE_UP_DB)
     goal = target
-    if (target - far.lufs) * sign > 0.0:  # out of reach: do not drive the limiter harder than what still helps
+    if (target - far.lufs) * sign > 0.0:  # out of reach: do not drive the limiter harder than helps
         goal = far.lufs - sign * TOLERANCE_LU
     if (goal - near.lufs) * sign <= 0.0:
         return near

@@ -1,8 +1,8 @@
 """A waveform at another sample rate, in bounded memory for every pair of rates.
 
-torchaudio's filter has a coefficient for every pair of positions that the two rates can have to each other: with
-44,100 and 32,000 Hz those are 441 and 320, with 44,101 and 32,000 Hz as many as the rates themselves, a filter of
-gigabytes. Where it would be that large, the filter is tabulated at `PHASES` positions and read between them.
+torchaudio's filter has coefficients for every position of the samples of one rate between those of the other. With
+44,100 and 32,000 Hz there are 441 and 320 of them; with 44,101 and 32,000 Hz as many as the rates themselves, a filter
+of gigabytes. In place of such a filter, one is tabulated at `PHASES` positions and interpolated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from magnet_cli.audio.blocks import Waveform, empty, spans
 from magnet_cli.errors import UsageError
 
-# Hz. Slower is no sound: half of it would be the highest frequency. 768 kHz is the fastest that converters have.
+# Hz. A lower rate carries no usable sound: its highest frequency is half of it. Converters reach 768 kHz.
 SLOWEST_RATE, FASTEST_RATE = 1_000, 768_000
 
 LARGEST_FILTER = 1 << 22  # coefficients of torchaudio's filter: 16 MB, and a few times as much to compute them
@@ -31,7 +31,7 @@ GATHERED = 1 << 22  # samples looked at in one step, 16 MB
 
 
 def check_rate(sample_rate: int) -> None:
-    """Raise UsageError for a sample rate (Hz) that no audio has."""
+    """Raise UsageError for a sample rate (Hz) that audio does not have."""
     if not SLOWEST_RATE <= sample_rate <= FASTEST_RATE:
         raise UsageError(
             f"a sample rate of {sample_rate} Hz is not possible",
@@ -42,8 +42,8 @@ def check_rate(sample_rate: int) -> None:
 def resample(waveform: Waveform, sample_rate: int, target_rate: int) -> Waveform:
     """A waveform [C, L] at another rate (Hz): float32 [C, ceil(L * target_rate / sample_rate)].
 
-    The rates that audio usually has take torchaudio's own function, those without a common factor a better filter.
-    Raises UsageError for rates that no audio has.
+    Pairs of usual rates go through torchaudio's function, pairs without a large common factor through a longer filter.
+    Raises: UsageError for rates that audio does not have.
     """
     check_rate(sample_rate)
     check_rate(target_rate)
@@ -59,7 +59,7 @@ def resample(waveform: Waveform, sample_rate: int, target_rate: int) -> Waveform
     rounds = -(-margin // before)  # of the rates' common period, as many as a filter reaches
     result = empty((channels, -(-length * after // before)))
     for part in spans(length, multiple=before):
-        # Blocks begin where the two rates meet, and so are to each other as the whole.
+        # Blocks begin where samples of both rates coincide, so that they join exactly.
         start, end = max(part.start - rounds * before, 0), min(part.stop + rounds * before, length)
         around = waveform[:, start:end]
         made = _torchaudio(around, before, after) if usual else _interpolate(around, before, after)
@@ -70,7 +70,7 @@ def resample(waveform: Waveform, sample_rate: int, target_rate: int) -> Waveform
 
 
 def _torchaudio(waveform: Waveform, before: int, after: int) -> Waveform:
-    import torch  # here alone: inputs are measured before anything heavy is loaded
+    import torch  # only here: inputs are measured before anything heavy is loaded
     import torchaudio
 
     return np.asarray(torchaudio.functional.resample(torch.from_numpy(waveform.copy()), before, after).numpy())

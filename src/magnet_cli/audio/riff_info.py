@@ -1,7 +1,7 @@
 """Texts inside audio files: RIFF INFO in WAV files, Vorbis comments in FLAC and Ogg files.
 
-libsndfile, through soundfile, handles Vorbis comments; its INFO texts end at a few kilobytes, so that chunk is
-written and read here. The names are soundfile's; `TAGS` has those that are used.
+libsndfile, through soundfile, handles Vorbis comments. It cuts INFO texts at a few kilobytes, so this file writes and
+reads that chunk. The names of texts are soundfile's; `TAGS` has those that are used.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from magnet_cli.errors import UsageError
 
 # soundfile's name -> RIFF INFO's. Multimedia Programming Interface and Data Specifications 1.0 (1991), INFO list.
 TAGS = {"title": b"INAM", "comment": b"ICMT", "software": b"ISFT", "copyright": b"ICOP"}
-MOST_CHUNKS = 1000  # looked at
-MOST_BYTES = 1 << 26  # of an INFO list; what is larger was not written here
+MOST_CHUNKS = 1000  # that are looked at
+MOST_BYTES = 1 << 26  # of an INFO list; magnet writes no larger one
 
 
 def add_riff_tags(file: BinaryIO, tags: Mapping[str, str]) -> None:
@@ -40,7 +40,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 def read_tags(path: Path) -> dict[str, str]:
     """The texts in an audio file, by soundfile's names; empty when there are none or the file is damaged.
 
-    Raises UsageError for a file that cannot be read at all.
+    Raises: UsageError for a file that cannot be read at all.
     """
     try:
         with path.open("rb") as file:

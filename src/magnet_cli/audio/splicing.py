@@ -1,7 +1,7 @@
-"""Audio in and out of an edit: any file made fit for the codec, and what was decoded joined to what was there.
+"""The audio of an edit: convert any file for the codec, and join decoded audio to the original.
 
-Waveforms are numpy arrays [C, L] of floats, full scale at 1. Samples away from the seams are never touched: what was
-decoded is brought to the rate and channels of the original, not the other way round.
+Waveforms are numpy arrays [C, L] of floats, full scale at 1. Samples away from the seams never change: the decoded
+audio is converted to the rate and channels of the original, and not the other way round.
 """
 
 from __future__ import annotations
@@ -29,24 +29,31 @@ RUN_IN = 1.0  # seconds encoded before what is wanted, so that the codec does no
 
 
 def check_waveform(waveform: NDArray[Any], sample_rate: int, config: CodecConfig) -> Waveform:
-    """The waveform as float32 [C, L]. Raises UsageError for what is none or shorter than a frame; warns of silence."""
+    """The waveform as float32 [C, L]. Warns of silence.
+
+    Raises: UsageError for an array that is no waveform, or is shorter than a frame.
+    """
     audio = np.atleast_2d(np.asarray(waveform))
     if audio.ndim != 2 or not np.issubdtype(audio.dtype, np.floating) or not 1 <= audio.shape[0] <= MOST_CHANNELS:
-        raise UsageError(f"a waveform is floats [C, L], not {audio.dtype} {list(audio.shape)}", "Transpose it?")
+        raise UsageError(
+            f"a waveform is floats [C, L], not {audio.dtype} {list(audio.shape)}",
+            f"Give floats with 1 to {MOST_CHANNELS} rows, one for each channel",
+        )
     check_rate(sample_rate)
     if audio.shape[1] * config.sample_rate < config.hop * sample_rate:
         raise UsageError(f"{audio.shape[1]} samples at {sample_rate} Hz are less than one frame", "Give more audio")
     if not blocks.is_finite(audio):
         raise UsageError("the waveform has samples that are not finite", "Export it again")
     if blocks.peak(audio) < SILENCE:
-        warnings.warn("the audio is silent, so there is nothing in it to go by", MagnetWarning, stacklevel=2)
+        warnings.warn("the audio is silent, so it gives the model nothing to follow", MagnetWarning, stacklevel=2)
     return audio.astype(np.float32, copy=False)
 
 
 def prepare(waveform: NDArray[Any], sample_rate: int, config: CodecConfig) -> torch.Tensor:
     """A waveform as the codec takes it: [C, L] or [L] at any rate -> [1, C, L] at the codec's rate and channels.
 
-    Channels are mixed to one and that one spread, unless there are as many as the codec has. Raises UsageError.
+    Unless there are as many channels as the codec has, they are mixed to one, which becomes all of the codec's.
+    Raises: UsageError as `check_waveform` does.
     """
     sound = check_waveform(waveform, sample_rate, config)
     return torch.from_numpy(conform(sound, sample_rate, config.sample_rate, channels=config.channels)).unsqueeze(0)
@@ -55,10 +62,11 @@ def prepare(waveform: NDArray[Any], sample_rate: int, config: CodecConfig) -> to
 def prepare_ending(
     waveform: NDArray[Any], sample_rate: int, config: CodecConfig, *, keep: float
 ) -> tuple[torch.Tensor, int]:
-    """What to encode for the last `keep` seconds: `prepare` of them and a little before, and how many frames to keep.
+    """What to encode for the last `keep` seconds: these and a little before them, prepared, and the frames to keep.
 
-    The frames end where the input does; the codes of the last of them are what a continuation begins with. `keep` is
-    rounded down to whole frames, and is all of the input where that is shorter. Raises UsageError.
+    The frames end where the input does, and a continuation begins with the codes of the last of them. `keep` is rounded
+    down to whole frames; a shorter input is kept whole.
+    Raises: UsageError for a `keep` or an input that is too short.
     """
     if not 0 < keep < math.inf:
         raise UsageError(f"the seconds to keep must be above 0, not {keep:g}", "Give e.g. --keep 3")
@@ -68,7 +76,7 @@ def prepare_ending(
     if frames < 1:
         raise UsageError(f"{keep:g} s are less than one frame", "Keep more of the audio, e.g. --keep 3")
     wanted = min(frames + int(RUN_IN * config.frame_rate), samples // config.hop) * config.hop
-    margin = sample_rate  # a second more than is wanted keeps the resampler's own beginning out of it
+    margin = sample_rate  # one second more, so that the beginning of the resampler's output is not used
     tail = sound[:, -(math.ceil(wanted * sample_rate / config.sample_rate) + margin) :]
     ready = conform(tail, sample_rate, config.sample_rate, channels=config.channels)
     return torch.from_numpy(np.ascontiguousarray(ready[:, -wanted:])).unsqueeze(0), frames
@@ -77,7 +85,7 @@ def prepare_ending(
 def conform(
     waveform: Waveform, sample_rate: int, target_rate: int, *, channels: int, samples: int | None = None
 ) -> Waveform:
-    """A waveform [C, L] at another rate, with `channels`, and `samples` long (cut, or silence after it)."""
+    """A waveform [C, L] at another rate and with `channels`; cut or padded with silence to `samples`."""
     if waveform.shape[0] != channels:
         mixed = blocks.empty((channels, waveform.shape[1]))
         for part in blocks.spans(waveform.shape[1]):
@@ -95,8 +103,8 @@ def conform(
 def cross_fade(before: Waveform, after: Waveform) -> Waveform:
     """From one sound into another of the same shape [C, L], at equal power throughout.
 
-    Sine and cosine gains do that for sounds that have nothing in common; two versions of one sound would swell by up to
-    3 dB in the middle. So the gains allow for how much the two correlate, and add up to 1 where they are the same.
+    Sine and cosine gains do that for sounds that are not correlated, but two versions of one sound would swell by up to
+    3 dB in the middle. So the gains depend on the correlation of the two, and add up to 1 where they are the same.
     """
     length = before.shape[-1]
     angle = (np.arange(length) + 0.5) / max(length, 1) * np.pi / 2
@@ -109,10 +117,11 @@ def cross_fade(before: Waveform, after: Waveform) -> Waveform:
 
 
 def join(before: Waveform, after: Waveform, *, kept: int, fade: int) -> Waveform:
-    """One sound of a `before` and an `after` that begins with another version of the last `kept` samples of it.
+    """Join `before` and `after`, which begins with another version of the last `kept` samples of `before`.
 
     [C, L] each, of the same rate and channels. `before` stays as it is up to the last `fade` samples, over which it
-    fades into `after`. Returns [C, L_before + L_after - kept]. Raises UsageError when there is less than that.
+    fades into `after`. Returns [C, L_before + L_after - kept].
+    Raises: UsageError for other channels, or fewer samples than `kept`.
     """
     if before.shape[0] != after.shape[0]:
         raise UsageError(
@@ -134,9 +143,9 @@ def join(before: Waveform, after: Waveform, *, kept: int, fade: int) -> Waveform
 def blend(original: Waveform, new: Waveform, regions: Sequence[Region], *, sample_rate: int, fade: float) -> Waveform:
     """`new` within the regions, `original` outside of them, with cross-fades of `fade` seconds just outside each.
 
-    [C, L] each, of the same rate and channels; `new` may end earlier or later, and counts as far as both go. Outside
+    [C, L] each, of the same rate and channels. `new` may be shorter or longer; it is used as far as both go. Outside
     the regions and the fades the result is `original`, sample for sample. There, `new` is another version of the same
-    sound, so the fades are where the two are alike. Regions closer than two fades share what is between them.
+    sound, so the two are alike in the fades. Regions closer than two fades share the time between them.
     """
     if original.shape[0] != new.shape[0]:
         raise UsageError(f"{original.shape[0]} and {new.shape[0]} channels cannot be mixed", "Conform one to the other")

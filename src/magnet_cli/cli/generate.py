@@ -71,6 +71,8 @@ def generate(
     Prints the path of each file it writes.
 
     Example: magnet generate "disco beat" -o out.wav
+
+    Example: magnet generate "rain on a roof" "door bell" -n 4 -o sounds/ --model audio
     """
     console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():

@@ -94,7 +94,18 @@ OnCpu = Annotated[
 ]
 
 
-@command(app)
+# What --help shows of the many options.
+CODEC_EVERYDAY = (
+    *("--output", "--from", "--steps", "--batch-size", "--learning-rate", "--seed", "--held-out", "--dry-run"),
+    *("--begin", "--sample-rate", "--ratios", "--restart", "--cpu", "--quiet"),
+)
+DECODER_EVERYDAY = (
+    *("--output", "--from", "--codec", "--lora", "--steps", "--batch-size", "--learning-rate", "--seed", "--held-out"),
+    *("--dry-run", "--sample-prompt", "--precision", "--restart", "--cpu", "--quiet"),
+)
+
+
+@command(app, everyday=CODEC_EVERYDAY)
 def codec(
     data: Data,
     *,
@@ -121,6 +132,8 @@ def codec(
 
     Writes a folder for magnet train decoder --codec. A training that was stopped resumes with the same command. Sizes
     and schedule default to those of the published codecs.
+
+    Example: magnet train codec data -o codec --begin transform --held-out 0.1
     """
     console = _console(speech)
     with console.reporting():
@@ -158,7 +171,7 @@ def codec(
         _done(console, output, outcome, following)
 
 
-@command(app)
+@command(app, everyday=DECODER_EVERYDAY)
 def decoder(
     data: Data,
     *,
@@ -252,8 +265,12 @@ def decoder(
     """Train MAGNeT's decoder on audio and texts.
 
     Continues from any model, or trains a new decoder, and writes a bundle that every command accepts as --model. A
-    training that was stopped resumes with the same command. Sizes and schedule default to those of the small released
-    model.
+    training that was stopped resumes with the same command, and more --steps extend one. Sizes default to those of the
+    small released model.
+
+    Example: magnet train decoder data -o mine --from magnet-small-10secs --learning-rate 1e-5 --steps 5000 --dry-run
+
+    Example: magnet generate "disco beat" --model mine
     """
     console = _console(speech)
     with console.reporting():

@@ -1,1 +1,1 @@
-"""The algorithm, readable: masked iterative decoding and what steers it. The definition that engines obey."""
+"""The algorithm in its readable form: masked iterative decoding. The engines must give the same codes."""

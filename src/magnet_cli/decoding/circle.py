@@ -1,12 +1,12 @@
 """Loops: a clip whose end meets its beginning, decoded as a circle.
 
-The network knows lines only, as long as the clips it was trained on. So it sees the circle unrolled into such a line:
-the frames to be predicted in the middle, and before and after them as much of the rest of the circle as there is room
-for, round and round. That much is the method of "LoopGen: Training-Free Loopable Music Generation"
-(arXiv 2504.04466). It keeps the same frame in the middle at every step, which leaves little room around a loop that is
-nearly as long as a clip, and none around one as long. Here the middle moves on with every step, and where there is
-little room half of the circle is predicted at a time: no frame is ever far from the middle, and none is the seam.
-Where the loop begins on the circle is drawn last, so its seam is, in law, a place like any other.
+The network was trained on lines as long as its clips. So it sees the circle unrolled into such a line: the frames to be
+predicted in the middle, and as much of the rest of the circle as fits before and after them, repeated if need be. This
+is the method of "LoopGen: Training-Free Loopable Music Generation" (arXiv 2504.04466). LoopGen keeps the same frame in
+the middle at every step, which leaves little context around a loop nearly as long as a clip, and none around one as
+long. Here the middle moves at every step, and where there is little context, half of the circle is predicted at a time:
+no frame is ever far from the middle, and no frame is the seam. The beginning of the loop on the circle is drawn at
+random, so its seam has the same distribution as any other place.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor
 from magnet_cli.decoding.philox import uniforms
 from magnet_cli.errors import UsageError
 
-# Steps around the circle by this share of it come nowhere near an earlier place for as long as can be.
+# Steps of this share of the circle stay as far from all earlier places as possible.
 GOLDEN = (math.sqrt(5) - 1) / 2
 # A predicted frame sees at least this share of the window on either side of it. For 10-second models 1/8 is 1.25 s.
 LEAST_ROOM = 1 / 8
-# Codebook and step under which beginnings are drawn: no decoding step's (`sampling.MOST_STEPS`), nor
-# `masks.VARY_STREAM`.
+# Codebook and step for the random numbers of beginnings: no decoding step (`sampling.MOST_STEPS`) and not
+# `masks.VARY_STREAM` has them.
 START_STREAM = 0xFFFE
 
 SHORTEST_LOOP = 0.5  # seconds; below, rounding to whole frames shifts the pitch by more than a third of a semitone
@@ -39,9 +39,9 @@ MOST_BEATS = 32  # in a bar
 
 @dataclass(frozen=True)
 class View:
-    """The circle as the network sees it once.
+    """The circle as the network sees it in one pass.
 
-    frames: int64 [W], the loop's frame at each place of the window; predicted: the places whose predictions count.
+    frames: int64 [W], the loop's frame at each place of the window; predicted: the places whose predictions are used.
     """
 
     frames: Tensor
@@ -63,7 +63,7 @@ class Loop:
             )
 
     def starts(self, seeds: Sequence[int], frames: int, device: torch.device) -> Tensor:
-        """Where on the circle each loop begins, int64 [B]: any of its frames is as likely as any other."""
+        """The first frame of each loop on its circle, int64 [B], uniformly distributed."""
         random = uniforms(seeds, codebook=START_STREAM, step=START_STREAM, frames=1, codes=1, device=device)
         return (random[:, 0, 0] * frames).long()
 

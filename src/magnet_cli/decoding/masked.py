@@ -1,7 +1,8 @@
-"""Masked iterative decoding, readable: the definition that any faster version is tested against.
+"""Masked iterative decoding in its readable form, which every faster version is tested against.
 
-One codebook after the other. Each starts fully masked; every step predicts all masked codes at once, keeps the ones
-the model is surest of and masks the rest again, until nothing is masked. audiocraft `models/lm_magnet.py`.
+Codebooks are decoded one after the other. Each starts fully masked. Every step predicts all masked codes at once, keeps
+those that the model is surest of and masks the others again, until nothing is masked. Source: audiocraft
+`models/lm_magnet.py`.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from magnet_cli.options.sampling import SamplingConfig, check_steps
 
 @dataclass(frozen=True)
 class Known:
-    """Codes that are given. codes: int64 [B, K, T]; keep: bool [B, K, T], True where the code stays as it is."""
+    """Given codes. codes: int64 [B, K, T]; keep: bool [B, K, T], True where the code stays as it is."""
 
     codes: Tensor
     keep: Tensor
 
     @classmethod
     def prefix(cls, codes: Tensor, frames: int) -> Known:
-        """Given codes [B, K, P] begin a clip of T `frames`; what follows them is to be decoded."""
+        """Given codes [B, K, P] begin a clip of T `frames`; the frames after them are to be decoded."""
         length = codes.shape[-1]
         if length >= frames:
             raise UsageError(
@@ -53,7 +54,7 @@ class Known:
         return cls(torch.nn.functional.pad(codes, (0, frames - length)), keep)
 
     def rows(self, part: slice) -> Known:
-        """What is given in these clips of a batch."""
+        """The given codes of these clips of a batch."""
         return Known(self.codes[part], self.keep[part])
 
     def check(self, shape: tuple[int, int, int], codes: int) -> None:
@@ -84,7 +85,7 @@ class Step:
 
 
 class Rescorer(Protocol):
-    """Another model's opinion of the codes that are proposed, which helps to rank them."""
+    """Another model's probability for proposed codes, which helps to rank them."""
 
     def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
         """Probability of each code of a codebook, float32 [B, T].
@@ -105,7 +106,7 @@ class FiniteCheck:
 
 
 class Network(Protocol):
-    """What the loop asks at each step. `MaskedTransformer` defines the answer; an engine gives the same one faster."""
+    """What the loop calls at each step. `MaskedTransformer` defines the result; an engine computes it faster."""
 
     @property
     def config(self) -> DecoderConfig:
@@ -129,12 +130,12 @@ class Network(Protocol):
         """
 
     def forget(self) -> None:
-        """Free what is kept for the next step of a clip."""
+        """Free what is stored for the next step of a clip."""
 
 
 @dataclass(frozen=True)
 class _Decoding:
-    """What stays the same from step to step."""
+    """The values that stay the same from step to step."""
 
     model: Network
     memory: TextMemory | None
@@ -167,13 +168,14 @@ def decode(
     """Decode a batch of clips, one for each seed.
 
     memory: the text of each clip, with `TextMemory.against` also what to steer away from; None: no text, and half the
-    work. known: codes to keep, anywhere; they come back unchanged, and a codebook of which all is kept takes no step.
-    loop: the clip's end meets its beginning. whole_spans: cut T to whole spans when spans do not overlap, as the
+    work. known: codes to keep, at any place; they come back unchanged, and a codebook that is wholly kept takes no
+    step. loop: the clip's end meets its beginning. whole_spans: cut T to whole spans when spans do not overlap, as the
     reference does; False, and in loops: decode all `frames`. first_frame: number of the clip's first frame in
     something longer, so that its parts draw different numbers. rescorer: asked at every step but a codebook's last,
     unless `sampling.rescore_weight` is 1.
-    Returns int64 codes [B, K, T]. Raises UsageError for what does not fit together, NumericsError when a model
-    computes a value that is not finite.
+    Returns int64 codes [B, K, T].
+    Raises: UsageError for arguments that do not fit together, NumericsError when a model computes a value that is not
+        finite.
     """
     check_steps(sampling, codebooks=model.config.codebooks)
     span, batch = model.config.span_length, len(seeds)
@@ -198,7 +200,7 @@ def decode(
         starts = loop.starts(seeds, frames, model.device)
         codes, keep = turn(codes, starts), turn(keep, loop.starts(seeds, frames, torch.device("cpu")))
     unit = span if sampling.spans == "nonoverlap" else 1
-    # Everything that is counted is counted on the host, and copied before the first step: a copy waits for the device.
+    # Counts are made on the host and copied before the first step, because a copy waits for the device.
     host_grid = Grid.build(frames, unit, circular=loop is not None, device=keep.device)
     grid, kept = host_grid.to(model.device), keep.to(model.device)
     run = _Decoding(model, memory, seeds, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])

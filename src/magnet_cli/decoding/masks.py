@@ -1,4 +1,4 @@
-"""Which codes an edit keeps: regions and variations as the mask `keep` of `masked.Known`, True where a code stays."""
+"""The codes that an edit keeps: the mask `keep` of `masked.Known` for regions and variations, True for kept codes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from magnet_cli.decoding.philox import uniforms
 from magnet_cli.errors import UsageError
 from magnet_cli.options.regions import Region
 
-# Codebook and step under which a variation's choice is drawn: beyond those of any decoding step
-# (`sampling.MOST_STEPS`), so it has nothing to do with the codes that the same seed draws.
+# Codebook and step for the random numbers of a variation's choice: beyond those of any decoding step
+# (`sampling.MOST_STEPS`), so that the choice is independent of the codes that the same seed draws.
 VARY_STREAM = 0xFFFF
 
 
@@ -28,9 +28,10 @@ def region_mask(regions: Sequence[Region], *, frame_rate: float, frames: int, co
 
 
 def vary_mask(share: float, seeds: Sequence[int], *, frames: int, span: int, codebooks: int) -> Tensor:
-    """`keep`, bool [B, K, T]: all but a random `share` of the spans, others for each seed, the same in all codebooks.
+    """`keep`, bool [B, K, T]: all but a random `share` of the spans, the same in all codebooks.
 
-    The number of spans is exact, to the nearest, but at least one. Raises UsageError unless 0 < share <= 1.
+    Each seed draws other spans. The number of spans is the nearest to `share`, and at least one.
+    Raises: UsageError unless 0 < share <= 1.
     """
     if not 0 < share <= 1:
         raise UsageError(f"the share to vary must be above 0 and at most 1, not {share:g}", "Give e.g. --vary 0.3")

@@ -75,7 +75,7 @@ class TextCondition:
     attn_mask: Tensor
 
     def with_unconditional(self) -> TextCondition:
-        """These rows, and as many unconditional ones below them."""
+        """These rows, followed by as many unconditional rows."""
         return TextCondition(
             torch.cat([self.states, torch.zeros_like(self.states)]), torch.cat([self.attn_mask, self.attn_mask])
         )
@@ -83,14 +83,14 @@ class TextCondition:
 
 @dataclass(frozen=True)
 class ColumnDone:
-    """A pass, which predicts a column of the delayed grid, is done: `done` of `total`."""
+    """A pass, which predicts a column of the delayed grid, is done; it is number `done` of `total`."""
 
     done: int
     total: int
 
 
 class MusicGen:
-    """MusicGen's decoder with its text encoder; its codec stays on disk until someone builds it."""
+    """MusicGen's decoder with its text encoder. Its codec is built elsewhere, when it is needed."""
 
     def __init__(
         self, decoder: MusicgenForCausalLM, text_encoder: TextEncoder, projection: nn.Module, source: MusicGenCheckpoint
@@ -102,7 +102,7 @@ class MusicGen:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> MusicGen:
-        """Read and build what is in a folder; raises ModelError as `read_musicgen` and `build` do."""
+        """Read and build the model in a folder. Raises ModelError as `read_musicgen` and `build` do."""
         return cls.build(read_musicgen(folder), device, dtype)
 
     @classmethod
@@ -149,7 +149,7 @@ class MusicGen:
 
     @torch.inference_mode()
     def condition(self, prompts: Sequence[str | None]) -> TextCondition:
-        """Encode prompts, each by itself; None is no text at all."""
+        """Encode prompts, each by itself; None: no text."""
         text = self.text_encoder.encode(["" if prompt is None else prompt for prompt in prompts])
         tokens = torch.arange(text.states.shape[1], device=self.device)
         attn_mask = tokens < torch.tensor(text.lengths, device=self.device).view(-1, 1)  # [B, N]
@@ -173,7 +173,7 @@ class MusicGen:
 
     @cached_property
     def _cache_argument(self) -> str:
-        """What transformers calls the cache: `cache` since 5.24, `past_key_values` before."""
+        """The name of the cache in transformers: `cache` since 5.24, `past_key_values` before."""
         return "cache" if "cache" in signature(self.decoder.model.forward).parameters else "past_key_values"
 
     def check_frames(self, frames: int) -> None:
@@ -181,8 +181,8 @@ class MusicGen:
         most, rate = self.source.most_frames, self.source.codec.config.frame_rate
         if frames > most:
             raise UsageError(
-                f"{frames / rate:g} s is more than the {most / rate:g} s that MusicGen can make or score",
-                "Ask for less, or let MAGNeT do without it",
+                f"{frames / rate:g} s are more than the {most / rate:g} s that MusicGen can generate or score",
+                "Give a shorter duration, or use MAGNeT without MusicGen",
             )
 
     @torch.inference_mode()
@@ -269,12 +269,12 @@ def _empty_decoder(source: MusicGenCheckpoint) -> MusicgenForCausalLM:
             return MusicgenForCausalLM(source.decoder)
     except Exception as error:  # the library checks little of its configuration, and fails in as many ways
         raise ModelError(
-            f"the configuration beside {source.path} describes no MusicGen: {one_line(error)}", "Fetch it again"
+            f"the configuration of {source.path} is not that of a MusicGen: {one_line(error)}", "Fetch the model again"
         ) from error
 
 
 def _empty_cache(config: MusicgenDecoderConfig) -> Cache:
-    """Room for the keys and values of all columns so far, and of the text."""
+    """A cache for the keys and values of all columns so far, and of the text."""
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
     return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))

@@ -1,4 +1,4 @@
-"""Random numbers that depend only on what they are for.
+"""Random numbers that depend only on the seed and on the place where they are used.
 
 Every number is a pure function of (seed, codebook, step, frame, code), so a clip draws the same numbers alone, in any
 batch, in any order and on any device. The function is Philox4x32-10 of Salmon et al., "Parallel Random Numbers: As

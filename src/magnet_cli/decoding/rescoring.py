@@ -24,10 +24,10 @@ from magnet_cli.model.decoder import TextMemory
 class MusicGenRescorer:
     """MusicGen's probability for the codes of one codebook, given the text and what it would have generated before.
 
-    In its delay pattern, what comes before frame t of codebook k are the frames up to t-1 of codebook k, a few more of
-    those below, and a few less of those above. MAGNeT has not decoded the codebooks above yet. They hold its mask
-    token, V, which is MusicGen's padding token: what it learned to see where a codebook has no code yet. It has seen
-    that only at the start of clips, but there is nothing truer to show: any code in its place would be made up.
+    In its delay pattern, frame t of codebook k follows the frames up to t-1 of codebook k, a few more of the codebooks
+    below, and a few less of those above. MAGNeT has not decoded the codebooks above yet. They hold its mask token, V,
+    which is MusicGen's padding token: MusicGen learned to see it where a codebook has no code yet. It has seen that
+    only at the start of clips, but any code in its place would be invented.
     """
 
     def __init__(self, model: MusicGen, text: TextCondition) -> None:
@@ -50,9 +50,9 @@ class MusicGenRescorer:
 class MagnetRescorer:
     """Another MAGNeT's probability for the codes of one codebook.
 
-    It sees what the proposing model saw, the masks and not the proposals: a masked model learned to predict codes that
-    it does not see, and its output at one that it sees means nothing. (So do these probabilities where nothing was
-    masked, and nothing reads them.)
+    It sees what the proposing model saw, the masks and not the proposals: a masked model learned to predict hidden
+    codes, and its output at a visible code is meaningless. (So are these probabilities where nothing was masked, and
+    nothing reads them.)
     """
 
     def __init__(self, model: Network, memory: TextMemory | None) -> None:

@@ -1,4 +1,4 @@
-"""Decoding something longer than the clips of a model, window by window."""
+"""Decode something longer than the clips of a model, window by window."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from magnet_cli.errors import UsageError
 def plan_windows(needed: Sequence[bool], window: int, overlap: int) -> list[int]:
     """First frames of windows of `window` frames, in which all `needed` frames of something longer are decoded in turn.
 
-    Each window holds at least `overlap` frames that are there already before what it decodes, unless the beginning is
-    nearer, and has what it decodes in its middle where there is something to keep on both sides.
-    Raises UsageError unless 0 < overlap < window.
+    Each window begins at least `overlap` frames before the frames it decodes, unless the beginning is nearer. Where
+    frames are kept on both sides, it decodes frames in its middle.
+    Raises: UsageError unless 0 < overlap < window.
     """
     if not 0 < overlap < window:
         raise UsageError(
@@ -39,12 +39,12 @@ def plan_windows(needed: Sequence[bool], window: int, overlap: int) -> list[int]
 def decode_windows(
     codes: Tensor, keep: Tensor, decode: Callable[[Tensor, Tensor, int], Tensor], *, window: int, overlap: int
 ) -> Tensor:
-    """Decode something longer than the model's clips, window by window, each with what is there already as known.
+    """Decode something longer than the model's clips, window by window, each with the frames before it as known codes.
 
     codes: int64, keep: bool [B, K, T], T of any length. decode: given known codes and keep [B, K, at most `window`]
     and the number of their first frame, returns all codes of them. Returns int64 codes [B, K, T].
-    The limits: a window knows nothing of what lies before it but through the overlap, so the music may drift, and there
-    is no form beyond a window's length.
+    Limits: a window sees nothing before its overlap, so the music may drift, and there is no form beyond the length of
+    a window.
     """
     codes, keep = codes.clone(), keep.clone()
     needed = (~keep).any(dim=0).any(dim=0).tolist()

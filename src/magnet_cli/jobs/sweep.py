@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from magnet_cli.errors import UsageError, shown
-from magnet_cli.jobs.prompt_file import COLUMNS, EDITS, field_of, value_of, wanted
+from magnet_cli.jobs.prompt_file import COLUMNS, EDITS, value_of, wanted
 from magnet_cli.options.sampling_overrides import Overrides
 
 MOST_COMBINATIONS = 1_000
@@ -78,7 +78,7 @@ def parse_sweep(text: str) -> SweptOption:
         near = get_close_matches(column, SWEEPABLE, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Give one of {', '.join(SWEEPABLE)}"
         raise UsageError(f"{name.strip()!r} is no option that can be swept", hint)
-    field = field_of(column)
+    field = COLUMNS[column]
     separator = "/" if "/" in listed or field == "steps" else ","
     texts = [one.strip() for one in re.split(re.escape(separator), listed)]
     values = []

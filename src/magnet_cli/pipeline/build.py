@@ -1,4 +1,4 @@
-"""From models that are read to models that run: what goes together, and where it goes."""
+"""Build models that were read: check that they go together, and put them on a device."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def describe(
 
 
 def check_codes(source: Model | MusicGenModel, helpers: Mapping[str, Model | MusicGenModel]) -> None:
-    """Raise UsageError unless the models go together, and what their codes mean does, too."""
+    """Raise UsageError unless the models go together and their codes have the same meaning."""
     check_helpers(source, helpers)
     for role, helper in helpers.items():
-        # A beginning has any length; what it must not exceed is checked when it is known.
+        # A hybrid's beginning may have any length; its limit is checked when the length is known.
         check_compatible(vocabulary(source), vocabulary(helper), seconds=0.0 if role == "hybrid" else None)
 
 
@@ -85,12 +85,12 @@ def build_generator(
     dtype: torch.dtype,
     runtime: RuntimeConfig,
 ) -> Generator:
-    """The models, ready to generate. A helper that has two jobs is built once; none is in 8 bits or compiled."""
+    """The models, ready to generate. A helper in two roles is built once; none is in 8 bits or compiled."""
     if isinstance(source, MusicGenModel):
         if runtime.eight_bits:
-            raise UsageError(f"MusicGen does not run in {runtime.dtype}", "Give --dtype auto, or choose a MAGNeT model")
+            raise UsageError(f"MusicGen cannot run in {runtime.dtype}", "Give --dtype auto, or choose a MAGNeT model")
         if runtime.compile:
-            warnings.warn("MusicGen is not compiled: --compile changes nothing", MagnetWarning, stacklevel=3)
+            warnings.warn("--compile has no effect: MusicGen is not compiled", MagnetWarning, stacklevel=3)
         return AutoregressiveGenerator(MusicGen.build(source.checkpoint, device, dtype))
     built: dict[str, MusicGenHelper | Reader] = {}
     for role, helper in helpers.items():
@@ -154,5 +154,5 @@ def _check_text(decoder: DecoderCheckpoint, width: int, folder: Path) -> None:
         raise ModelError(
             f"the text encoder in {folder} has states of {width}, but {decoder.path} was trained with "
             f"{decoder.config.text_width}",
-            f"Put the encoder it names, {decoder.text.name}, in its place",
+            f"Put the encoder that it names, {decoder.text.name}, in its place",
         )

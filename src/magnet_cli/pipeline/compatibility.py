@@ -1,4 +1,4 @@
-"""Which models go together: rescorers and the first model of a hybrid must write the same codes."""
+"""Which models go together: a rescorer and the first model of a hybrid must use the same codes as the generator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDING = 1e-2
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the codes of a model are: its codebooks, its codec, and the seconds of its longest clip."""
+    """The codes of a model: its codebooks, its codec, and the seconds of its longest clip."""
 
     name: str
     task: Task
@@ -42,8 +42,8 @@ class Vocabulary:
 def check_compatible(generator: Vocabulary, other: Vocabulary, *, seconds: float | None = None) -> None:
     """Raise UsageError unless the other model can rescore the generator's codes, or begin its clips.
 
-    seconds: what it has to score or make; None: a whole clip of the generator. Warns with MagnetWarning where the
-    codebooks of the two codecs differ in value.
+    seconds: how much it has to score or generate; None: a whole clip of the generator. Warns with MagnetWarning if the
+    values of the two codecs' codebooks differ.
     """
     own, others = generator.codec.config, other.codec.config
     differences = code_differences((own.sample_rate, others.sample_rate), (generator.codebooks, other.codebooks))
@@ -55,23 +55,23 @@ def check_compatible(generator: Vocabulary, other: Vocabulary, *, seconds: float
     seconds = generator.seconds if seconds is None else seconds
     if seconds > other.seconds:
         raise UsageError(
-            f"{seconds:g} s of {generator.name} are more than the {other.seconds:g} s of {other.name}",
+            f"{other.name} handles {other.seconds:g} s, but {generator.name} generates {seconds:g} s",
             "Choose a model with longer clips",
         )
     if not same_codebooks(generator, other):
         warnings.warn(
-            f"{other.name} was trained with another codec than {generator.name}: its probabilities may mean nothing",
+            f"{other.name} was trained with another codec than {generator.name}: its probabilities may be meaningless",
             MagnetWarning,
             stacklevel=2,
         )
 
 
 def same_codebooks(one: Vocabulary, other: Vocabulary) -> bool:
-    """Whether the codes of two models stand for the same values, but for rounding."""
+    """Whether the codes of two models stand for the same values, apart from rounding."""
     names = [f"quantizer.vq.layers.{k}._codebook.embed" for k in range(one.codebooks)]
     pairs = [(one.codec.weights.get(name), other.codec.weights.get(name)) for name in names]
     return all(
-        # A missing or misshapen tensor is for the strict loading of the codec to complain about.
+        # The strict loading of the codec reports a missing or misshapen tensor.
         a is None or b is None or a.shape != b.shape or torch.allclose(a.float(), b.float(), ROUNDING, ROUNDING)
         for a, b in pairs
     )

@@ -1,6 +1,6 @@
-"""From what a job asks for beside its prompt to what the decoder gets, and from its sound to the finished one.
+"""Turn the edit of a job into the input of the decoder, and the decoded sound into the finished one.
 
-Everything is a length, codes that are given, and a mask of those that are kept; see `masked.Known`.
+Every edit is a length, given codes, and a mask of the codes that are kept; see `masked.Known`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from magnet_cli.pipeline.inputs import InputFiles, signature
 
 Finish = Callable[[Waveform], tuple[Waveform, int]]
 
-# Encoded inputs that are remembered: a batch may have thousands. A minute takes 100 kB.
+# Encoded inputs that are cached; a batch may have thousands. A minute takes 100 kB.
 MOST_ENCODED = 256
 
 
@@ -38,9 +38,10 @@ MOST_ENCODED = 256
 class Arrangement:
     """What to decode for a job.
 
-    frames: T; window, overlap: frames decoded at once, where T is more, and those two windows share; whole_spans: cut T
-    as the reference does; loop: decode a circle; codes: int64 [1, K, T], keep: bool [1, K, T], what is given, or None;
-    hybrid: frames that the other model makes; finish: the decoded waveform [C, L] -> the finished one and its rate.
+    frames: T; window: frames that are decoded at once if T is larger; overlap: frames that two windows share;
+    whole_spans: cut T as the reference does; loop: decode a circle; codes: int64 [1, K, T], keep: bool [1, K, T], given
+    codes, or None; hybrid: frames that the other model generates; finish: the decoded waveform [C, L] -> the finished
+    one and its rate.
     """
 
     frames: int
@@ -55,15 +56,15 @@ class Arrangement:
 
 
 def hybrid_frames(seconds: float, frame_rate: int) -> int:
-    """Frames that a hybrid's other model makes."""
+    """Frames that a hybrid's other model generates."""
     return max(round(seconds * frame_rate), 1)
 
 
 class Arranger:
     """Arranges jobs for one model, reading and encoding each input once.
 
-    clip_seconds: length of the model's clips. default_seconds: for a model that makes clips of any length up to that,
-    what it makes if nothing is said. inputs: what is known of the files already.
+    clip_seconds: length of the model's clips. default_seconds: for a model whose clips have any length up to
+    clip_seconds, their default length. inputs: the files that were read before.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Arranger:
         return edit.length(self.clip_seconds, self.config.frame_rate, default_seconds=self.default_seconds)
 
     def _line(self, edit: EditConfig) -> Arrangement:
-        """From a beginning to an end: a clip, its continuation, or something longer."""
+        """A clip with a beginning and an end: of usual length, a continuation, or longer."""
         duration, rate = edit.duration, self.config.sample_rate
         length = self.length(edit)
         frames = length.frames
@@ -117,7 +118,7 @@ class Arranger:
         hybrid = 0 if edit.hybrid is None else hybrid_frames(edit.hybrid, self.config.frame_rate)
 
         def finish(waveform: Waveform) -> tuple[Waveform, int]:
-            # Whole spans can make a clip a few frames shorter than its nominal length; asking for that is no error.
+            # Whole spans can make a clip a few frames shorter than its nominal length, which a user may ask for.
             if duration is not None and duration < waveform.shape[-1] / rate:
                 waveform = trim(waveform, rate, duration)
             if not edit.join or edit.continue_from is None or codes is None or keep is None:
@@ -131,7 +132,7 @@ class Arranger:
         return Arrangement(frames, length.window, length.overlap, whole_spans, None, codes, keep, hybrid, finish)
 
     def _inpaint(self, edit: EditConfig, path: str, seed: int) -> Arrangement:
-        """The input, with parts of it decoded anew."""
+        """The input, with parts of it regenerated."""
         original, rate = self._read(Path(path))
         seconds = original.shape[1] / rate
         codes = self._encoded(path, signature(path))
@@ -191,10 +192,11 @@ class Arranger:
 
 
 def _prefix(given: Tensor, frames: int, window: int) -> tuple[Tensor, Tensor]:
-    """Codes [1, K, P] at the beginning of T `frames`, and what of them is kept."""
+    """Codes [1, K, P] at the beginning of T `frames`, and the mask of those that are kept."""
     if given.shape[-1] >= window:
         raise UsageError(
-            f"{given.shape[-1]} frames are to be kept, but the model's clip has only {window}", "Give a smaller --keep"
+            f"{given.shape[-1]} frames are to be kept, but the model's clips have only {window}",
+            "Give a smaller --keep",
         )
     known = Known.prefix(given, frames)
     return known.codes, known.keep

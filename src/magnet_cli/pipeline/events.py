@@ -1,4 +1,4 @@
-"""What a pipeline tells while it works: one listener hears of it all, an event at a time."""
+"""The events of a running pipeline, which it passes to one listener."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class ClipFailed:
-    """A clip cannot be made; index: its job's place among the jobs. Unless the listener raises, the others go on."""
+    """A clip failed. index: its job's place among the jobs. Unless the listener raises, the other jobs continue."""
 
     index: int
     error: Exception
@@ -42,7 +42,7 @@ OnFailure = Callable[[int, Exception], None]
 
 
 def listener_of(on_step: OnStep | None, on_failure: OnFailure | None) -> Listener:
-    """A listener that passes steps and failures on; a failure is raised where nobody takes it."""
+    """A listener that forwards steps and failures. Without `on_failure` it raises a failure."""
 
     def hear(event: Downloading | TextEncoded | StepDone | ClipFailed) -> None:
         match event:

@@ -1,4 +1,4 @@
-"""Two ways from prompts to codes: MAGNeT's masked decoding, with or without help from another model, and MusicGen's."""
+"""Two ways from prompts to codes: MAGNeT's masked decoding, alone or with another model, and MusicGen's decoding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from magnet_cli.pipeline.events import DecodingListener, StepDone, TextEncoded
 
 
 class Generator(Protocol):
-    """Makes codes for jobs that share their `kind`."""
+    """Generates codes for jobs that share their `kind`."""
 
     def codes(
         self,
@@ -40,23 +40,23 @@ class Generator(Protocol):
 
     @property
     def span(self) -> int:
-        """Frames that are decoded together at least."""
+        """The smallest number of frames that are decoded together."""
 
     def fitting(self, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
-        """How many clips are decoded together, by the memory that is free."""
+        """How many clips fit into the free memory together."""
 
     def passes(self, job: Job, length: Length) -> int:
-        """How many passes through the network a job takes, as far as that is known beforehand."""
+        """How many passes through the network a job takes, as far as is known beforehand."""
 
 
 class RescoringModel(Protocol):
-    """Another model that helps to rank what is kept."""
+    """Another model that helps to rank codes."""
 
     def rescorer(self, prompts: Sequence[str | None]) -> Rescorer:
-        """Its opinion of clips with these prompts; None: no text."""
+        """Its rescorer for clips with these prompts; None: no text."""
 
     def forget(self) -> None:
-        """Free what is kept between steps."""
+        """Free what is stored between steps."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class MusicGenHelper:
         return MusicGenRescorer(self.model, self.model.condition(prompts))
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: it stores nothing between steps."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Reader:
         return MagnetRescorer(self.network, self.memory(texts)[0] if texts else None)
 
     def forget(self) -> None:
-        """Free what is kept between steps: the codec wants the memory, and the next clip is to be computed alike."""
+        """Free what is stored between steps: the codec needs the memory, and every clip must be computed alike."""
         self.network.forget()
 
     def memory(self, prompts: Sequence[str]) -> tuple[TextMemory, list[int]]:
@@ -98,7 +98,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class MaskedGenerator:
-    """MAGNeT. rescorer: helps to rank what is kept; beginner: makes the beginnings of hybrids."""
+    """MAGNeT. rescorer: helps to rank codes; beginner: generates the beginnings of hybrids."""
 
     reader: Reader
     rescorer: RescoringModel | None = None
@@ -115,11 +115,11 @@ class MaskedGenerator:
         """See Generator."""
         first, edit = arrangements[0], jobs[0].edit
         if len(jobs) > 1 and first.frames > first.window and edit.inpaint is not None:
-            # Windows lie where something is decoded anew, which is elsewhere in every clip.
+            # Windows lie where something is regenerated, which differs from clip to clip.
             return self._one_by_one(jobs, arrangements, listener)
         sampling = jobs[0].sampling
         if not isinstance(sampling, SamplingConfig):
-            raise UsageError("these sampling options are MusicGen's", "Give a SamplingConfig")
+            raise UsageError("these sampling options are for MusicGen", "Give a SamplingConfig")
         memory, tokens = self._memory(jobs)
         run = MaskedRun(self.reader.network, memory, jobs, sampling, self._rescorer(jobs, sampling), listener)
         listener(TextEncoded(jobs))
@@ -164,7 +164,7 @@ class MaskedGenerator:
         for job, arrangement in zip(jobs, arrangements, strict=True):
 
             def hear(event: TextEncoded | StepDone, job: Job = job) -> None:
-                # A pass that is told of counts for all of the batch.
+                # A reported pass counts for the whole batch.
                 if isinstance(event, TextEncoded) or job is jobs[-1]:
                     listener(replace(event, jobs=jobs))
 
@@ -188,7 +188,7 @@ class MaskedGenerator:
         return self.rescorer.rescorer([None if job.edit.unconditional else job.prompt for job in jobs])
 
     def _beginning(self, jobs: Sequence[Job], arrangement: Arrangement, listener: DecodingListener) -> Known:
-        """What the autoregressive model makes of a hybrid."""
+        """The beginning of a hybrid, by the autoregressive model."""
         if self.beginner is None:
             raise UsageError("a hybrid needs a second model", "Load one, e.g. --hybrid-model musicgen-small")
         own = jobs[0].sampling
@@ -264,9 +264,9 @@ class AutoregressiveGenerator:
         """See Generator."""
         sampling, first = jobs[0].sampling, arrangements[0]
         if not isinstance(sampling, MusicGenSampling):
-            raise UsageError("these sampling options are MAGNeT's", "Give a MusicGenSampling")
+            raise UsageError("these sampling options are for MAGNeT", "Give a MusicGenSampling")
         if known is not None:
-            raise UsageError("MusicGen keeps no codes", "Give a file to continue, EditConfig(continue_from=...)")
+            raise UsageError("MusicGen cannot keep codes", "Give a file to continue, EditConfig(continue_from=...)")
         prefix = None
         if first.codes is not None and first.keep is not None:
             prefix = first.codes[..., : int(first.keep[0, 0].sum())]
@@ -289,7 +289,7 @@ class AutoregressiveGenerator:
         return 1
 
     def fitting(self, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
-        """See Generator: one, as a batch has not been measured to gain anything."""
+        """See Generator: one, because no measurement has shown a batch to be faster."""
         return 1
 
     def passes(self, job: Job, length: Length) -> int:

@@ -1,4 +1,4 @@
-"""The audio files that clips start from: each is measured, hashed and decoded once, however many clips share it.
+"""The input files of clips: each is measured, hashed and decoded once, however many clips use it.
 
 Imports no torch: a batch is planned before anything is loaded.
 """
@@ -14,14 +14,14 @@ from magnet_cli.audio.files import measure_audio, read_audio
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.library import sha256
 
-# Waveforms that are remembered: a batch may have thousands, and a minute of stereo takes 20 MB.
+# Waveforms that are cached: a batch may have thousands, and a minute of stereo takes 20 MB.
 MOST_WAVEFORMS = 4
 
 Signature = tuple[int, ...]
 
 
 class InputFiles:
-    """What is known of input files so far. A file that changes is taken anew. Threads may share it."""
+    """Cached facts of input files. A file that changes is read again. Threads may share it."""
 
     def __init__(self) -> None:
         self._measured = lru_cache(None)(lambda path, signature: _measure(path))
@@ -29,7 +29,7 @@ class InputFiles:
         self._decoded = lru_cache(MOST_WAVEFORMS)(lambda path, signature: read_audio(Path(path)))
 
     def measure(self, path: str) -> tuple[int, float]:
-        """Channels and seconds of a file, all of which is read; UsageError for one that cannot be used."""
+        """Channels and seconds of a file. Reads all of it; UsageError for a file that cannot be used."""
         return self._measured(path, signature(path))
 
     def sha256(self, path: str) -> str:
@@ -42,7 +42,7 @@ class InputFiles:
 
 
 def signature(path: str | Path) -> Signature:
-    """What changes with a file's content; empty for one that is not there."""
+    """Facts that change with a file's content; empty for a file that does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

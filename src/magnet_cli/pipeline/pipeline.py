@@ -63,8 +63,9 @@ class Clip:
     """One finished clip.
 
     index: its job's place among the jobs; batch: how many clips were decoded together; codes: int16 [K, T]; audio: the
-    waveform float32 [C, L], with loudness and true peak before and after, which of a long clip lies in a temporary
-    file; sample_rate: Hz; tokens: those of the prompt; timings: seconds for each stage, shared by the clips of a batch.
+    waveform float32 [C, L], in a temporary file if it is long, with loudness and true peak before and after;
+    sample_rate: Hz; tokens: number of tokens in the prompt; timings: seconds for each stage, shared by the clips of a
+    batch.
     """
 
     index: int
@@ -87,13 +88,16 @@ class Clip:
         return self.waveform.shape[-1] / self.sample_rate
 
     def save(self, path: str | Path, *, subtype: Subtype = "pcm16", overwrite: bool = False) -> None:
-        """Write the waveform, in the format of the path's extension. OutputError if it exists or cannot be written."""
+        """Write the waveform, in the format that the extension of `path` names.
+
+        Raises: OutputError for a file that exists (unless `overwrite`) or cannot be written.
+        """
         write_audio(Path(path), self.waveform, self.sample_rate, subtype, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
 class _Sound:
-    """What a job's codes int16 [K, T] sound like, before its level: waveform float32 [C, L]; tokens of its prompt."""
+    """A decoded job: codes int16 [K, T]; tokens in its prompt; waveform float32 [C, L], before its level is set."""
 
     codes: NDArray[np.int16]
     tokens: int
@@ -104,8 +108,8 @@ class _Sound:
 class Pipeline:
     """A loaded model: load once, generate many.
 
-    helpers: models that help it, by what they do ("rescorer", "hybrid"). Threads may share a pipeline: it decodes one
-    batch at a time, and the others wait. Each would need memory of its own, and a batch uses all cores anyway.
+    helpers: models that help it, by role ("rescorer", "hybrid"). Threads may share a pipeline: it decodes one batch at
+    a time while the others wait. Each batch needs memory of its own, and one batch uses all cores anyway.
     """
 
     source: Model | MusicGenModel
@@ -115,8 +119,8 @@ class Pipeline:
     codec: Codec
     arranger: Arranger
     batch_size: int
-    # Held while a batch is decoded, never while a clip is handed over. The thread that holds it may take it again:
-    # `on_step` may generate, as the network's answer to a step does not depend on the steps before.
+    # Held while a batch is decoded, never while a clip is yielded. The thread that holds it may take it again, so that
+    # `on_step` may generate: the network's result for a step does not depend on the steps before.
     _turn: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @classmethod
@@ -130,11 +134,11 @@ class Pipeline:
         places: PlacesConfig | None = None,
         on_download: OnDownload | None = None,
     ) -> Pipeline:
-        """Load a model by its short name, folder or Hub id, downloading it unless it is here (see `open_any`).
+        """Load a model by its short name, folder or Hub id; download it if it is not on this machine (see `open_any`).
 
-        rescorer: a model that helps to rank what is kept; hybrid: a MusicGen that makes beginnings. Raises UsageError
-        for models that do not go together, ModelError, HubError or DeviceError. Warns with MagnetWarning when the CPU
-        stands in for a GPU.
+        rescorer: a model that helps to rank codes; hybrid: a MusicGen that generates beginnings. Warns with
+        MagnetWarning when there is no GPU.
+        Raises: UsageError for models that do not go together, ModelError, HubError or DeviceError.
         """
         names = {"rescorer": rescorer, "hybrid": hybrid}
 
@@ -155,9 +159,9 @@ class Pipeline:
         helpers: Mapping[str, Model | MusicGenModel] | None = None,
         inputs: InputFiles | None = None,
     ) -> Pipeline:
-        """Build models whose parts have been read, on the device and in the precision that are asked for.
+        """Build models whose parts have been read, on the requested device and in the requested precision.
 
-        inputs: what is known already of the audio files that clips will start from.
+        inputs: cached facts of the input files of clips.
         """
         runtime, helpers = runtime or RuntimeConfig(), helpers or {}
         device = resolve_device(runtime)
@@ -187,7 +191,7 @@ class Pipeline:
         return int(self.info.clip_seconds * self.codec.config.frame_rate)
 
     def passes(self, jobs: Iterable[Job]) -> int:
-        """How many passes through the network these jobs take, as far as that is known beforehand."""
+        """How many passes through the network these jobs take, as far as is known beforehand."""
         return sum(self.generator.passes(job, self.arranger.length(job.edit)) for job in jobs)
 
     def generate(
@@ -227,15 +231,19 @@ class Pipeline:
         if all(isinstance(item, Job) for item in items):
             jobs = [item for item in items if isinstance(item, Job)]
             if seed is not None or variations != 1 or edit is not None:
-                raise UsageError("jobs carry their own seeds and edits", "Leave them out, or give texts")
+                raise UsageError(
+                    "jobs have their own seeds and edits", "Leave out seed, variations and edit, or give texts"
+                )
         elif all(isinstance(item, str) for item in items):
             jobs = plan([str(item) for item in items], sampling, seed=seed, variations=variations, edit=edit)
         else:
-            raise UsageError("prompts are neither all texts nor all jobs", "Make a Job of every prompt")
+            raise UsageError("the prompts are neither all texts nor all jobs", "Give either texts or jobs")
         for job in jobs:
             check_job(job, self.source, self.helpers)
         if listener is not None and (on_step is not None or on_failure is not None):
-            raise UsageError("a listener hears of steps and failures, too", "Give the listener alone")
+            raise UsageError(
+                "a listener also receives steps and failures", "Give the listener without on_step and on_failure"
+            )
         return self._generate(jobs, output, known, listener or listener_of(on_step, on_failure))
 
     def _generate(
@@ -265,7 +273,7 @@ class Pipeline:
                         size = len(batch) // 2
                         with self._turn:  # nothing may be freed while another thread records a graph
                             torch.cuda.empty_cache()
-                        fewer = f"going on with {size} at a time"
+                        fewer = f"continuing with {size} at a time"
                         warnings.warn(f"not enough memory for {len(batch)} clips at once: {fewer}", MagnetWarning, 2)
                     else:
                         suspects = len(batch)
@@ -280,7 +288,7 @@ class Pipeline:
         known: Known | None,
         listener: Listener,
     ) -> Iterator[Clip]:
-        """Clips of those jobs that the batch names, which are of one kind."""
+        """Clips of the jobs whose indices `batch` holds; these jobs are of one kind."""
         jobs = [all_jobs[index] for index in batch]
         sounds: list[_Sound] = []
         with self._turn, memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype):
@@ -293,7 +301,7 @@ class Pipeline:
                 given = known if known is None or len(known.codes) != len(jobs) else known.rows(part)
                 sounds += self._decode(jobs[part], arrangements[part], given, listener, clock)
         for row, job in enumerate(jobs):
-            own, sound = Stopwatch(), sounds.pop(0)  # a long one takes room on the disk
+            own, sound = Stopwatch(), sounds.pop(0)  # a long one takes disk space until it is dropped
             kind = output.normalize
             if kind == "auto":
                 kind = "none" if job.edit.keeps_samples else "loudness"
@@ -321,7 +329,7 @@ class Pipeline:
         listener: Listener,
         clock: Stopwatch,
     ) -> Iterator[_Sound]:
-        """What these jobs sound like, decoded together."""
+        """Decode these jobs together."""
 
         def hear(event: TextEncoded | StepDone) -> None:
             if isinstance(event, TextEncoded):
@@ -339,8 +347,8 @@ class Pipeline:
     def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
         """Known codes that make clips begin with this audio.
 
-        waveform: floats [C, L] or [L] with full scale at 1, at any sample_rate (Hz). Raises UsageError for what is no
-        waveform, or is as long as a clip.
+        waveform: floats [C, L] or [L] with full scale at 1, at any sample_rate (Hz).
+        Raises: UsageError for an array that is no waveform, or is as long as a clip.
         """
         sound = prepare(waveform, sample_rate, self.codec.config)
         with self._turn:
@@ -349,7 +357,7 @@ class Pipeline:
 
 
 def level(waveform: NDArray[np.float32], sample_rate: int, output: OutputConfig, *, loop: bool) -> Normalized:
-    """Bring a waveform [C, L] to its level; a loop as it sounds when it is repeated."""
+    """Set the level of a waveform [C, L]; that of a loop as it sounds when it is repeated."""
     if not loop:
         return normalize(waveform, sample_rate, output)
     # The limiter looks ahead and recovers: in the middle of three rounds it does so across the seam.
@@ -365,12 +373,12 @@ class Stopwatch:
         self._started = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap was this stage's, too."""
+        """Add the time since the last lap to this stage."""
         now = time.perf_counter()
         self.laps[stage] = self.laps.get(stage, 0.0) + now - self._started
         self._started = now
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether nothing can be computed after it: a fault of the GPU stays with the process."""
+    """Whether no further work is possible: after a GPU fault, the process cannot use the GPU any more."""
     return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)

@@ -1,6 +1,6 @@
-"""What a model can be asked for: stated once, for models that are only known of and for those that are open.
+"""What a model can do: stated once, for models that are only known by name and for those that are open.
 
-Imports no torch: what cannot work is refused before anything is downloaded or loaded.
+Imports no torch: impossible requests are refused before anything is downloaded or loaded.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task, 
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
 
-MOST_CHANNELS = 5  # whose loudness is defined
+MOST_CHANNELS = 5  # BS.1770 defines the loudness of up to five
 
 
 class KnownModel(Protocol):
-    """A model of which something is known: resolved by its name, or open."""
+    """A model that was resolved by its name, or opened."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
 
     @property
     def is_musicgen(self) -> bool:
-        """Whether it decodes frame after frame; else it is a MAGNeT."""
+        """Whether it is a MusicGen, which decodes frame after frame; otherwise it is a MAGNeT."""
 
     @property
     def facts(self) -> ModelFacts | None:
-        """What is known of it; None for what only opening it can say."""
+        """Its facts; None if they are known only after opening it."""
 
     @property
     def hashes(self) -> dict[str, str] | None:
-        """SHA-256 of the files of its weights; None for what only opening it can say."""
+        """SHA-256 of the files of its weights; None if they are known only after opening it."""
 
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """A model and those that help it, by what they do: as far as they are known, or open."""
+    """A model and its helpers, by role."""
 
     model: KnownModel
     helpers: Mapping[str, KnownModel]
 
     @cached_property
     def hashes(self) -> dict[str, str] | None:
-        """SHA-256 of the files of all their weights; None for what only opening them can say."""
+        """SHA-256 of the files of all their weights; None if one is known only after opening it."""
         found: dict[str, str] = {}
         for prefix, one in (("", self.model), *((f"{role}/", helper) for role, helper in self.helpers.items())):
             if one.hashes is None:
@@ -62,9 +62,9 @@ class ModelGroup:
         return found
 
     def checker(self, inputs: InputFiles) -> Callable[[Job], None]:
-        """What raises UsageError for a job that the models cannot do, or whose input cannot be used.
+        """A function that raises UsageError for a job that the models cannot do, or whose input cannot be used.
 
-        UsageError at once for models that do not go together.
+        Raises: UsageError at once for models that do not go together.
         """
         check_helpers(self.model, self.helpers)
 
@@ -76,23 +76,23 @@ class ModelGroup:
 
 
 def usual_sampling(model: KnownModel) -> SamplingConfig | MusicGenSampling:
-    """The sampling options that suit a model, or its kind where no more is known of it."""
+    """The sampling options that suit a model, or its kind if its facts are not known."""
     if model.facts is not None:
         return model.facts.sampling
     return MusicGenSampling() if model.is_musicgen else SamplingConfig()
 
 
 def default_seconds(model: KnownModel) -> float | None:
-    """What a model that makes clips of any length makes if no duration is given; None for one of whole clips."""
+    """The default length of a model whose clips have any length; None for a model with clips of one length."""
     return MUSICGEN_SECONDS if model.is_musicgen else None
 
 
 def check_helpers(model: KnownModel, helpers: Mapping[str, KnownModel]) -> None:
-    """Raise UsageError unless models of these kinds go together; what their codes mean is not compared."""
+    """Raise UsageError unless models of these kinds go together. Does not compare the meaning of their codes."""
     if helpers and model.is_musicgen:
-        raise UsageError("MusicGen generates alone: nothing rescores it", "Choose a MAGNeT model")
+        raise UsageError("MusicGen works alone: it cannot be rescored", "Choose a MAGNeT model")
     if "hybrid" in helpers and not helpers["hybrid"].is_musicgen:
-        raise UsageError("a hybrid's beginning is made by a MusicGen", "Give --hybrid-model musicgen-small")
+        raise UsageError("only a MusicGen can generate the beginning of a hybrid", "Give --hybrid-model musicgen-small")
     for helper in helpers.values():
         own, others = model.facts, helper.facts
         if own is not None and others is not None:
@@ -100,11 +100,11 @@ def check_helpers(model: KnownModel, helpers: Mapping[str, KnownModel]) -> None:
             refuse_other_codes(model.name, own.task, helper.name, differences)
 
 
-Difference = tuple[str, str]  # what another model has, and what the generator has instead
+Difference = tuple[str, str]  # what the other model has, and what the generator has
 
 
 def code_differences(sample_rates: tuple[int, int], codebooks: tuple[int, int]) -> list[Difference]:
-    """How the codes of a generator and of another model differ at first sight. Pairs: the generator's value first."""
+    """How the codes of a generator and of another model differ. Pairs: the generator's value first."""
     differences = []
     if sample_rates[0] != sample_rates[1]:
         differences.append((f"codes of {sample_rates[1]} Hz audio", f"{sample_rates[0]} Hz"))
@@ -121,15 +121,15 @@ def refuse_other_codes(generator: str, task: Task, other: str, differences: Sequ
         else "Give musicgen-small or, to rescore, a second music model, e.g. magnet-medium-10secs"
     )
     for theirs, wanted in differences:
-        raise UsageError(f"{other} cannot work with {generator}: it has {theirs} instead of {wanted}", hint)
+        raise UsageError(f"{other} does not fit {generator}: it has {theirs} instead of {wanted}", hint)
 
 
 def check_job(job: Job, model: KnownModel, roles: Collection[str]) -> None:
-    """Raise UsageError for options that a model cannot do with helpers of these roles; inputs are not read."""
+    """Raise UsageError for options that a model with helpers of these roles cannot do. Reads no input."""
     if model.is_musicgen:
         job.edit.check_autoregressive()
     elif job.edit.hybrid is not None and "hybrid" not in roles:
-        raise UsageError("a hybrid needs a second model", "Name it, e.g. --hybrid-model musicgen-small")
+        raise UsageError("a hybrid needs a second model", "Give e.g. --hybrid-model musicgen-small")
     facts = model.facts
     if facts is None:
         return
@@ -148,7 +148,7 @@ def check_input(edit: EditConfig, inputs: InputFiles) -> None:
     if edit.keeps_samples and channels > MOST_CHANNELS:
         option = "--join" if edit.join else "--blend"
         raise UsageError(
-            f"{edit.input} has {channels} channels; what is kept may have {MOST_CHANNELS}",
+            f"{edit.input} has {channels} channels; {option} keeps at most {MOST_CHANNELS}",
             f"Mix it down first, or leave {option} out",
         )
     if edit.regions:

@@ -1,4 +1,4 @@
-"""From codes to waveforms of any length."""
+"""Decode codes into waveforms of any length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from magnet_cli.audio.blocks import Waveform, check_room_for, gather
 from magnet_cli.model.codec import Codec
 
-# Of a long clip there are in temporary files: what the codec decodes, that cut to its length, and that at its level.
+# Waveforms of a long clip that are in temporary files at once: as decoded, cut to its length, and at its level.
 COPIES = 3
 
 
