@@ -19,12 +19,17 @@ import torch
 
 from magnet_cli.cli.train import _done
 from magnet_cli.terminal.console import Console
+from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.loop.events import HeldOut, Outcome
 from magnet_cli.train.loop.run import Best, measure
 from magnet_cli.train.options import Places
 from support.command import Magnet, one_line_error
 from support.tiny_training import RATE, SMALL, load, losses
 
+TINY_CODEC = shlex.split(
+    "--sample-rate 8000 --ratios 8,5,5,2 --filters 2 --dimension 8 --lstm 0 --codebooks 2 --codes 16 --batch-size 4 "
+    "--discriminator-filters 2 --log-every 1 --sample-every 0 --cpu"
+)
 LOUD = [option for option in SMALL if option != "-q"]
 
 
@@ -143,11 +148,7 @@ def test_a_dry_run_names_what_is_left_out(magnet: Magnet, data: Path, codec: Pat
 
 
 def test_a_codecs_dry_run(magnet: Magnet, data: Path, tmp_path: Path) -> None:
-    options = shlex.split(
-        "--sample-rate 8000 --ratios 8,5,5,2 --filters 2 --dimension 8 --lstm 0 --codebooks 2 --codes 16 "
-        "--batch-size 4 --steps 10 --discriminator-filters 2 --cpu"
-    )
-    result = magnet("train", "codec", str(data), "-o", str(tmp_path / "c"), *options, "--dry-run")
+    result = magnet("train", "codec", str(data), "-o", str(tmp_path / "c"), *TINY_CODEC, "--steps", "10", "--dry-run")
     assert result.code == 0, result.err
     assert list(tmp_path.iterdir()) == []
     assert table(result.out)["examples"] == "4 files, 10 s of audio"
@@ -185,6 +186,29 @@ def test_the_loss_on_held_out_files_is_logged_and_the_best_model_kept(
     assert load(tmp_path / "m.run" / "best").info.codebooks == 2
     state = torch.load(tmp_path / "m.run" / "state.pt", weights_only=True)
     assert tuple(state["best"]) == (pytest.approx(values[best]), best)
+
+
+def test_a_codecs_loss_on_held_out_files(magnet: Magnet, data: Path, tmp_path: Path) -> None:
+    options = ["--held-out", str(data), "--validate-every", "2", "--steps", "4"]
+    result = magnet("train", "codec", str(data), "-o", str(tmp_path / "c"), *TINY_CODEC, *options)
+    assert result.code == 2, "the data cannot be held out from itself"
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    options[1] = str(other)
+    result = magnet("train", "codec", str(data), "-o", str(tmp_path / "c"), *TINY_CODEC, *options)
+    assert result.code == 0, result.err
+    measured = {int(row["step"]): row for row in rows(tmp_path / "c.run") if row["held_out"]}
+    assert list(measured) == [0, 2, 4]
+    for row in measured.values():
+        parts = [float(row[f"held_out_{name}"]) for name in ("l1", "mel")]
+        assert float(row["held_out"]) == pytest.approx(sum(parts))
+    assert read_codec_folder(tmp_path / "c.run" / "best").config.codes == 16
+    assert f"next: magnet train decoder {data} -o {tmp_path / 'c-decoder'} --codec {tmp_path / 'c'}" in result.err
+
+    without = magnet("train", "codec", str(data), "-o", str(tmp_path / "d"), *TINY_CODEC, "--steps", "4")
+    assert without.code == 0, without.err
+    written = [(tmp_path / name / "codec.safetensors").read_bytes() for name in ("c", "d")]
+    assert written[0] == written[1]  # measuring changes nothing
 
 
 class Overfitting:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from magnet_cli.errors import UsageError
+from magnet_cli.train.loop.run import check_same, recorded
 from magnet_cli.train.loop.schedule import Schedule, new_schedule, schedule_of, settings_with
-from magnet_cli.train.options import CODEC_OPTIMIZATION, Optimization
+from magnet_cli.train.options import CODEC_OPTIMIZATION, Optimization, Places, RunOptions
 
 OPTIONS = Optimization(learning_rate=1e-2)
 
@@ -86,6 +90,20 @@ def test_a_schedule_comes_back_as_it_was_recorded() -> None:
 def test_settings_of_earlier_versions_have_one_phase() -> None:
     old = {"kind": "decoder", "steps": 5000, "optimization": {"warmup": 4000}}
     assert schedule_of(old, 10, 5000, OPTIONS).rate(1999) == pytest.approx(5e-3)
+
+
+def test_a_training_of_an_earlier_version_resumes_with_its_old_default() -> None:
+    options = json.loads(json.dumps(asdict(Optimization(warmup=4000))))
+    before = {"kind": "decoder", "clips": 3, "steps": 5000, "batch_size": 4, "seed": 0, "optimization": options}
+    run = RunOptions(steps=5000, batch_size=4)
+    now = recorded({"kind": "decoder", "clips": 3}, run, Optimization())
+    check_same(Places(Path("m")), before, now)
+    with pytest.raises(UsageError, match=r"optimization\.warmup 4000, not 250"):
+        check_same(Places(Path("m")), before, recorded(now, run, Optimization(warmup=250)))
+    with pytest.raises(UsageError, match="clips 3, not 4"):
+        check_same(Places(Path("m")), before, {**now, "clips": 4})
+    with pytest.raises(UsageError, match=r"held_out None, not '0\.1'"):
+        check_same(Places(Path("m")), before, {**now, "held_out": "0.1"})
 
 
 def test_fewer_steps_than_before_are_refused() -> None:

@@ -1,6 +1,6 @@
 """Write twenty short clips of a style that the bundled model does not know, with captions: chiptune.
 
-    python examples/finetune/render.py chiptune
+    python examples/finetune/chiptune.py chiptune
 
 writes `chiptune/*.flac`, 10 seconds each, and `chiptune/metadata.jsonl`, whose `text` is a list of captions for each
 clip. The sound is computed with NumPy: square-wave arpeggios over a triangle bass, as on an early game console. The
