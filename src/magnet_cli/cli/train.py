@@ -406,7 +406,7 @@ class Reporter:
     def __init__(self, console: Console, bar: ProgressBar, run: RunOptions) -> None:
         self._console, self._bar = console, bar
         self._every = LINES * run.log_every
-        self._seen = 0
+        self._first = self._seen = 0  # steps done before, and the last one shown
         self._stopping = Stopping.current()
 
     def hear(self, event: Event) -> None:
@@ -418,6 +418,8 @@ class Reporter:
             case Encoded(done, total):
                 self._console.message(f"the codec has encoded {done} of {total} clips")
             case Started(first, schedule):
+                self._first = self._seen = first
+                self._bar.resume(first)
                 resumed = f"resuming after step {first}: " if first else ""
                 self._console.message(f"{resumed}{schedule.words}")
                 if schedule.warning is not None:
@@ -426,8 +428,9 @@ class Reporter:
                 note = ", the lowest so far" if best and step else ""
                 self._console.message(f"step {step}: held-out loss {loss:.3f}{note}")
             case Progress():
+                is_first = self._seen == self._first
                 self._bar.advance(describe(event), event.step - self._seen)
-                if not self._console.draws and (event.step % self._every == 0 or not self._seen):
+                if not self._console.draws and (event.step % self._every == 0 or is_first):
                     left = length(event.left)
                     self._console.message(f"step {event.step} of {event.steps}: {describe(event)}, {left} left")
                 self._seen = event.step

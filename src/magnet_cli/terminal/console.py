@@ -136,15 +136,20 @@ class Console:
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.table import Column
 
+        # The description is what shrinks on a narrow terminal: bar, count and time are always whole.
         bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            ),
+            BarColumn(bar_width=max(8, min(40, self._stderr.width // 5))),
             MofNCompleteColumn(),
             TextColumn("steps"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            expand=True,
             console=self._stderr,
             transient=True,
             redirect_stdout=False,  # rich would send results to stderr
@@ -256,6 +261,10 @@ class ProgressBar:
     def __init__(self, bar: Progress, total: int) -> None:
         self._bar = bar
         self._task = bar.add_task("starting", total=total)
+
+    def resume(self, steps: int) -> None:
+        """So many steps were done before: they fill the bar, and do not count as speed."""
+        self._bar.reset(self._task, completed=steps)
 
     def advance(self, description: str, steps: int) -> None:
         """`steps` more of the described work are done."""
