@@ -182,7 +182,7 @@ def not_finite_remedy(dtype: str) -> str:
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The text of another library's exception, on one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__  # messages get their full stop later
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -23,7 +23,18 @@ from typing import Any, BinaryIO, TypeVar
 from huggingface_hub import constants
 
 from magnet_cli.errors import HubError, MagnetError, OutputError, one_line
-from magnet_cli.hub.cache import HASH, PICKLE, SAFETENSORS, SHARD, SHARDS, Wanted, is_intact, snapshot, storage_folder
+from magnet_cli.hub.cache import (
+    HASH,
+    PICKLE,
+    RESCORER,
+    SAFETENSORS,
+    SHARD,
+    SHARDS,
+    Wanted,
+    is_intact,
+    snapshot,
+    storage_folder,
+)
 
 FIRST_ANSWER = 8  # seconds, unless HF_HUB_ETAG_TIMEOUT is set
 # How often, and for how many seconds, to try again without progress. A server that hangs in the middle is therefore
@@ -192,11 +203,19 @@ def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str
 
 def _offline(repository: str, wanted: Wanted, access: Access, model: str | None) -> HubError:
     missing = wanted.missing(snapshot(repository, access.cache_dir) or Path(os.devnull))
+    name = model or repository
+    storage = storage_folder(repository, access.cache_dir)
+    carry = (
+        f"copy the folder {storage.name} of its Hub cache to {storage.parent}"
+        if wanted == RESCORER  # MusicGen is not converted, so it has no bundle
+        else f"`magnet models export-archive {name} model.tar`, bring model.tar here, and run `magnet models "
+        "import-archive model.tar`"
+    )
     return HubError(
         f"offline, and the cache has no {' and no '.join(missing)} of {repository}"
         if missing
         else f"offline, and {repository} cannot be compared with the Hub",
-        f"On a connected machine run `magnet models download {model or repository}`, or go online",
+        f"On a connected machine run `magnet models download {name}` and {carry}; or go online",
     )
 
 
