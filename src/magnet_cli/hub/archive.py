@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from magnet_cli.disk.atomic import write_atomic
-from magnet_cli.disk.small_files import UnreadableFileError, open_regular, parse_json
+from magnet_cli.disk.small_files import MissingFileError, UnreadableFileError, open_regular, parse_json
 from magnet_cli.errors import ModelError, OutputError, UsageError, shown
 from magnet_cli.hub.folders import BUNDLE, CONFIG_FILE, UNFINISHED, check_target, new_folder
 from magnet_cli.hub.library import BUNDLED_FOLDER, LONGEST_NAME, BundleInfo, Store, is_bundle, sha256
@@ -139,9 +139,9 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         with open_regular(path) as file:
             yield file
     except UnreadableFileError as error:
-        raise ModelError(
-            f"cannot import {path}: {error}", "Copy the file again, or write it again with magnet models export-archive"
-        ) from error
+        again = "Copy the file again, or write it again with magnet models export-archive"
+        hint = "Check the path" if isinstance(error, MissingFileError) else again
+        raise ModelError(f"cannot import {path}: {error}", hint) from error
 
 
 def _read_index(file: BinaryIO) -> tuple[str, Files, int]:
