@@ -45,7 +45,9 @@ def codes(folder: str | Path = "clips") -> dict[str, str]:
 
 
 def lines(folder: str | Path = "clips") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(folder) / MANIFEST_FILE).read_text().splitlines()]
+    """The lines of the manifest but for those about the files that show the results."""
+    every = [json.loads(line) for line in (Path(folder) / MANIFEST_FILE).read_text().splitlines()]
+    return [line for line in every if "reports" not in line]
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from magnet_cli.audio.files import encode_audio
 from magnet_cli.disk.atomic import Content, write_together
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub.download import Downloading
-from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest
+from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, Measured, digest
 from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline.clip import Clip
@@ -135,7 +135,9 @@ class Production:
                 )
                 for path, content in contents
             )
-            manifest.add(Entry(item.key, made, seconds=sum(clip.timings.values()) / clip.batch))
+            seconds = sum(clip.timings.values()) / clip.batch
+            after = clip.audio.after
+            manifest.add(Entry(item.key, made, None, seconds, Measured(clip.seconds, after.lufs, after.true_peak)))
 
         manifest.check_folder()
         write_together(contents, overwrite=self.overwrite, within=target.folder, before_publishing=note)

@@ -46,6 +46,7 @@ class Option(TypedDict, total=False):
     flag     the long option, and so the column, the name in the configuration file and that of the environment
              variable; by default the field's name
     short    the short option, `-m`
+    time     whether it is a number of seconds, which may be written 1:30, too
     name     the parameter; by default the field's name
     env      one environment variable for all commands, in place of one for each command
     """
@@ -56,6 +57,7 @@ class Option(TypedDict, total=False):
     unset: str
     flag: str
     short: str
+    time: bool
     name: str
     env: str
 
