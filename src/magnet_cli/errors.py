@@ -28,7 +28,13 @@ INTERRUPTION = "interrupted. Finished clips are kept, and no file is left incomp
 
 
 class MagnetWarning(UserWarning):
-    """Something that the user should know, e.g. that no GPU was found, or that a prompt is unusually long."""
+    """Something that the user should know, e.g. that no GPU was found, or that a prompt is unusually long.
+
+    Its text names options as the command has them. `str(warning)` names them as keyword arguments, as for errors.
+    """
+
+    def __str__(self) -> str:
+        return in_python(super().__str__())
 
 
 class MagnetError(Exception):
