@@ -14,9 +14,11 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,8 +39,9 @@ from magnet_cli.cli.info import told
 from magnet_cli.cli.models import flatten, from_bundle, list_row
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub import cache
+from magnet_cli.hub.archive import export_archive, import_archive
 from magnet_cli.hub.download import plan_download
-from magnet_cli.hub.library import BundleInfo, is_musicgen
+from magnet_cli.hub.library import BundleInfo, Store, is_musicgen
 from magnet_cli.jobs.manifest import Manifest
 from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.record import read_record, recipe
@@ -109,6 +112,10 @@ def read_listed(path: Path) -> None:
     build_codec(model.codec, CPU)
 
 
+def read_archive(path: Path) -> None:
+    import_archive(path, Store(path.parent / "store"))
+
+
 def read_checkpoint(path: Path) -> None:
     build_decoder(read_decoder(path.parent), CPU, torch.float32)
 
@@ -171,13 +178,21 @@ class Answer:
     def raise_for_status(self) -> None:
         """It is always well."""
 
+    def head(self, *_: object, **__: object) -> Answer:
+        return self
+
+    @property
+    def history(self) -> list[Answer]:
+        return []
+
     def json(self) -> Any:
         return json.loads(self.content)
 
 
 def read_answer(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.hf_api.get_session", lambda: Answer(path.read_bytes()))
+        for place in ("hf_api", "utils"):
+            patch.setattr(f"huggingface_hub.{place}.get_session", lambda: Answer(path.read_bytes()))
         plan = plan_download("facebook/magnet", cache.MODEL)
     assert plan.size >= plan.missing_size >= 0
     assert plan.folder.resolve().is_relative_to(plan.storage.resolve())
@@ -220,6 +235,15 @@ def codes() -> list[bytes]:
         save(target, codes=np.arange(24, dtype=np.int16).reshape(4, 6))
         found.append(target.getvalue())
     return found
+
+
+@lru_cache
+def archives() -> list[bytes]:
+    with TemporaryDirectory() as folder:
+        bundle, target = Path(folder, "bundle"), Path(folder, "m.tar")
+        convert(str(GOLDEN / "music"), bundle, dtype=None)
+        export_archive(BundleInfo.read(bundle), "music", target)
+        return [target.read_bytes()]
 
 
 def named_codes() -> list[bytes]:
@@ -335,6 +359,7 @@ READERS = {
         lambda: [json.dumps({"format": "magnet-codec", "version": 1, "codec": asdict(codec_of_golden())}).encode()],
         json_damaged,
     ),
+    "archive": Reader(read_archive, "m.tar", archives, bytes_damaged, share=0.1),
     "codes": Reader(read_codes, "codes.npz", codes, archive_damaged),
     "codes' source": Reader(read_source, "codes.npz", named_codes, archive_damaged),
     "prompts, text": Reader(read_prompts("txt"), "p.txt", lambda: [b"rain\n# no\nwind\r\n"], bytes_damaged),

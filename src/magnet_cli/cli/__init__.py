@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from magnet_cli._version import __version__
 from magnet_cli.cli.again import again
+from magnet_cli.cli.archive import export_archive, import_archive
 from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
@@ -126,6 +127,8 @@ EVERYDAY = {
 for function in (generate, batch, again, info, replay, encode, decode, bench, doctor):
     command(app, everyday=EVERYDAY.get(function, ()))(function)
 command(app, "help")(show_help)
+command(models)(export_archive)
+command(models)(import_archive)
 app.add_typer(models)
 app.add_typer(train)
 

@@ -15,7 +15,7 @@ from magnet_cli.audio.codes_file import encode_codes
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.audio.formats import check_format, codes_beside, sidecar
 from magnet_cli.audio.loudness import Normalized
-from magnet_cli.disk.atomic import Content, write_together
+from magnet_cli.disk.atomic import Content, check_writable, write_together
 from magnet_cli.errors import UsageError, shown
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig, Subtype
@@ -151,6 +151,8 @@ class Clip:
         """
         path, subtype = Path(path), subtype or self.output.subtype
         check_format(path, subtype)
+        files = [path, *([sidecar(path)] if metadata else []), *([codes_beside(path)] if codes else [])]
+        check_writable(files, overwrite=overwrite)
         contents: list[tuple[Path, Content]] = []
         tags = None
         if codes:

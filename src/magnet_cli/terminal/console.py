@@ -228,7 +228,8 @@ class Console:
         line: str | None = None,
     ) -> None:
         if issubclass(category, MagnetWarning):
-            self.warning(f"{message}.")
+            text = message.args[0] if isinstance(message, MagnetWarning) else message  # with the command's options
+            self.warning(f"{text}.")
         else:
             self.detail(f"{category.__name__}: {message} ({filename}:{lineno})")
 
