@@ -218,7 +218,7 @@ def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast
                 stop_if_asked()
 
         for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
-            console.result(result(product, as_json=as_json))
+            console.result(result(product, as_json=as_json), announced=not as_json)
         stop_if_asked()
     made, seconds = len(plan.todo) - failed, time.monotonic() - started
     if made:
