@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="models",
     cls=HelpGroup,
-    help="List, download, inspect, convert and remove models.",
+    help="""List, download, inspect, convert and remove models.
+
+    Example: magnet models list
+
+    Example: magnet models download magnet-small-10secs
+    """,
     rich_markup_mode=None,
 )
 
@@ -283,6 +288,8 @@ def export(
     """Write a model in the released format.
 
     Audiocraft loads this format, too, e.g. to use a model that magnet train has trained.
+
+    Example: magnet models export bundled released/
     """
     console = Console(quiet=quiet)
     with console.reporting():
