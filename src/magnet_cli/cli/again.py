@@ -115,7 +115,7 @@ def again(
             finish=replace(then.output, **finish),
             output=new_names_beside(file, swept[0]) if output is None else output,
             files=files,
-            fallback=False,
+            fallback=None,
         )
         if not download:
             for one in [*(resolve(name, places) for name in names.values()), *([named] if model is None else [])]:

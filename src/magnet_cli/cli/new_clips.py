@@ -56,7 +56,7 @@ class Order:
     helpers       names of the models that help, by what they do
     sampling      what the overrides change, where the model is of the same kind; None: the model's own
     combinations  those of a sweep; without one, a single one that changes nothing
-    fallback      whether the bundled model may take the place of one that cannot be downloaded; None: that was named
+    fallback      whether the bundled model may replace one that cannot be downloaded; None: the user named that one
     """
 
     texts: Sequence[str]
