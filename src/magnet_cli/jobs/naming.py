@@ -32,8 +32,8 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 class ClipName:
     """The fields of a file name.
 
-    output  a name or template of the clip's own, within the folder
-    swept   names and values of the options that a sweep changes, the same names for all clips
+    output: the clip's own name or template within the folder. swept: names and values of the options that a sweep
+    changes, the same names for all clips.
     """
 
     prompt: str

@@ -275,7 +275,7 @@ class _Columns:
         return self._latest[1]
 
     def _find(self, names: Sequence[str], line: int, problems: Problems) -> list[_Column] | None:
-        columns = [_Column(name.strip(), _field(name)) for name in names]
+        columns = [_Column(name.strip(), one if (one := field_of(name)) in KINDS else None) for name in names]
         wrong = self._find_prompt(columns)
         new = [one.name for one in columns if one.field is None and one.name and one.name not in self.own]
         if len(self.own) + len(new) > MOST_OWN_COLUMNS:
@@ -315,11 +315,10 @@ class _Columns:
         return [f"no column is named prompt; there are {_listed(named)}" if named else "no column is named prompt"]
 
 
-def _field(name: str) -> str | None:
+def field_of(name: str) -> str:
     """The field of a column, which is written as the option is, `top-p`, or as the field is, `top_p`."""
     plain = _plain(name)
-    found = COLUMNS.get(plain, plain.replace("-", "_"))
-    return found if found in KINDS else None
+    return COLUMNS.get(plain, plain.replace("-", "_"))
 
 
 def _plain(name: str) -> str:
@@ -364,7 +363,7 @@ class _Table:
                     names: list[str] = next(filter(_has_content, reader), [])
             except csv.Error:
                 return -1, 0
-            return sum(_field(one) is not None or one.strip().lower() in PROMPT_NAMES for one in names), len(names)
+            return sum(field_of(one) in KINDS or one.strip().lower() in PROMPT_NAMES for one in names), len(names)
 
         return cls(text, max(delimiters, key=sense))
 

@@ -8,7 +8,7 @@ The command line and its help, the columns of prompt files, the configuration fi
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 # Sections of the help, in their order.
@@ -60,6 +60,17 @@ class Option(TypedDict, total=False):
     time: bool
     name: str
     env: str
+
+
+def short_repr(config: Any) -> str:
+    """Options as Python writes them, with only those fields that differ from their default."""
+    values = ((one, getattr(config, one.name)) for one in fields(config) if one.repr)
+    parts = [
+        f"{one.name}={value!r}"
+        for one, value in values
+        if value != (one.default if one.default_factory is MISSING else one.default_factory())
+    ]
+    return f"{type(config).__name__}({', '.join(parts)})"
 
 
 def declared(kind: type[Any]) -> dict[str, Option]:

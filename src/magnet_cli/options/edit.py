@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.declared import Option, Panel, declared
+from magnet_cli.options.declared import Option, Panel, declared, short_repr
 
 SHORTEST = 0.05  # seconds
 KEPT_SHARE = 1 / 3  # of a clip: how much of the input a continuation keeps by default
@@ -33,7 +33,7 @@ class Length:
     overlap: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class EditConfig:
     """What a clip is made of beside its prompt, and how long it is. By default: the prompt alone, one whole clip.
 
@@ -164,6 +164,8 @@ class EditConfig:
         default=False,
         metadata=Option(help="Generate without a text. A prompt, if given, only names the file.", panel="Sampling"),
     )
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name, value in (("duration", self.duration), ("keep", self.keep), ("hybrid", self.hybrid)):
