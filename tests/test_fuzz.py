@@ -42,6 +42,7 @@ from magnet_cli.hub import cache
 from magnet_cli.hub.archive import export_archive, import_archive
 from magnet_cli.hub.download import plan_download
 from magnet_cli.hub.library import BundleInfo, Store, is_musicgen
+from magnet_cli.hub.user_sampling import read_user_sampling
 from magnet_cli.jobs.manifest import Manifest
 from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.record import read_record, recipe
@@ -51,7 +52,7 @@ from magnet_cli.model.weights import read_safetensors, read_weights
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.terminal.config_file import read_defaults
+from magnet_cli.terminal.config_file import Section, read_defaults
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
 from magnet_cli.train.loop.run import resume
@@ -312,8 +313,15 @@ ANSWER = {
     ],
 }
 CSV = 'prompt,seed,top-p,steps,loop,region\nrain,7,0.9,"20,10,10,10",,\n"wind, ""far""",8,,,true,\n'
-TOML = '[generate]\nmodel = "x"\ntrue-peak = -2.5\njson = true\n[batch]\nseed = 7\n'
-OPTIONS = {"generate": {"model": "model", "true-peak": "true_peak", "json": "as_json"}, "batch": {"seed": "seed"}}
+TOML = (
+    '[generate]\nmodel = "x"\ntrue-peak = -2.5\njson = true\n[batch]\nseed = 7\n'
+    "[models]\njson = true\n[models.list]\njson = false\n"
+)
+OPTIONS = {
+    "generate": Section({"model": "model", "true-peak": "true_peak", "json": "as_json"}),
+    "batch": Section({"seed": "seed"}),
+    "models": Section(below={"list": Section({"json": "as_json"})}),
+}
 
 
 def lines(rows: list[dict[str, Any]]) -> Callable[[], list[bytes]]:
@@ -372,6 +380,12 @@ READERS = {
     "manifest": Reader(lambda path: Manifest.read(path.parent), "manifest.jsonl", lines(MANIFEST_LINES), lines_damaged),
     "defaults": Reader(
         lambda path: read_defaults(path, OPTIONS), "config.toml", lambda: [TOML.encode()], bytes_damaged
+    ),
+    "the user's sampling": Reader(
+        lambda path: read_user_sampling(path.parent),
+        "sampling.json",
+        plain({"bundled": {"steps": [1]}}),
+        json_damaged,
     ),
     "training data, JSON lines": Reader(
         lambda path: find_examples(path.parent, texts=True),

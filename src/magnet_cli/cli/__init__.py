@@ -119,6 +119,8 @@ EVERYDAY = {
         *("--prompt", "--model", "--seed", "--variations", "--sweep", "--output", "--force"),
         *("--guidance", "--duration", "--device", "--json", "--quiet"),
     ),
+    replay: ("--check", "--output", "--force", "--model", "--download", "--device", "--dtype", "--json", "--quiet"),
+    bench: ("--model", "--random-weights", "--batch", "--runs", "--preset", "--device", "--dtype", "--json", "--quiet"),
     batch: (
         *("--model", "--seed", "--variations", "--output", "--force", "--dry-run", "--fail-fast"),
         *("--preset", "--duration", "--device", "--json", "--quiet"),

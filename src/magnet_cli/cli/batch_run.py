@@ -266,7 +266,7 @@ def work(
 
         for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
             report.add(product.item)
-            console.result(result(product, as_json=as_json))
+            console.result(result(product, as_json=as_json), announced=not as_json)
             if report.is_due():
                 write_report(console, report)
         stop_if_asked()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from magnet_cli.pipeline.pipeline import Pipeline
 
 LONGEST_LABEL = 40
-LONGEST_IN_BAR = 24  # so that the bar fits into 80 columns
+LONGEST_IN_BAR = 80  # what has no room on the terminal is cut there
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def describe_clip(clip: Clip, target: Target, output: OutputConfig) -> str:
     if output.normalize in ("auto", "loudness") and after.lufs is not None and not clip.audio.reached:
         loudness += f" (not {output.lufs:g}: limited by the peak ceiling)"
     peak = "" if after.true_peak is None else f", {decibels(after.true_peak)} dBTP"
-    return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {loudness}{peak}"
+    return f"{target.audio}: {clip.seconds:.2f} s, seed {clip.job.seed}, {loudness}{peak}"
 
 
 def decibels(value: float) -> str:
