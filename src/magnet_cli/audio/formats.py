@@ -1,4 +1,4 @@
-"""The audio formats that can be written."""
+"""The audio formats that can be written, and the names of the files beside an audio file."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def check_format(path: Path, subtype: Subtype) -> None:
         raise UsageError(f"unknown subtype {subtype!r}", f"Give one of {', '.join(get_args(Subtype))}")
     if extension == ".flac" and subtype == "float32":
         raise UsageError("FLAC stores whole numbers only, not float32", "Choose pcm24, or a .wav file")
+
+
+def sidecar(audio: Path) -> Path:
+    """The JSON file that says how an audio file was generated."""
+    return audio.with_name(f"{audio.stem}.json")
+
+
+def codes_beside(audio: Path) -> Path:
+    """The file of the codes of an audio file."""
+    return audio.with_name(f"{audio.stem}.codes.npz")

@@ -24,13 +24,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magnet_cli.audio.formats import sidecar
 from magnet_cli.disk.atomic import Content, write_together
 from magnet_cli.disk.confine import Confinement, check_within
 from magnet_cli.disk.small_files import MissingFileError, UnreadableFileError, read_bytes
 from magnet_cli.disk.unfinished import sweep
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.seal import is_sealed, sealed
-from magnet_cli.jobs.targets import Target, sidecar
+from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 

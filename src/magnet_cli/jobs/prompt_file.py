@@ -12,6 +12,7 @@ import difflib
 import io
 import json
 import math
+import os
 import re
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from magnet_cli.errors import MagnetError, UsageError, shown
 from magnet_cli.options.declared import declared
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.options.times import parse_seconds
 
 Format: TypeAlias = Literal["txt", "csv", "tsv", "jsonl"]
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
@@ -43,7 +45,7 @@ LONGEST_FIELD = 1 << 20
 
 # The types of a row's cells by field: of the row itself, and of the options of these classes.
 KINDS: dict[str, str] = {"prompt": "str", "seed": "int", "variations": "int", "output": "str"} | {
-    one.name: str(one.type).removesuffix(" | None")
+    one.name: "time" if declared(kind)[one.name].get("time") else str(one.type).removesuffix(" | None")
     for kind in (Overrides, EditConfig)
     for one in fields(kind)
     if one.name in declared(kind)
@@ -181,7 +183,10 @@ def _kind_of(file: str) -> str:
         return kind
     if suffix in SPREADSHEETS:
         raise UsageError(f"{file} is a spreadsheet's own format", "Save it as CSV, and give that file")
-    raise UsageError(f"{file} is neither .txt, .csv, .tsv nor .jsonl", "Say what it is, e.g. --format txt")
+    problem, hint = f"{file} is neither .txt, .csv, .tsv nor .jsonl", "Say what it is, e.g. --format txt"
+    if not os.path.exists(os.path.expanduser(file)):
+        problem, hint = f"{problem}, and no file", f'For a clip of this prompt: magnet generate "{file}"'
+    raise UsageError(problem, hint)
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
@@ -484,6 +489,7 @@ WANTED = {
     "str": "text",
     "int": "a whole number",
     "float": "a number",
+    "time": "seconds, or a time such as 1:30",
     "bool": "true or false",
     "tuple[str, ...]": "a list such as 2.5:5 8:9",
 }
@@ -497,6 +503,10 @@ def wanted(name: str) -> str:
 def value_of(name: str, cell: Any) -> Any:
     """A cell as what its column holds; ValueError if it is something else."""
     kind = KINDS[name]
+    if kind == "time":
+        if isinstance(cell, str) and ":" in cell:
+            return parse_seconds(cell)
+        kind = "float"
     if name == "steps" and isinstance(cell, list):
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in cell):
             raise ValueError

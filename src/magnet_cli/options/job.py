@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from magnet_cli.errors import UsageError
+from magnet_cli.options.declared import short_repr
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 
@@ -20,7 +21,7 @@ MOST_VARIATIONS = 10_000
 DRAWN_SEED_BITS = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Job:
     """One clip to make: a prompt, the seed of its random numbers, how codes are drawn, and what else it is made of."""
 
@@ -28,6 +29,8 @@ class Job:
     seed: int
     sampling: SamplingConfig | MusicGenSampling
     edit: EditConfig = field(default_factory=EditConfig)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.prompt or not self.edit.unconditional:

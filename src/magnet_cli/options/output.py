@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.declared import Option, Panel
+from magnet_cli.options.declared import Option, Panel, short_repr
 
 Normalize = Literal["auto", "loudness", "peak", "none"]
 Subtype = Literal["pcm16", "pcm24", "float32"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class OutputConfig:
     """What becomes of a decoded waveform. The true peak is that of the waveform at four times its sample rate."""
 
@@ -34,6 +34,8 @@ class OutputConfig:
         metadata=Option(help="Highest true peak, -60 to 0 dBTP. It takes precedence over --lufs.", metavar="DBTP"),
     )
     subtype: Subtype = field(default="pcm16", metadata=Option(help="Sample format of the audio file."))
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.normalize not in ("auto", "loudness", "peak", "none"):
