@@ -17,7 +17,7 @@ from magnet_cli.audio import blocks
 from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.formats import check_format
 from magnet_cli.audio.reading import opened
-from magnet_cli.audio.riff_info import add_riff_tags
+from magnet_cli.audio.riff_info import LoopMarks, add_riff_chunks, loop_chunks
 from magnet_cli.disk.atomic import Content, write_atomic
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.options.output import Subtype
@@ -34,12 +34,13 @@ def encode_audio(
     subtype: Subtype,
     *,
     tags: Mapping[str, str] | None = None,
+    marks: LoopMarks | None = None,
 ) -> Content:
     """Encode a waveform, float32 [C, L] with full scale at 1, in the format that the extension of `path` names.
 
     Samples beyond full scale are clipped, except in float32 files. The same waveform gives the same bytes, except in
     .ogg files, whose stream number libsndfile draws. A large content is in a temporary file, which is mapped.
-    tags: texts to embed, by soundfile's names, see `riff_info.TAGS`.
+    tags: texts to embed, by soundfile's names, see `riff_info.TAGS`. marks: of a loop, for WAV files.
     Raises: UsageError for a format that cannot be written (see `check_format`), NumericsError for values that are not
         finite, OutputError for a waveform that is too long for the format or for the disk.
     """
@@ -61,6 +62,8 @@ def encode_audio(
     try:
         with blocks.scratch(size) as file:
             _encode(file, waveform, sample_rate, extension, subtype, tags or {})
+            if extension == ".wav":
+                add_riff_chunks(file, tags or {}, loop_chunks(marks, waveform.shape[1], sample_rate))
             return blocks.content(file)
     except soundfile.SoundFileError as error:
         raise OutputError(
@@ -70,13 +73,19 @@ def encode_audio(
 
 
 def write_audio(
-    path: Path, waveform: NDArray[np.float32], sample_rate: int, subtype: Subtype, *, overwrite: bool = False
+    path: Path,
+    waveform: NDArray[np.float32],
+    sample_rate: int,
+    subtype: Subtype,
+    *,
+    overwrite: bool = False,
+    marks: LoopMarks | None = None,
 ) -> None:
     """Write an audio file; see `encode_audio`.
 
     Raises: OutputError for a file that exists (unless `overwrite`) or cannot be written.
     """
-    encoded = encode_audio(path, waveform, sample_rate, subtype)
+    encoded = encode_audio(path, waveform, sample_rate, subtype, marks=marks)
     write_atomic(path, lambda file: file.write(encoded), overwrite=overwrite)
 
 
@@ -138,8 +147,6 @@ def _encode(
             for part in _chunks(samples):
                 frames = np.ascontiguousarray(waveform[:, part].T)
                 file.write(np.clip(frames, -1.0, 1.0) if extension == ".ogg" else _quantize(frames, bits))
-    if extension == ".wav":
-        add_riff_tags(sink, tags)
 
 
 def _chunks(samples: int) -> Iterator[slice]:

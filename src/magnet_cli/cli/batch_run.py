@@ -29,7 +29,7 @@ from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline.inputs import InputFiles
-from magnet_cli.pipeline.rules import ModelGroup, default_seconds, usual_sampling
+from magnet_cli.pipeline.rules import ModelGroup, default_seconds, loop_bars, usual_sampling
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import human
 
@@ -146,6 +146,7 @@ class PromptBatch:
             hashes=hashes,
             inputs=self.inputs,
             problems=problems,
+            bars=lambda edit: loop_bars(edit, models.model),
         )
         problems.check()
         if models.hashes is not None and not request.mix:

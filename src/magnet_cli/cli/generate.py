@@ -27,7 +27,7 @@ from magnet_cli.options.job import Job, check_prompt, plan
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
-from magnet_cli.pipeline.rules import ModelGroup, usual_sampling
+from magnet_cli.pipeline.rules import ModelGroup, loop_bars, usual_sampling
 from magnet_cli.terminal import options
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import ClipOptions, FileOptions, HelperOptions, Speech
@@ -65,7 +65,8 @@ def generate(
             "--output",
             "-o",
             metavar="PATH",
-            help="File to write (.wav, .flac or .ogg), folder, or template with {index}, {slug}, {seed} and {model}.",
+            help="File to write (.wav, .flac or .ogg), folder, or template with {index}, {slug}, {seed}, {model} and, "
+            "for loops with --bpm, {bpm} and {bars}.",
             show_default="a new .wav file in the current folder",
             rich_help_panel="Files",
         ),
@@ -141,7 +142,7 @@ def plan_targets(
     output: str | None, jobs: Sequence[Job], model: ResolvedModel, *, codes: bool, metadata: bool
 ) -> list[Target]:
     """Files for every job."""
-    items = [ClipName(job.prompt, job.seed) for job in jobs]
+    items = [ClipName(job.prompt, job.seed, bpm=job.edit.bpm, bars=loop_bars(job.edit, model)) for job in jobs]
     folder, paths = plan_paths(output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
     return [Target.beside(path, metadata=metadata, codes=codes, folder=folder) for path in paths]
 

@@ -212,7 +212,16 @@ def describe_clip(clip: Clip, target: Target, output: OutputConfig) -> str:
     if output.normalize in ("auto", "loudness") and after.lufs is not None and not clip.audio.reached:
         loudness += f" (not {output.lufs:g}: the peak ceiling came first)"
     peak = "" if after.true_peak is None else f", {decibels(after.true_peak)} dBTP"
-    return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {loudness}{peak}"
+    return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {describe_tempo(clip)}{loudness}{peak}"
+
+
+def describe_tempo(clip: Clip) -> str:
+    """The measured tempo of a loop, and the one that it should have if that is another; empty for other clips."""
+    bpm = clip.job.edit.bpm
+    if clip.tempo is None:
+        return "" if bpm is None else f"no clear beat (asked for {bpm:g} bpm), "
+    other = bpm is not None and not clip.tempo.is_near(bpm)
+    return f"{clip.tempo.bpm:.1f} bpm" + (f" (asked for {bpm:g}), " if other else ", ")
 
 
 def decibels(value: float) -> str:

@@ -93,7 +93,7 @@ def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, s
     hashes: of the models' files.
     """
     facts = {
-        "prompt": job.prompt,
+        "prompt": job.text,
         "seed": job.seed,
         "sampling": _plain(job.sampling),
         "edit": _plain(job.edit),

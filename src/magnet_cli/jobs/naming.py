@@ -15,7 +15,8 @@ from magnet_cli.errors import UsageError
 
 FOLDER_TEMPLATE = "{index}-{slug}-{seed}.wav"
 SINGLE_TEMPLATE = "{slug}-{seed}.wav"
-FIELDS = ("index", "slug", "seed", "model")
+FIELDS = ("index", "slug", "seed", "model", "bpm", "bars")
+OF_LOOPS = ("bpm", "bars")
 # Leaves room for the other fields and `.codes.npz` in the 255 bytes that file systems allow a name.
 LONGEST_SLUG = 60
 LONGEST_NAME = 200
@@ -30,11 +31,16 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 
 @dataclass(frozen=True)
 class ClipName:
-    """The fields of a file name; `output` is a name or template of the clip's own, within the folder."""
+    """The fields of a file name; `output` is a name or template of the clip's own, within the folder.
+
+    bpm, bars: those of a loop that has a tempo; bars is None, too, where only opening the model can say.
+    """
 
     prompt: str
     seed: int
     output: str | None = None
+    bpm: float | None = None
+    bars: int | None = None
 
 
 def slug(text: str) -> str:
@@ -57,8 +63,8 @@ def plan_paths(
 ) -> tuple[Path | None, list[Path]]:
     """The folder that was named, and a path in it for every item; or None and the one file that was named.
 
-    output: a file (for one item), a folder, or a template with the fields {index} {slug} {seed} {model}; None is the
-    working directory. Raises UsageError for an unknown field or extension, or several items for one file.
+    output: a file (for one item), a folder, or a template with fields of FIELDS; None is the working
+    directory. Raises UsageError for an unknown field or extension, or several items for one file.
     """
     if output == "-":
         raise UsageError("audio is not written to standard output, which carries the paths", "Name a file or folder")
@@ -174,6 +180,14 @@ def _check_extension(path: Path, extensions: Sequence[str]) -> None:
 
 def _fill(template: str, item: ClipName, index: str, model: str) -> Path:
     values = {"index": index, "slug": slug(item.prompt), "seed": str(item.seed), "model": slug(model)}
+    for name in OF_LOOPS:
+        value = getattr(item, name)
+        if value is None and f"{{{name}}}" in template.replace("{{", "").replace("}}", ""):
+            raise UsageError(
+                f"{{{name}}} in {template} needs a loop with a tempo",
+                "Give --loop --bpm 120" if item.bpm is None else "Give --bars, too",
+            )
+        values[name] = "" if value is None else f"{value:g}"
     path = Path(template.format(**values))
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise UsageError(f"the file name {path.name[:40]}… is too long", f"Keep it under {LONGEST_NAME} bytes")

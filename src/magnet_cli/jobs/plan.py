@@ -52,7 +52,7 @@ class Request:
     @property
     def folder(self) -> Path:
         """Where the batch goes; UsageError for what is no folder or template, or a format that cannot be."""
-        folder, (path,) = self.paths([ClipName("x", 0)])
+        folder, (path,) = self.paths([ClipName("x", 0, bpm=120, bars=4)])
         check_format(path, self.finish.subtype)
         return folder
 
@@ -154,12 +154,17 @@ def plan_batch(
     hashes: dict[str, str],
     inputs: InputFiles,
     problems: Problems,
+    bars: Callable[[EditConfig], int | None] = lambda edit: edit.bars,
 ) -> BatchPlan:
     """Give every clip its files and its key, and find those that are there.
 
-    hashes: of the model's files. problems: where a clip goes that comes twice.
+    hashes: of the model's files. problems: where a clip goes that comes twice. bars: those of a loop, for its name.
     """
-    _, paths = request.paths([ClipName(one.job.prompt, one.job.seed, one.row.output) for one in planned])
+    names = []
+    for one in planned:
+        job = one.job
+        names.append(ClipName(job.prompt, job.seed, one.row.output, bpm=job.edit.bpm, bars=bars(job.edit)))
+    _, paths = request.paths(names)
     plan = BatchPlan(header, [], [], {})
 
     def target_at(audio: Path) -> Target:

@@ -22,6 +22,7 @@ from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
+from magnet_cli.options.tempo import with_tempo
 
 FORMAT, VERSION = "magnet-clip", 1
 SUFFIX = ".json"
@@ -121,7 +122,8 @@ def recipe(record: Mapping[str, Any]) -> Recipe:
         sampling = record.get("sampling")
         masked = isinstance(sampling, dict) and "steps" in sampling
         drawn = from_plain(SamplingConfig, sampling) if masked else from_plain(MusicGenSampling, sampling)
-        job = Job(prompt, seed, drawn, _edit(record))
+        edit = _edit(record)
+        job = Job(prompt, seed, drawn, edit, _other_text(record.get("text", prompt), prompt, edit))
         helpers = record.get("helpers")
         if not isinstance(helpers, dict):
             raise ValueError("helpers")
@@ -133,6 +135,20 @@ def recipe(record: Mapping[str, Any]) -> Recipe:
         ) from None
     except MagnetError as error:
         raise UsageError(f"the clip's record is wrong: {error.message}", "Give the file as magnet wrote it") from error
+
+
+def _other_text(text: Any, prompt: str, edit: EditConfig) -> str | None:
+    """The text that the model was given, unless it is what the prompt and the tempo give now.
+
+    Records of earlier versions have none: there, it was the prompt.
+    """
+    if not isinstance(text, str):
+        raise ValueError("text")
+    try:
+        now = prompt if edit.unconditional else with_tempo(prompt, edit.bpm)
+    except UsageError:
+        return text
+    return None if text == now else text
 
 
 def _given(model: Any, name: str) -> str:

@@ -24,6 +24,7 @@ from magnet_cli.hub.download import Downloading
 from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest
 from magnet_cli.jobs.record import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
 from magnet_cli.jobs.seal import sealed
+from magnet_cli.music.tempo import Tempo
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline.events import ClipFailed, StepDone, TextEncoded
@@ -125,7 +126,9 @@ class Production:
             archive = io.BytesIO()
             np.savez(archive, codes=clip.codes)
             contents.append((target.codes, archive.getvalue()))
-        audio = encode_audio(target.audio, clip.waveform, clip.sample_rate, self.output.subtype, tags=tags)
+        audio = encode_audio(
+            target.audio, clip.waveform, clip.sample_rate, self.output.subtype, tags=tags, marks=clip.marks
+        )
         contents.append((target.audio, audio))
         manifest = self.manifest
         if target.metadata is not None:
@@ -166,6 +169,7 @@ class Production:
             "format": FORMAT,
             "version": VERSION,
             "prompt": clip.job.prompt,
+            "text": clip.job.text,
             "tokens": clip.tokens,
             "seed": clip.job.seed,
             "sampling": asdict(clip.job.sampling),
@@ -196,6 +200,7 @@ class Production:
             "seconds": clip.seconds,
             "sample_rate": clip.sample_rate,
             "channels": clip.waveform.shape[0],
+            "tempo": _rounded(clip.tempo),
             "codes": {"sha256": codes_hash(clip.codes), "shape": list(clip.codes.shape)},
             "lufs": audio.after.lufs,
             "true_peak": audio.after.true_peak,
@@ -213,6 +218,10 @@ class Production:
             "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
+
+
+def _rounded(tempo: Tempo | None) -> dict[str, float] | None:
+    return None if tempo is None else {name: round(value, 3) for name, value in asdict(tempo).items()}
 
 
 def versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from magnet_cli.audio.files import write_audio
 from magnet_cli.audio.loudness import Normalized, import_meters, normalize, remove_offset
+from magnet_cli.audio.riff_info import LoopMarks
 from magnet_cli.audio.splicing import prepare
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.musicgen import MusicGenModel
@@ -35,6 +36,7 @@ from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.hub.download import Downloading
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.model.codec import Codec
+from magnet_cli.music.tempo import Tempo
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
 from magnet_cli.options.output import OutputConfig, Subtype
@@ -54,6 +56,7 @@ from magnet_cli.pipeline.events import (
 )
 from magnet_cli.pipeline.generators import Generator
 from magnet_cli.pipeline.inputs import InputFiles
+from magnet_cli.pipeline.loops import in_time, loop_marks
 from magnet_cli.pipeline.rules import check_job, default_seconds
 from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
 
@@ -65,7 +68,7 @@ class Clip:
     index: its job's place among the jobs; batch: how many clips were decoded together; codes: int16 [K, T]; audio: the
     waveform float32 [C, L], in a temporary file if it is long, with loudness and true peak before and after;
     sample_rate: Hz; tokens: number of tokens in the prompt; timings: seconds for each stage, shared by the clips of a
-    batch.
+    batch; tempo: that of a loop as measured, None if no beat is clear; marks: what a WAV file says of a loop.
     """
 
     index: int
@@ -76,6 +79,8 @@ class Clip:
     sample_rate: int
     tokens: int
     timings: dict[str, float]
+    tempo: Tempo | None = None
+    marks: LoopMarks | None = None
 
     @property
     def waveform(self) -> NDArray[np.float32]:
@@ -92,7 +97,7 @@ class Clip:
 
         Raises: OutputError for a file that exists (unless `overwrite`) or cannot be written.
         """
-        write_audio(Path(path), self.waveform, self.sample_rate, subtype, overwrite=overwrite)
+        write_audio(Path(path), self.waveform, self.sample_rate, subtype, overwrite=overwrite, marks=self.marks)
 
 
 @dataclass(frozen=True)
@@ -308,6 +313,9 @@ class Pipeline:
             # The offset goes first, so that fades end at zero.
             raw = remove_offset(sound.waveform, self.info.sample_rate) if kind == "loudness" else sound.waveform
             waveform, rate = arrangements[row].finish(raw)
+            tempo = None
+            if arrangements[row].loop is not None:
+                waveform, tempo = in_time(waveform, rate, arrangements[row], job.edit.bpm)
             audio = level(waveform, rate, replace(output, normalize=kind), loop=job.edit.loop)
             own.lap("loudness")
             yield Clip(
@@ -319,6 +327,8 @@ class Pipeline:
                 sample_rate=rate,
                 tokens=sound.tokens,
                 timings=clock.laps | own.laps,
+                tempo=tempo,
+                marks=loop_marks(arrangements[row], job.edit.bpm),
             )
 
     def _decode(
