@@ -169,7 +169,7 @@ def all_options() -> set[str]:
         for one in getattr(command, "commands", {}).values():
             yield from of(one)
 
-    return {option for option in of(magnet_command()) if option.startswith("--")} | {"--help"}
+    return {option for option in of(magnet_command()) if option.startswith("--")} | {"--help", "--help-all"}
 
 
 WITH_COMMANDS = [page for page in PAGES if page != GENERATED and commands(page)]

@@ -40,7 +40,7 @@ from magnet_cli.hub import cache
 from magnet_cli.hub.download import plan_download
 from magnet_cli.hub.library import BundleInfo, is_musicgen
 from magnet_cli.jobs.manifest import Manifest
-from magnet_cli.jobs.prompt_file import Problems, read_rows
+from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.record import read_record, recipe
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.tokenizer_file import read_tokenizer, token_ids
@@ -127,7 +127,7 @@ def read_music_generator(path: Path) -> None:
 def read_prompts(kind: str) -> Read:
     def read(path: Path) -> None:
         problems = Problems(str(path))
-        read_rows(str(path), kind, problems)
+        read_prompt_file(str(path), kind, problems)
         problems.check()
 
     return read
@@ -333,6 +333,9 @@ READERS = {
     "codes": Reader(read_codes, "codes.npz", codes, archive_damaged),
     "prompts, text": Reader(read_prompts("txt"), "p.txt", lambda: [b"rain\n# no\nwind\r\n"], bytes_damaged),
     "prompts, CSV": Reader(read_prompts("csv"), "p.csv", lambda: [CSV.encode()], bytes_damaged),
+    "prompts, TSV": Reader(
+        read_prompts("tsv"), "p.tsv", lambda: [b"sep=\t\n" + CSV.replace(",", "\t").encode()], bytes_damaged
+    ),
     "prompts, JSON lines": Reader(read_prompts("jsonl"), "p.jsonl", lines(PROMPT_ROWS), lines_damaged),
     "record": Reader(read_clip_record, "clip.json", plain(RECORD), json_damaged),
     "manifest": Reader(lambda path: Manifest.read(path.parent), "manifest.jsonl", lines(MANIFEST_LINES), lines_damaged),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
     from magnet_cli.pipeline.pipeline import Clip, Pipeline
 
-# Imported when they are asked for: some need torch, which takes seconds, and the command wants none of them at once.
+# Imported on first use: some need torch, which takes seconds to import, and the command does not need them to start.
 _LAZY = {
     "Clip": "pipeline.pipeline",
     "EditConfig": "options.edit",

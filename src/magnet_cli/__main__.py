@@ -11,16 +11,17 @@ from magnet_cli.errors import INTERRUPTED, INTERRUPTION
 
 
 def main() -> None:
-    """Run the command, from the first moment on with an end of its own for Ctrl-C."""
-    # OpenMP reads this when PyTorch is imported. Threads that wait by spinning take the processor from those they wait
-    # for: on two busy cores a small model was 24 times slower (measured), on idle ones it makes no difference.
+    """Run the command. Ctrl-C ends it with one line and exit code 130 from the first moment on."""
+    # OpenMP reads this when PyTorch is imported. By default, its idle threads spin, and so take processor time from the
+    # threads that they wait for. On two busy cores this slowed a small model down 24 times (measured); on idle cores it
+    # makes no difference.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _leave)  # while the command itself is imported, nothing has begun
+        signal.signal(signal.SIGINT, _leave)  # the command is still being imported: there is nothing to clean up
     from magnet_cli.cli import run
 
     code = run()
-    if code > 128:  # stopped by a signal: without waiting for threads, which nobody waits for any more
+    if code > 128:  # stopped by a signal: do not wait for background threads
         os._exit(code)
     sys.exit(code)
 

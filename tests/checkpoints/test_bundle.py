@@ -166,7 +166,7 @@ def test_a_changed_byte_is_found(bundle: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    assert BundleInfo.read(bundle).problems() == ["codec.safetensors has other content than when it was written"]
+    assert BundleInfo.read(bundle).problems() == ["codec.safetensors has changed since it was written"]
 
 
 def test_a_tensor_that_does_not_fit_is_named(bundle: Path) -> None:

@@ -23,7 +23,7 @@ from magnet_cli import Job, Pipeline, RuntimeConfig, SamplingConfig
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, NumericsError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Manifest, digest
 from magnet_cli.jobs.plan import BatchPlan, Request, plan_batch, plan_rows
-from magnet_cli.jobs.prompt_file import Problems, read_rows
+from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling_overrides import Overrides
@@ -83,11 +83,11 @@ def test_a_batch_goes_into_a_folder(batch: Batch) -> None:
     assert soundfile.info("clips/02-rain-5.wav").frames == 15 * 640
     assert "[1/2, " in done.err
     assert " a minute, " in done.err
-    assert "made 2 clips in " in done.err
+    assert "generated 2 clips in " in done.err
     again = batch("# comment\ndisco beat\n\nrain\n", "--seed", "5")
     assert (again.code, again.out) == (0, "")
-    assert again.err == "2 of 2 clips are there already\nnothing is left to do\n"
-    assert "made 1 clip in " in batch("disco beat\nrain\nwind\n", "--seed", "5").err
+    assert again.err == "2 of 2 clips already generated\nnothing to generate\n"
+    assert "generated 1 clip in " in batch("disco beat\nrain\nwind\n", "--seed", "5").err
 
 
 def test_rows_have_their_own_options(batch: Batch) -> None:
@@ -133,13 +133,13 @@ def test_standard_input_is_a_prompt_file(magnet: Magnet, tiny: str, monkeypatch:
 
 def test_json_lines_tell_everything(batch: Batch) -> None:
     (plan,) = batch(["rain"], "--seed", "5", "--dry-run", "--json").records
-    assert (plan["path"], plan["state"], plan["line"], plan["seed"]) == ("clips/01-rain-5.wav", "to make", 1, 5)
+    assert (plan["path"], plan["state"], plan["line"], plan["seed"]) == ("clips/01-rain-5.wav", "waiting", 1, 5)
     assert plan["sampling"]["steps"] == [2, 1, 1, 1]
     (made,) = batch(["rain"], "--seed", "5", "--json", "--save-codes").records
     assert made["metadata_path"] == "clips/01-rain-5.json"
     assert np.load(made["codes_path"])["codes"].shape == (4, 15)
     assert made["codes"] == json.loads(Path(made["metadata_path"]).read_text())["codes"]
-    assert batch(["rain"], "--seed", "5", "--dry-run", "--json").records[0]["state"] == "there"
+    assert batch(["rain"], "--seed", "5", "--dry-run", "--json").records[0]["state"] == "done"
 
 
 def test_a_dry_run_makes_nothing_and_tells_the_cost(batch: Batch, tmp_path: Path) -> None:
@@ -147,13 +147,13 @@ def test_a_dry_run_makes_nothing_and_tells_the_cost(batch: Batch, tmp_path: Path
     assert done.code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
     seed = done.err.split("--seed ")[1].split()[0]
-    assert done.out.splitlines()[1] == f"clips/02-wind-{seed}.wav  to make  seed {seed}  wind"
-    assert "2 clips: 0 there already, 2 to make" in done.err
+    assert done.out.splitlines()[1] == f"clips/02-wind-{seed}.wav  waiting  seed {seed}  wind"
+    assert "2 clips: 0 done, 2 waiting" in done.err
     assert "about 48 kB of disk" in done.err  # 2 x (0.3 s x 32 kHz x 2 B + two records)
     assert "GFLOP/s" in done.err
     unknown = batch(["rain"], "--dry-run", "--model", "magnet-small-10secs", "--offline", "--steps", "20,10,10,10")
     assert unknown.code == 0
-    assert "magnet-small-10secs is not here yet" in unknown.err
+    assert "magnet-small-10secs is not downloaded yet" in unknown.err
 
 
 # -- resuming ---------------------------------------------------------------------------------------------------------
@@ -180,12 +180,12 @@ def test_what_is_damaged_or_missing_is_made_again_and_an_edit_is_kept(batch: Bat
     Path("clips/03-snow-5.wav").write_bytes(b"an edit of mine")
     done = batch(*arguments)
     assert done.out == "clips/01-rain-5.wav\nclips/02-wind-5.wav\nclips/03-snow-5.wav\n"
-    assert done.err.count("a file had changed since it was made") == 2
+    assert done.err.count("a file had changed since it was written") == 2
     assert Path("clips/03-snow-5.changed-1.wav").read_bytes() == b"an edit of mine"
     assert os.path.getsize("clips/01-rain-5.changed-1.wav") == 1000
     for clip, one in records().items():
         assert one["codes"] == before[clip]["codes"]
-    assert batch(*arguments).err.endswith("nothing is left to do\n")
+    assert batch(*arguments).err.endswith("nothing to generate\n")
 
 
 @pytest.mark.parametrize(
@@ -305,18 +305,26 @@ def test_every_problem_of_every_row_is_told_before_anything_is_made(batch: Batch
     assert (done.code, done.out) == (2, "")
     told = done.err.splitlines()
     parts = [
-        *("line 2: steps 2,1 are 2 numbers", "line 2: '../x' is no name", "line 2: seed must be between"),
+        *("line 2: steps 2,1 are 2 numbers", "line 2: '../x' is not a valid name", "line 2: seed must be between"),
         *("line 4: seed is '1.5'", "line 4: temperature is 'hot'"),
-        *("line 5: temperature must be above 0", "line 5: '/etc/x' is no name", "line 5: variations must be from 1"),
+        *(
+            "line 5: temperature must be above 0",
+            "line 5: '/etc/x' is not a valid name",
+            "line 5: variations must be from 1",
+        ),
         *("line 6: 'nul' is a name that Windows reserves", "line 8: the same clip as on line 7"),
-        *("line 9: the file name yyy", "line 10: 'C:x' is no name", "line 10: the prompt has 10,001 characters"),
+        *(
+            "line 9: the file name yyy",
+            "line 10: 'C:x' is not a valid name",
+            "line 10: the prompt has 10,001 characters",
+        ),
         *("line 11: steps '2;1' are not", "line 11: unknown field {wat}"),
     ]
     assert told[0] == f"error: p.csv has {len(parts)} problems:"
     assert len(told) == len(parts) + 2
     for line, part in zip(told[1:], parts, strict=False):
         assert line.startswith(f"  {part}")
-    assert told[-1] == "Nothing was made. Correct the file."
+    assert told[-1] == "Nothing was generated. Correct the file."
     assert not Path("clips").exists()
 
 
@@ -484,7 +492,7 @@ def plan_many(folder: Path, count: int, manifest: Manifest) -> BatchPlan:
         force=False,
     )
     problems = Problems(request.file)
-    read = read_rows(request.file, None, problems)
+    read = read_prompt_file(request.file, None, problems).rows
     planned = plan_rows(read, request, SamplingConfig(), seed=5, check=lambda job: None, problems=problems)
     plan = plan_batch(
         planned, request, manifest, header=Header(5, {}), hashes={}, inputs=InputFiles(), problems=problems
@@ -530,5 +538,5 @@ def test_a_dry_run_of_ten_thousand_rows_takes_seconds(batch: Batch) -> None:
     assert time.process_time() - started < 20
     assert done.code == 0
     assert done.out.count("\n") == MANY
-    assert "clips/10000-prompt-9999-5.wav  to make  seed 5  prompt 9999" in done.out
-    assert "10,000 clips: 0 there already, 10,000 to make" in done.err
+    assert "clips/10000-prompt-9999-5.wav  waiting  seed 5  prompt 9999" in done.out
+    assert "10,000 clips: 0 done, 10,000 waiting" in done.err

@@ -14,7 +14,7 @@ from magnet_cli.disk.atomic import write_together
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, START, Entry, Header, Made, Manifest, digest
 from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, plan_batch, plan_rows
-from magnet_cli.jobs.prompt_file import Problems, read_rows
+from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.seal import is_sealed, sealed
 from magnet_cli.jobs.targets import check_targets, sidecar
 from magnet_cli.options.output import OutputConfig
@@ -56,17 +56,17 @@ def test_a_deleted_manifest_costs_nothing_where_clips_have_records(batch: Batch)
     (Path("clips") / MANIFEST_FILE).unlink()
     Path("clips", f"{next(iter(before))}.wav").unlink()
     dry = batch("--save-codes", "--dry-run")
-    assert dry.out.count("to make") == 1
+    assert dry.out.count("waiting") == 1
     assert not (Path("clips") / MANIFEST_FILE).exists()
     done = batch("--save-codes")
     assert done.code == 0, done.err
     assert done.out.count("\n") == 1
     assert "manifest.jsonl was damaged: 2 clips restored from the records" in done.err
     # Of the clip without audio the record and the codes were there, and nobody knows whose they are.
-    assert done.err.count("a file had changed since it was made") == 2
+    assert done.err.count("a file had changed since it was written") == 2
     assert {name: one for name, one in codes().items() if "changed" not in name} == before
     assert [line["seed"] for line in lines() if "format" in line] in ([header["seed"]], [])
-    assert batch("--save-codes").err.endswith("nothing is left to do\n")
+    assert batch("--save-codes").err.endswith("nothing to generate\n")
 
 
 def test_a_manifest_that_is_deleted_while_a_batch_runs_is_begun_anew(
@@ -89,7 +89,7 @@ def test_a_manifest_that_is_deleted_while_a_batch_runs_is_begun_anew(
     assert len(lines()) == 1
     again = batch("--seed", "5")
     assert (again.code, again.out) == (0, ""), again.err
-    assert batch("--seed", "5").err.endswith("nothing is left to do\n")
+    assert batch("--seed", "5").err.endswith("nothing to generate\n")
     assert codes() == before
     assert all(is_sealed(line) for line in lines())
 
@@ -111,7 +111,7 @@ def test_a_flipped_bit_in_the_manifest_is_overcome(batch: Batch, place: int, met
     assert "Traceback" not in done.err
     for name, was in before.items():
         assert Path("clips", name).read_bytes() == was, name
-    assert batch(*options).err.endswith("nothing is left to do\n")
+    assert batch(*options).err.endswith("nothing to generate\n")
 
 
 def test_a_record_beside_a_clip_is_not_believed_about_other_content(batch: Batch) -> None:
@@ -169,12 +169,12 @@ def old(batch: Batch) -> Batch:
 
 
 def test_an_earlier_versions_manifest_is_read_and_added_to(old: Batch) -> None:
-    assert old("--seed", "5", "--no-metadata").err.endswith("nothing is left to do\n")
+    assert old("--seed", "5", "--no-metadata").err.endswith("nothing to generate\n")
     Path("p.txt").write_text("\n".join([*PROMPTS, "hail"]))
     added = old("--no-metadata")
     assert added.out == "clips/04-hail-5.wav\n", added.err
     assert [is_sealed(line) for line in lines()] == [None] * 4 + [True]
-    assert old("--no-metadata").err.endswith("nothing is left to do\n")
+    assert old("--no-metadata").err.endswith("nothing to generate\n")
 
 
 def test_an_earlier_versions_manifest_without_its_header_needs_the_seed(old: Batch) -> None:
@@ -227,7 +227,7 @@ def planned(manifest: Manifest, header: Header | None = None, *, metadata: bool 
         assert seed is not None, "the seed is lost"
         header = Header(seed, asked.settings(HASHES))
     problems = Problems(asked.file)
-    rows = read_rows(asked.file, None, problems)
+    rows = read_prompt_file(asked.file, None, problems).rows
     each = plan_rows(rows, asked, SamplingConfig(), seed=header.seed, check=lambda job: None, problems=problems)
     plan = plan_batch(each, asked, manifest, header=header, hashes=HASHES, inputs=InputFiles(), problems=problems)
     problems.check()

@@ -153,7 +153,7 @@ def test_a_signal_ends_a_batch_cleanly(
     assert run.wait() == code
     assert "Traceback" not in run.err
     if code == 130:
-        assert "interrupted; finished clips are kept" in run.err.splitlines()[-1]
+        assert "interrupted. Finished clips are kept" in run.err.splitlines()[-1]
         assert "stopping after this step; Ctrl-C again stops at once" in run.err
     folder = tmp_path / "clips"
     clips = hashes(folder)
@@ -190,7 +190,7 @@ def test_interrupted_at_any_moment_a_batch_ends_with_130_and_says_so(
             assert run.err == ""
         elif code == 130:
             last = run.err.splitlines()[-1]
-            assert last == "error: interrupted; finished clips are kept, nothing is left half-written.", run.err
+            assert last == "error: interrupted. Finished clips are kept, and no file is left incomplete.", run.err
         else:  # the work was done when the signal came
             assert code == 0, run.err
             assert len(hashes(folder)) == FEW

@@ -140,7 +140,7 @@ def test_a_second_magnet_rescores(magnet: Magnet, model: str) -> None:
 def test_a_weight_without_a_rescorer_is_warned_of(magnet: Magnet) -> None:
     result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "--rescore-weight", "0.5", *QUICK)
     assert result.code == 0
-    assert "counts for nothing without --rescorer" in result.err
+    assert "has no effect without --rescorer" in result.err
 
 
 # -- what does not go together ----------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_musicgen_makes_the_same_clip_alone_and_in_a_batch(magnet: Magnet, music
         (["--negative", "y"], "--negative"),
         (["--hybrid", "0.5", "--hybrid-model", "MUSICGEN"], "alone"),
         (["--duration", "6", "--overlap", "1"], "--overlap"),
-        (["--duration", "6"], "6 s are more than the 5.06 s the model can make"),
+        (["--duration", "6"], "6 s exceed the 5.06 s that the model can generate"),
         (["--inpaint", "in.wav", "--vary", "0.5"], "--inpaint"),
         (["--continue", "in.wav", "--keep", "5.06"], "keep 5.06 s leaves nothing"),
         (["--continue", "in.wav", "--keep", "0.5", "--duration", "0.5"], "nothing of a duration of 0.5 s"),
@@ -373,8 +373,8 @@ def test_inpainting_keeps_the_codes_outside_the_regions(magnet: Magnet, music: G
         (["1.5:"], "not within"),
         (["1:1"], "empty"),
         (["1:0.5"], "reversed"),
-        (["a:b"], "no region"),
-        (["1"], "no region"),
+        (["a:b"], "not a region"),
+        (["1"], "not a region"),
         (["-1:1"], "does not begin at a time"),
         (["0:1", "2:3"], "region 2:3 is not within"),
     ],
@@ -574,7 +574,7 @@ def test_rows_of_all_kinds_are_what_generate_makes_alone(magnet: Magnet, musicge
         assert len(set(frames.values())) == 1, frames
     assert len({sha(one) for one in made}) == len(rows)
     again = magnet("batch", "p.jsonl", "-o", "out/", "--seed", "3", "--model", MUSIC, *helpers, *QUICK)
-    assert "nothing is left to do" in again.err
+    assert "nothing to generate" in again.err
     write("in.wav", sound(1.5, 44_100, 2, seed=1), 44_100)
     changed = records(magnet, "p.jsonl", "-o", "out/", "--seed", "3", *helpers, "--mix", command="batch")
     assert {one["prompt"] for one in changed} == {"continued", "inpainted", "varied"}

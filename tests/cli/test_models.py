@@ -154,9 +154,9 @@ def test_remove_yes_does_not_ask(magnet: Magnet, music: Path) -> None:
     ("arguments", "code", "part"),
     [
         (["show", "nope"], 2, "unknown model 'nope'"),
-        (["convert", "musicgen-small", "x"], 2, "stays in the format it came in"),
+        (["convert", "musicgen-small", "x"], 2, "whose format is not converted"),
         (["path", "magnet-small-10secs"], 2, "no bundle"),
-        (["verify", "../x"], 2, "no name"),
+        (["verify", "../x"], 2, "cannot be the name"),
         (["remove", "nope", "--yes"], 2, "not in"),
         (["convert", "/no/such", "x"], 3, "/no/such"),
         (["convert", MUSIC, "x", "--dtype", "int8"], 2, "float16"),

@@ -244,11 +244,11 @@ def test_its_codec_is_that_of_transformers(oracle: Oracle, model: MusicGen) -> N
         ("decoder", {"pad_token_id": 0}, "padding token"),
         ("decoder", {"vocab_size": 128, "pad_token_id": 128}, "4 codebooks of 128 codes, but a codec of 4 of 64"),
         ("decoder", {"num_attention_heads": 5}, "is not that of a MusicGen"),
-        ("decoder", {"hidden_size": "wide"}, "describes no MusicGen"),
+        ("decoder", {"hidden_size": "wide"}, "does not describe a MusicGen"),
         ("decoder", {"num_hidden_layers": 3}, "layers.2"),
         ("audio_encoder", {"model_type": "dac"}, "EnCodec"),
         ("audio_encoder", {"normalize": True}, "EnCodec"),
-        ("text_encoder", {"model_type": "bert"}, "no T5"),
+        ("text_encoder", {"model_type": "bert"}, "does not describe a T5"),
         ("text_encoder", {"d_model": 32}, "shape"),
     ],
 )
@@ -263,7 +263,7 @@ def test_a_model_of_another_kind_is_refused(
 @pytest.mark.parametrize("content", ["{", "[]", "7", "", '{"model_type": "musicgen"}'])
 def test_a_damaged_configuration_is_refused(spoilt: Path, content: str) -> None:
     (spoilt / "config.json").write_text(content)
-    with pytest.raises(ModelError, match=r"config\.json describes no MusicGen"):
+    with pytest.raises(ModelError, match=r"config\.json does not describe a MusicGen"):
         read_musicgen(spoilt)
 
 

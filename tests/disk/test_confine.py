@@ -216,7 +216,7 @@ def test_the_folder_itself_may_be_a_link(batch: Batch, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "clips").symlink_to("disk")
     assert batch().code == 0
-    assert batch().err.startswith("2 of 2 clips are there already")
+    assert batch().err.startswith("2 of 2 clips already generated")
     assert (tmp_path / "disk/drums/thesis.wav").is_file()
 
 

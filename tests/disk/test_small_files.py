@@ -42,8 +42,8 @@ def test_what_files_hold_is_read(tmp_path: Path, value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("", "no JSON"),
-        ("{", "no JSON"),
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
         (nested(DEEPEST + 2), "nests"),
         (nested(100_000), "nests"),
         ('{"a":' * 100_000, "nests"),
@@ -51,7 +51,7 @@ def test_what_files_hold_is_read(tmp_path: Path, value: Any) -> None:
         ("[1, Infinity]", "the number inf"),
         ('{"a": {"b": -1e999}}', "the number -inf"),
         ("9" * 30, "64 bits"),
-        ("9" * 5000, "no JSON"),
+        ("9" * 5000, "not valid JSON"),
         ('"\\ud800"', "Unicode"),
         ('{"\\ud800": 1}', "Unicode"),
     ],

@@ -14,7 +14,7 @@ from magnet_cli.hub import library
 from magnet_cli.hub.cache import storage_folder
 from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo
 from magnet_cli.hub.locate import ResolvedModel, known_models, resolve
-from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS
+from magnet_cli.hub.registry import ALIASES, BUNDLED, MODELS, RESCORERS
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.runtime import PlacesConfig
@@ -126,7 +126,32 @@ def test_a_near_miss_is_told_of_every_kind_of_name(places: PlacesConfig, tiny: s
     put(places, "my-model", tiny)
     with pytest.raises(UsageError) as caught:
         resolve(name, places)
-    assert caught.value.hint == f"Did you mean {meant}?"
+    assert caught.value.hint.startswith(f"Did you mean {meant}? ")
+    assert str(caught.value).endswith("a Hub id.")  # one mark, not "?."
+
+
+@pytest.mark.parametrize(("alias", "name"), sorted(ALIASES.items()))
+def test_an_alias_is_resolved_as_the_name_that_it_stands_for(
+    places: PlacesConfig, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alias: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve(alias, places) == resolve(name, places)
+    Path(alias).mkdir()  # a folder of results, say
+    assert resolve(alias, places).given == name
+    shutil.copytree(tiny, alias, dirs_exist_ok=True)  # a model of the user's comes first
+    assert resolve(alias, places).kind == "bundle"
+
+
+def test_a_name_of_two_models_suggests_both(places: PlacesConfig) -> None:
+    with pytest.raises(UsageError, match="Did you mean magnet-small-10secs or magnet-small-30secs"):
+        resolve("magnet-small", places)
+
+
+@pytest.mark.parametrize("name", ["musicgen-smal", "musicgen-smaal", "musicgen-tiny", "musicgen-xl"])
+def test_a_musicgen_is_never_mistaken_for_a_magnet(places: PlacesConfig, name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(name, places)
+    assert "magnet-" not in str(caught.value)
 
 
 def test_a_damaged_bundle_is_an_error_and_the_list_goes_on_without_it(places: PlacesConfig, tiny: str) -> None:

@@ -127,3 +127,31 @@ def test_the_folder_of_a_batch_is_where_its_clips_are(output: str, folder: str, 
 def test_a_template_that_leads_out_of_its_folder_is_refused(output: str) -> None:
     with pytest.raises(UsageError, match="leads out of its folder"):
         plan_folder(output, [ClipName("rain", 7)], model="m", extensions=EXTENSIONS)
+
+
+def swept_names(output: str | None, *values: tuple[tuple[str, str], ...]) -> list[str]:
+    _, paths = plan_paths(output, [ClipName("rain", 7, swept=one) for one in values], model="m", extensions=EXTENSIONS)
+    return [path.as_posix() for path in paths]
+
+
+def test_clips_of_a_sweep_are_named_after_its_values() -> None:
+    found = swept_names(
+        None, (("guidance", "1"), ("steps", "20,10,10,10")), (("guidance", "2.5"), ("steps", "20,10,10,10"))
+    )
+    assert found == ["01-rain-7-guidance-1-steps-20-10-10-10.wav", "02-rain-7-guidance-2.5-steps-20-10-10-10.wav"]
+
+
+def test_a_template_may_have_the_swept_options() -> None:
+    assert swept_names("x/{top-p}-{slug}.flac", (("top-p", ".5"),), (("top-p", "-1"),)) == [
+        "x/0.5-rain.flac",
+        "x/-1-rain.flac",
+    ]
+    assert swept_names("x/{negative}.wav", (("negative", "CON"),), (("negative", "../x y"),)) == [
+        "x/con-clip.wav",
+        "x/x-y.wav",
+    ]
+
+
+def test_a_template_has_no_option_that_is_not_swept() -> None:
+    with pytest.raises(UsageError, match=r"unknown field \{steps\}"):
+        swept_names("{steps}.wav", (("guidance", "1"),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 from pathlib import Path
@@ -12,17 +13,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.errors import UsageError
-from magnet_cli.jobs.prompt_file import LONGEST_FIELD, Problems, Row, read_rows
+from magnet_cli.jobs.prompt_file import LONGEST_FIELD, Problems, PromptFile, Row, read_prompt_file
 from magnet_cli.options.sampling_overrides import Overrides
 
 
-def read(folder: Path, name: str, content: str | bytes, kind: str | None = None) -> list[Row]:
+def read_file(folder: Path, name: str, content: str | bytes, kind: str | None = None) -> PromptFile:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     problems = Problems(str(path))
-    rows = read_rows(str(path), kind, problems)
+    found = read_prompt_file(str(path), kind, problems)
     problems.check()
-    return rows
+    return found
+
+
+def read(folder: Path, name: str, content: str | bytes, kind: str | None = None) -> list[Row]:
+    return read_file(folder, name, content, kind).rows
 
 
 def refusal(folder: Path, name: str, content: str | bytes) -> str:
@@ -47,8 +52,8 @@ def test_a_prompt_a_line_with_comments(tmp_path: Path, end: str) -> None:
     [
         (b"", "holds no prompts"),
         (b"# only a comment\n\n", "holds no prompts"),
-        (b"one\ntwo\nth\xffree\n", "not valid UTF-8 on line 3"),
-        ("disco".encode("utf-16"), "not valid UTF-8 on line 1"),
+        (b"one\ntwo\nth\x81ree\n", "not valid UTF-8 on line 3, nor Windows-1252"),
+        (codecs.BOM_UTF16_LE + b"odd", "not valid UTF-16 on line 1"),
         ("disco\nbeat".encode("utf-16-le"), "a NUL on line 1"),
     ],
 )
@@ -63,8 +68,9 @@ def test_what_is_no_text_or_empty(tmp_path: Path, name: str, content: bytes, par
     ("file", "kind", "part"),
     [
         ("missing.txt", None, "cannot read"),
-        ("p.doc", None, "neither .txt, .csv nor .jsonl"),
+        ("p.doc", None, "neither .txt, .csv, .tsv nor .jsonl"),
         ("p", None, "neither"),
+        ("p.XLSX", None, "Save it as CSV"),
         ("p.txt", "yaml", "unknown format 'yaml'"),
         (".", "txt", "cannot read"),
         ("~nobody-of-this-name/p.txt", None, "cannot read"),
@@ -73,7 +79,7 @@ def test_what_is_no_text_or_empty(tmp_path: Path, name: str, content: bytes, par
 )
 def test_files_that_cannot_be_read(file: str, kind: str | None, part: str) -> None:
     with pytest.raises(UsageError, match=part):
-        read_rows(file, kind, Problems(file))
+        read_prompt_file(file, kind, Problems(file))
 
 
 # -- CSV --------------------------------------------------------------------------------------------------------------
@@ -111,13 +117,19 @@ def test_every_problem_of_a_csv_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("prompt,wat\na,1\n", "line 1: unknown column 'wat'; there are prompt, seed"),
+        ("prompt,guidence\na,1\n", "line 1: unknown column 'guidence': did you mean guidance?"),
+        ("prompt,Negative prompt\na,1\n", "line 1: unknown column 'Negative prompt': did you mean negative?"),
+        ("prompts\na\n", "line 1: unknown column 'prompts': did you mean prompt?"),
+        ("titel;Ort\na;b\n", "line 1: no column is named prompt; there are 'titel', 'Ort'"),
+        ("text;Caption\na;b\n", "line 1: no column is named prompt, but 'text' and 'Caption' could be it"),
+        ("prompt,my,my\na,1,2\n", "line 1: two columns are named 'my'"),
+        ("prompt,,x\na,5,\n", "line 2: cell 2 is '5', but its column has no name"),
         ("prompt,seed,SEED\na,1,2\n", "line 1: two columns are named 'seed'"),
         ("prompts\na\n", "line 1: no column is named prompt"),
         ("prompt\n'a'\n\"b\"c\n", "line 3: not valid CSV"),
         ('prompt\na\n"b\n', "not valid CSV: unexpected end of data"),
         ("prompt\n" + "a" * (LONGEST_FIELD + 1), "not valid CSV: field larger than field limit"),
-        ("w" * 500 + "\na\n", "unknown column 'wwww"),
+        ("w" * 500 + "\na\n", "no column is named prompt; there are 'wwww"),
     ],
 )
 def test_bad_csv(tmp_path: Path, text: str, part: str) -> None:
@@ -154,12 +166,15 @@ def test_json_lines(tmp_path: Path) -> None:
         ('"a"', "not a JSON object"),
         ("{", "not valid JSON"),
         ('{"prompt": "a", "prompt": "b"}', "two columns are named 'prompt'"),
-        ('{"prompt": "a", "top-p": 1, "top_p": 0.5}', "two columns are named 'top_p'"),
-        ('{"prompt": "a", "wat": 1}', "unknown column 'wat'"),
+        ('{"prompt": "a", "top-p": 1, "top_p": 0.5}', "two columns are named 'top-p'"),
+        ('{"prompt": "a", "temprature": 1}', "unknown column 'temprature': did you mean temperature?"),
+        ('{"text": "a", "caption": "b"}', "no column is named prompt, but 'text' and 'caption' could be it"),
+        ('{"prompt": "a", "my": ' + "[" * 900 + "]" * 900 + "}", "nests too deep"),
         ('{"seed": 1}', "no column is named prompt"),
         ('{"prompt": null}', "there is no prompt"),
         ('{"prompt": 5}', "prompt is 5, not text"),
-        ('{"prompt": "a", "seed": 1.0}', "seed is 1.0, not a whole number"),
+        ('{"prompt": "a", "seed": 1.5}', "seed is 1.5, not a whole number"),
+        ('{"prompt": "a", "seed": 1e30}', "seed is 1e+30, not a whole number"),
         ('{"prompt": "a", "seed": true}', "seed is True, not a whole number"),
         ('{"prompt": "a", "seed": "x"}', "seed is 'x', not a whole number"),
         ('{"prompt": "a", "temperature": NaN}', "temperature is nan, not a number"),
@@ -179,6 +194,87 @@ def test_bad_json_lines(tmp_path: Path, line: str, part: str) -> None:
     assert "  line 2: " in told
     assert part in told
     assert len(told) < 1000
+
+
+# -- columns of the user's own ----------------------------------------------------------------------------------------
+
+
+def test_other_columns_are_carried_through_with_one_notice(tmp_path: Path) -> None:
+    text = "Take,prompt,Seed , Mood \n1,rain,7,calm\n2,wind,,\n"
+    found = read_file(tmp_path, "p.csv", text)
+    assert found.rows == [Row(2, "rain", 7, own={"Take": "1", "Mood": "calm"}), Row(3, "wind", own={"Take": "2"})]
+    assert found.own == ("Take", "Mood")
+    assert found.notices == ["columns that are no options are copied to results.csv: 'Take', 'Mood'"]
+    lines = [{"prompt": "rain", "mood": "calm", "tags": ["a", {"b": None}]}, {"prompt": "x", "Take": 2, "mood": None}]
+    found = read_file(tmp_path, "p.jsonl", "\n".join(map(json.dumps, lines)))
+    assert found.own == ("mood", "tags", "Take")
+    assert [row.own for row in found.rows] == [{"mood": "calm", "tags": '["a", {"b": null}]'}, {"Take": "2"}]
+    assert len(found.notices) == 1
+
+
+def test_names_that_are_near_an_option_only_by_chance_are_carried_through(tmp_path: Path) -> None:
+    names = (
+        "id,name,title,genre,mood,artist,notes,note,tags,key,tempo,style,category,file,filename,path,length,date,author,"
+        "project,scene,cue,timecode,version,status,state,comment,lufs,error,instrument,section,intro,outro,year,index,"
+        "number,row,rank,score,url,license,length_s,reviewer,take"
+    )
+    assert ",".join(read_file(tmp_path, "p.csv", f"prompt,{names}\nrain\n").own) == names
+
+
+@pytest.mark.parametrize("name", ["text", "Caption", " description "])
+def test_what_data_sets_call_a_prompt_is_one(tmp_path: Path, name: str) -> None:
+    found = read_file(tmp_path, "p.csv", f"{name},seed\nrain,1\n")
+    assert found.rows == [Row(2, "rain", 1)]
+    assert found.notices == [f"no column is named prompt: {name.strip()!r} was read instead"]
+    found = read_file(tmp_path, "p.csv", f"{name},prompt\nrain,wind\n")  # both: it is a column of the user's own
+    assert found.rows == [Row(2, "wind", own={name.strip(): "rain"})]
+    (row,) = read(tmp_path, "p.jsonl", json.dumps({name: "rain"}))
+    assert row == Row(1, "rain")
+
+
+# -- spreadsheets -----------------------------------------------------------------------------------------------------
+
+SHEET = [
+    ["Prompt", "Seed", "guidance", "Künstler"],
+    ["rain, then wind; far", "1.0", "2.5", "Zoë"],
+    ["wind", "", "", ""],
+]
+
+
+def as_sheet(delimiter: str, end: str = "\r\n") -> str:
+    return end.join(delimiter.join(f'"{cell}"' if "," in cell else cell for cell in row) for row in SHEET) + end
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-mark", "utf-32", "cp1252"])
+@pytest.mark.parametrize(
+    ("name", "delimiter", "first"),
+    [("p.csv", ",", ""), ("p.csv", ";", ""), ("p.csv", "\t", ""), ("p.TSV", "\t", "")]
+    + [("p.csv", delimiter, f"sep={delimiter}\r\n") for delimiter in ",;\t|"],
+)
+def test_csv_as_spreadsheets_write_it(tmp_path: Path, name: str, delimiter: str, first: str, encoding: str) -> None:
+    text = first + as_sheet(delimiter)
+    content = codecs.BOM_UTF16_BE + text.encode("utf-16-be") if encoding == "utf-16-be-mark" else text.encode(encoding)
+    found = read_file(tmp_path, name, content)
+    line = 3 if first else 2
+    rain = Row(line, "rain, then wind; far", 1, overrides=Overrides(guidance=2.5), own={"Künstler": "Zoë"})
+    assert found.rows == [rain, Row(line + 1, "wind")]
+    assert found.delimiter == delimiter
+    assert (found.warning is not None) == (encoding == "cp1252")
+    if found.warning is not None:
+        assert "p.csv is not valid UTF-8 on line 1" in found.warning or name != "p.csv" or first
+        assert "read as Windows-1252" in found.warning
+
+
+def test_decimal_commas_where_they_do_not_separate_cells(tmp_path: Path) -> None:
+    (row,) = read(tmp_path, "p.csv", "prompt;guidance;steps\nrain;2,5;20,10,10,10\n")
+    assert row.overrides == Overrides(guidance=2.5, steps="20,10,10,10")
+    assert "guidance is '2,5', not a number" in refusal(tmp_path, "p.csv", 'prompt,guidance\nrain,"2,5"\n')
+
+
+def test_rows_that_a_spreadsheet_fills_up(tmp_path: Path) -> None:
+    found = read_file(tmp_path, "p.csv", ";;\nprompt;seed;;\nrain;1;;;;;\n;;;\nwind;2\n")
+    assert found.rows == [Row(3, "rain", 1), Row(5, "wind", 2)]
+    assert found.own == ()
 
 
 # -- anything ---------------------------------------------------------------------------------------------------------
@@ -203,6 +299,12 @@ PIECES = st.sampled_from(
         "null",
         "\ufeff",
         "é",
+        "text",
+        "guidence",
+        ";",
+        "\t",
+        "sep=;\n",
+        "1,5",
     ]
 )
 
@@ -210,7 +312,7 @@ PIECES = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(
     content=st.binary(max_size=60) | st.lists(PIECES, max_size=30).map("".join).map(str.encode),
-    name=st.sampled_from(["p.txt", "p.csv", "p.jsonl"]),
+    name=st.sampled_from(["p.txt", "p.csv", "p.tsv", "p.jsonl"]),
 )
 @example(b'{"prompt": "\\ud800"}', "p.jsonl")
 def test_any_file_gives_rows_or_a_usage_error(
@@ -232,6 +334,5 @@ def test_a_file_of_a_hundred_thousand_unknown_columns_is_refused_at_once(tmp_pat
         started = time.process_time()
         told = refusal(tmp_path, name, content)
         assert time.process_time() - started < 2
-        assert "unknown column 'c0'; there are prompt, seed" in told
-        assert len(told) < 100_000
-    assert "99,982 more unknown columns" in refusal(tmp_path, "p.csv", f"{header}\n1,2\n")
+        assert "columns are no options; at most 1,000 can be copied to the results" in told
+        assert len(told) < 2_000

@@ -102,7 +102,7 @@ def test_a_replay_that_differs_says_why(magnet: Magnet, tiny: str, tmp_path: Pat
     path.write_text(text.replace('"sha256": "', '"sha256": "0'))
     result = magnet("replay", "a.json", "--check", "-q")
     assert (result.code, result.out) == (9, "different\n")
-    assert "nothing that is noted differs" in result.err
+    assert "nothing in the record differs" in result.err
     path.write_text(text.replace('"seed": 7', '"seed": 8').replace('"torch": "', '"torch": "0.'))
     result = magnet("replay", "a.json", "-o", "b.wav", "--json")
     assert result.code == 9

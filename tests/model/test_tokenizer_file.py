@@ -152,7 +152,7 @@ def test_a_panic_of_the_library_is_an_error_of_ours(tmp_path: Path) -> None:
 
 def test_a_tokenizer_without_a_token_for_the_unknown_is_an_error(tmp_path: Path) -> None:
     tokenizer = read_tokenizer(write(tmp_path, lambda content: content["model"].update(unk_id=None)))
-    with pytest.raises(ModelError, match="the tokenizer fails at the prompt '漢字'"):
+    with pytest.raises(ModelError, match="the tokenizer fails on the prompt '漢字'"):
         token_ids(tokenizer, "漢字", 187)
 
 

@@ -39,9 +39,9 @@ def test_the_length_that_fits_exactly_is_the_clip() -> None:
 @pytest.mark.parametrize(
     ("bpm", "bars", "beats", "message"),
     [
-        (120, 6, 4, "room for 1 to 5 bars at 120 bpm, not 6. Give --bars 4, or choose"),
-        (120, 8, 4, "Give --bars 4, or choose"),  # 5 bars would fit, but no phrase has 5
-        (60, 3, 4, "Give --bars 2, or choose"),
+        (120, 6, 4, "room for 1 to 5 bars at 120 bpm, not 6. Give bars=4, or choose"),
+        (120, 8, 4, "Give bars=4, or choose"),  # 5 bars would fit, but no phrase has 5
+        (60, 3, 4, "Give bars=2, or choose"),
         (120, 0, 4, "room for 1 to 5 bars"),
         (20, 1, 4, "a bar at 20 bpm lasts 12 s"),
         (10, 1, 4, "between 20 and 400"),

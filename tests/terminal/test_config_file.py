@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.errors import UsageError
-from magnet_cli.terminal.config_file import config_path, read_defaults
+from magnet_cli.terminal.config_file import Section, config_path, read_defaults
 
-OPTIONS = {"generate": {"true-peak": "true_peak", "model": "model", "json": "as_json"}, "doctor": {}}
+OPTIONS = {
+    "generate": Section({"true-peak": "true_peak", "model": "model", "json": "as_json"}),
+    "doctor": Section(),
+    "models": Section(
+        below={
+            "download": Section({"model-dir": "model_dir", "all": "everything"}),
+            "list": Section({"model-dir": "model_dir", "json": "as_json"}),
+        }
+    ),
+}
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -28,12 +37,25 @@ def test_options_go_by_their_names_on_the_command_line(tmp_path: Path) -> None:
     assert read_defaults(path, OPTIONS) == {"generate": {"true_peak": -2, "model": "x", "as_json": True}}
 
 
+def test_a_section_sets_the_options_of_the_commands_below_it(tmp_path: Path) -> None:
+    path = write(tmp_path, '[models]\nmodel-dir = "a"\njson = true\n[models.download]\nmodel-dir = "b"\n')
+    assert read_defaults(path, OPTIONS) == {
+        "models": {"download": {"model_dir": "b"}, "list": {"model_dir": "a", "as_json": True}}
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
+        ("[models]\ncolour = 1", "sets colour for models"),
+        ("[models]\nmodel-dri = 1", "Did you mean model-dir?"),
+        ("[models.lits]\njson = true", "Did you mean list?"),
+        ("[models.list]\nall = true", "sets all for models list"),
+        ("[models]\nlist = 3", "Write [models.list]"),
+        ("[modles]\njson = true", "Did you mean models?"),
         ("[gen", "cannot read"),
         ("[nope]\nx = 1", "[generate]"),
-        ("generate = 3", "no section"),
+        ("generate = 3", "not a section"),
         ("[generate]\ncolour = 1", "colour"),
         ("[generate]\nmodel = [1]", "[1]"),
         ("\x00", "cannot read"),

@@ -49,7 +49,7 @@ def test_texts_beside_the_files(tmp_path: Path) -> None:
     [
         ('{"text": "x"}', "cannot be read"),
         ("{", "cannot be read"),
-        ('{"file_name": "no.wav", "text": "x"}', "is not there"),
+        ('{"file_name": "no.wav", "text": "x"}', "does not exist"),
         ("", "there is no audio"),
     ],
 )

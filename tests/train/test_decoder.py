@@ -185,7 +185,7 @@ def test_ctrl_c_saves_the_state(data: Path, codec: Path, tmp_path: Path) -> None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the same command goes on from there" in err
+    assert "run the same command to resume" in err
     step = torch.load(tmp_path / "model.run" / "state.pt", weights_only=True)["step"]
     assert step == max(losses(tmp_path / "model.run"))
     assert load(output).info.codebooks == 2

@@ -1,1 +1,1 @@
-"""How fast a model is here, and how exact."""
+"""How fast a model is on this machine, and how exact."""

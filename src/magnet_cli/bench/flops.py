@@ -1,7 +1,8 @@
-"""What decoding a clip costs at least, in floating-point operations: to measure waste by, and speed against a device.
+"""The fewest floating-point operations that decoding a clip needs.
 
-Counts the operations of matrix products, two for each multiplication with its addition; everything else is of no
-weight. It is the minimum for a decoder that computes each step afresh: `cpu.FastTransformer` may need fewer.
+Measured speed is compared with it, and so is the number of operations that a decoder really executes. It counts the
+matrix products, two operations for each multiplication with its addition; everything else is negligible. It is the
+minimum for a decoder that computes each step independently: `cpu.FastTransformer` reuses results and may need fewer.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def step_flops(config: DecoderConfig, codebook: int, *, frames: int, masked: int
     own = frames * 4 * width * width + pairs * 2 * width  # projections; products with keys and with values
     feed_forward = frames * 2 * width * config.feed_forward
     heard = frames * (2 * width * width + tokens * 2 * width) if tokens else 0
-    # Until the text is heard, the two halves are the same: the first layer's self-attention is needed once.
+    # Until the first cross-attention, the halves with and without text are the same: the first layer's self-attention
+    # is needed once.
     layers = config.layers * (rows * (own + feed_forward) + heard) - (rows - 1) * own * bool(config.layers)
     return 2 * (layers + rows * masked * width * config.codes)
 

@@ -1,6 +1,6 @@
-"""How far a network's logits are from those of the plain decoder in float32: what low precision costs.
+"""How far a network's logits are from those of the plain decoder in float32, which measures the cost of low precision.
 
-Both predict every other span of a clip, with what precedes it known, as half-way through decoding.
+Both networks predict every other span of a clip, with the other spans known, as half-way through decoding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextStates
 from magnet_cli.options.sampling import SamplingConfig
 
-MOST_FRAMES = 100  # 2 s: enough to count, and little work for a CPU
+MOST_FRAMES = 100  # 2 s: enough for stable figures, and little work for a CPU
 CODEBOOKS = 2  # attention in the first reaches the whole clip, in all above it a neighbourhood
 
 

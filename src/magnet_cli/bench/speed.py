@@ -1,7 +1,7 @@
-"""How fast a model is here: seconds for each stage, audio per second, share of the device's peak, memory.
+"""How fast a model is on this machine: seconds for each stage, audio per second, share of the device's peak, memory.
 
-With `random_parts` the released models' shapes run without their weights: what they generate is noise, the time it
-takes is the same.
+With `random_parts` a network of a released model's shape runs without its weights: it generates noise in the same
+time.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ RANDOM_SCALE = 0.02  # small enough for float16, whatever the depth
 
 @dataclass(frozen=True)
 class BenchParts:
-    """What a clip passes through.
+    """The networks that a clip passes through.
 
-    network: what decodes, the model itself or a faster form of it; in_float32: makes the model with the weights as they
-    are stored, in float32 on the CPU.
+    network: the one that decodes, which is the model itself or a faster form of it; in_float32: builds the model from
+    its stored weights, in float32 on the CPU.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Report:
             ("throughput", f"{self.throughput:.2f} s of audio per second"),
             ("arithmetic", f"{self.flops_per_second / 1e9:,.1f} GFLOP/s, {share:.0%} of {self.peak / 1e9:,.0f}"),
             ("peak memory", f"{self.peak_memory / 1e9:.2f} GB"),
-            ("logits", "no memory to compare them with float32" if self.logits is None else self.logits.words),
+            ("logits", "not compared with float32: too little memory" if self.logits is None else self.logits.words),
         ]
 
 
@@ -232,7 +232,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at most in use so far: see Report."""
+    """Highest number of bytes in use so far; see Report."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -270,7 +270,7 @@ def shapes() -> dict[str, DecoderConfig]:
 
 
 def random_decoder(config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
-    """A decoder of this shape with random weights, made where it is needed and, from the same numbers, as it is."""
+    """A decoder of this shape with random weights, which are drawn on the device and always from the same seed."""
     with without_weights():
         model = MaskedTransformer(config)
     model = model.to_empty(device=device) if dtype == torch.float32 else model.to(dtype).to_empty(device=device)

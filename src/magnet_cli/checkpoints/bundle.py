@@ -1,8 +1,8 @@
 """Bundles: our own format of a model on disk, made to be memory-mapped.
 
-`config.json` holds the configurations and where the model comes from; `decoder.safetensors` and `codec.safetensors`
-the weights under our own names, weight normalization folded; `text_encoder/` the encoder half of T5 and its tokenizer.
-No pickle, nothing that is not needed, nothing to convert at load.
+`config.json` holds the configurations and where the model comes from. `decoder.safetensors` and `codec.safetensors`
+hold the weights under our own names, with weight normalization folded in. `text_encoder/` holds the encoder half of T5
+and its tokenizer. There is no pickle, and nothing has to be converted when it is loaded.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Origin:
 class Model:
     """All parts of a model, read but not built: weights are memory-mapped.
 
-    own_sampling: the sampling options its bundle names; None for those that its authors' library has for its kind.
+    own_sampling: the bundle's own sampling options; None: those of its kind in its authors' library.
     """
 
     origin: Origin
@@ -64,28 +64,28 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
         return self.origin.name
 
     @property
     def is_musicgen(self) -> bool:
-        """It is a MAGNeT."""
+        """Whether it decodes frame after frame: a MAGNeT does not."""
         return False
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder of its files."""
         return self.decoder.path.parent
 
     @property
     def sampling(self) -> SamplingConfig:
-        """The sampling options that suit it."""
+        """Its default sampling options."""
         config = self.decoder.config
         return self.own_sampling or default_sampling(self.decoder.task, config.clip_seconds, config.codebooks)
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What decides what it can do."""
+        """What it can do and what it costs."""
         decoder, codec = self.decoder, self.codec
         return magnet_facts(
             decoder.config,
@@ -98,7 +98,7 @@ class Model:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the files the weights are in: as the bundle has them noted, else of every byte."""
+        """SHA-256 of its files of weights: as the bundle has them, else computed from every byte."""
         if is_bundle(self.folder):
             return BundleInfo.read(self.folder).hashes
         text, _ = read_weights(self.text_folder)
@@ -130,7 +130,7 @@ def read_bundle(folder: Path) -> Model:
 
 
 def set_sampling(folder: Path, sampling: SamplingConfig | None) -> None:
-    """Write into a bundle how it is sampled unless told otherwise; None: as its kind is. UsageError, OutputError."""
+    """Write a bundle's default sampling options; None restores those of its kind. Raises UsageError or OutputError."""
     model, info = read_bundle(folder), BundleInfo.read(folder)
     if sampling is not None:
         check_steps(sampling, codebooks=model.decoder.config.codebooks)
@@ -147,9 +147,9 @@ def set_sampling(folder: Path, sampling: SamplingConfig | None) -> None:
 
 
 def write_bundle(model: Model, target: Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:
-    """Write a model as a bundle, whole or not at all. dtype: of the decoder's weights; None keeps the stored one.
+    """Write a model as a bundle, completely or not at all. dtype: of the decoder's weights; None: as they are stored.
 
-    Raises OutputError when `target` exists (unless `overwrite`, and then be a bundle) or cannot be written.
+    Raises: OutputError when `target` exists (with `overwrite`: and is not a bundle) or cannot be written.
     """
     with new_folder(target, BUNDLE, overwrite=overwrite) as folder:
         save_weights(
@@ -192,7 +192,7 @@ def _write_config(config: dict[str, Any], path: Path) -> None:
 
 
 def save_weights(weights: Weights, path: Path) -> None:
-    """Write tensors as safetensors, on the disk when this returns. Raises OutputError, or OSError."""
+    """Write tensors as safetensors and wait until they are on the disk. Raises OutputError or OSError."""
     try:
         save_file({name: weight.contiguous() for name, weight in weights.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:  # how the library reports a full disk

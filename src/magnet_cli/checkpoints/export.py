@@ -28,15 +28,17 @@ KNOWN_TEXT_ENCODERS = ("t5-", "google/flan-t5-")
 def export(model: Model, target: Path, *, overwrite: bool = False) -> None:
     """Write a model in the released format, with its text encoder beside it, whole or not at all.
 
-    The reference takes only text encoders that it knows by name: for another there is a MagnetWarning, and such a model
-    loads here alone. Raises OutputError when `target` exists (unless `overwrite`, and then be of an earlier export),
-    cannot be written, or is a folder that the model is in, or one above or in that.
+    The reference takes only text encoders that it knows by name. For another one there is a MagnetWarning, and only
+    magnet can load the exported model.
+
+    Raises: OutputError when `target` exists (unless `overwrite` is set and it is an earlier export), cannot be written,
+    or is a folder of the model, or one above or in it.
     """
     decoder, codec = model.decoder, model.codec
     check_apart(target, [decoder.path.parent, codec.path.parent, model.text_folder])
     if not decoder.text.name.startswith(KNOWN_TEXT_ENCODERS):
         warnings.warn(
-            f"the text encoder {decoder.text.name!r} is none that audiocraft knows, so only magnet can load this model",
+            f"the text encoder {decoder.text.name!r} is not one that audiocraft knows: only magnet can load this model",
             MagnetWarning,
             stacklevel=2,
         )
@@ -49,7 +51,7 @@ def export(model: Model, target: Path, *, overwrite: bool = False) -> None:
         for path in sorted(model.text_folder.iterdir()):
             if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in TEXT_FILES):
                 shutil.copyfile(path, text / path.name)
-        # By it a later export knows that it may replace the folder; audiocraft does not look at it.
+        # A later export recognizes by this file that it may replace the folder; audiocraft ignores it.
         (folder / EXPORT_FILE).write_text(json.dumps({**EXPORT.content, "version": 1}), encoding="utf-8")
 
 
@@ -79,12 +81,12 @@ def released_codec(weights: Weights) -> Weights:
         weight = weight.float()
         length = weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
         released[f"{name}_g"] = length
-        released[f"{name}_v"] = torch.where(length > 0, weight, torch.ones_like(weight))  # nothing has no direction
+        released[f"{name}_v"] = torch.where(length > 0, weight, torch.ones_like(weight))  # avoids 0 / 0
     return released
 
 
 def decoder_settings(config: DecoderConfig, codec: CodecConfig, text: str, task: str) -> dict[str, Any]:
-    """The configuration that the reference builds its network from, and what this package reads of it."""
+    """The configuration from which the reference, and this package, build the decoder."""
     seconds = config.clip_seconds
     return {
         "solver": "audio_magnet" if task == "sound" else "magnet",
@@ -167,7 +169,7 @@ def decoder_settings(config: DecoderConfig, codec: CodecConfig, text: str, task:
 
 
 def codec_settings(config: CodecConfig) -> dict[str, Any]:
-    """The same for the codec."""
+    """The configuration from which the reference, and this package, build the codec."""
     return {
         "solver": "compression",
         "device": "cpu",

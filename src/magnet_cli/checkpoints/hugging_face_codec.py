@@ -32,7 +32,7 @@ def hugging_face_codec(config: CodecConfig, state: Weights, path: Path) -> Codec
 
 
 def hugging_face_codec_config(settings: Any, folder: Path) -> CodecConfig:
-    """What the settings of transformers' EncodecConfig in a folder's config.json describe; ModelError if no codec."""
+    """The codec that the settings in a folder's config.json describe; ModelError if they describe none."""
     try:
         config = _hugging_face_config(settings)
         config.check()

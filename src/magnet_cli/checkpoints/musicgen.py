@@ -34,7 +34,7 @@ TRAINED_SECONDS = 30
 PARTS = ("text_encoder", "audio_encoder", "decoder", "enc_to_dec_proj")
 # A table of sines that old versions of transformers stored with the weights; new ones compute it.
 COMPUTED = "model.decoder.embed_positions.weights"
-# Of the decoder; see model.config.
+# Limits of the decoder; see model.config.
 DECODER_LIMITS: Limits = {
     "vocab_size": (1, MOST_CODES),
     "num_codebooks": (1, MOST_CODEBOOKS),
@@ -59,7 +59,7 @@ class MusicGenCheckpoint:
 
     @property
     def most_frames(self) -> int:
-        """Frames in the longest clip it can make or score."""
+        """Frames in the longest clip that it can generate or score."""
         # The last column is never an input.
         columns = self.decoder.max_position_embeddings + 1
         return min(TRAINED_SECONDS * self.codec.config.frame_rate, columns - self.decoder.num_codebooks)
@@ -68,7 +68,7 @@ class MusicGenCheckpoint:
 def read_musicgen(folder: Path) -> MusicGenCheckpoint:
     """Read a folder in Hugging Face format: config.json, tokenizer.json, and weights of the whole model.
 
-    Raises ModelError when a file is missing or damaged, or it is a MusicGen for stereo or melodies.
+    Raises: ModelError when a file is missing or damaged, or for a MusicGen for stereo or melodies.
     """
     settings = _read_settings(folder)
     decoder = _decoder_config(settings, folder)
@@ -84,7 +84,7 @@ def read_musicgen(folder: Path) -> MusicGenCheckpoint:
     for name, weight in state.items():
         part, _, rest = name.partition(".")
         if part not in weights:
-            raise ModelError(f"{name} in {path} is no part of a MusicGen", OTHER_MODEL)
+            raise ModelError(f"{name} in {path} does not belong to a MusicGen", OTHER_MODEL)
         weights[part][rest] = weight
     weights["decoder"].pop(COMPUTED, None)
     return MusicGenCheckpoint(
@@ -105,7 +105,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError("a part of it is no mapping")
     except (ValueError, LookupError, TypeError) as error:
-        raise ModelError(f"{path} describes no MusicGen: {one_line(error)}", "Fetch it again") from error
+        raise ModelError(f"{path} does not describe a MusicGen: {one_line(error)}", "Fetch it again") from error
     if kind == "musicgen_melody":
         raise ModelError(f"{folder} is a MusicGen that follows melodies, which is not supported", OTHER_MODEL)
     if kind != "musicgen":
@@ -121,7 +121,7 @@ def _decoder_config(settings: dict[str, Any], folder: Path) -> MusicgenDecoderCo
         config = MusicgenDecoderConfig.from_dict(settings["decoder"])
         check_sizes(vars(config), DECODER_LIMITS)
     except Exception as error:  # the library checks little of what it is given, and fails in as many ways
-        raise ModelError(f"{path} describes no MusicGen: {one_line(error)}", "Fetch it again") from error
+        raise ModelError(f"{path} does not describe a MusicGen: {one_line(error)}", "Fetch it again") from error
     if config.audio_channels != 1:
         raise ModelError(f"{folder} is a stereo MusicGen, which is not supported: MAGNeT is mono", OTHER_MODEL)
     if config.pad_token_id != config.vocab_size:
@@ -151,7 +151,7 @@ class MusicGenModel:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
         return self.origin.name
 
     @property
@@ -161,17 +161,17 @@ class MusicGenModel:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder of its files."""
         return self.checkpoint.path.parent
 
     @property
     def codec(self) -> CodecCheckpoint:
-        """The codec whose codes it writes."""
+        """The codec that decodes its codes."""
         return self.checkpoint.codec
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What decides what it can do."""
+        """What it can do and what it costs."""
         codec = self.codec.config
         return ModelFacts(
             family="musicgen",
@@ -188,6 +188,6 @@ class MusicGenModel:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the file its weights are in; the Hub cache names large files by it."""
+        """SHA-256 of its file of weights; the Hub cache names large files by it."""
         path = self.checkpoint.path.resolve()
         return {self.checkpoint.path.name: path.name if SHA256.fullmatch(path.name) else sha256(path)}

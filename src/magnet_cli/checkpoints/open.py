@@ -30,9 +30,11 @@ DownloadListener = Callable[[Downloading], None]
 def open_resolved(model: ResolvedModel, *, listener: DownloadListener | None = None) -> Model | MusicGenModel:
     """The parts of a model.
 
-    A model of the Hub is downloaded unless it is here; a MAGNeT is converted into a bundle once. The
-    listener hears how far a download is. Raises ModelError for a damaged model, HubError when a download is
-    needed and fails, OutputError when there is no room.
+    A model of the Hub is downloaded unless it is here, and a MAGNeT is then converted into a bundle, once.
+    listener: called with the progress of downloads.
+
+    Raises: ModelError for a damaged model, HubError when a download is needed and fails, OutputError when the disk is
+    full.
     """
     if model.bundle is not None:
         return read_bundle(model.bundle)
@@ -62,12 +64,12 @@ def open_magnet(model: ResolvedModel, *, listener: DownloadListener | None = Non
     """The parts of a MAGNeT; UsageError for a MusicGen, which is not downloaded for that."""
     opened = None if model.is_musicgen else open_resolved(model, listener=listener)
     if not isinstance(opened, Model):
-        raise UsageError(f"{model.given} is a MusicGen, which stays in the format it came in", "Choose a MAGNeT model")
+        raise UsageError(f"{model.given} is a MusicGen, whose format is not converted", "Choose a MAGNeT model")
     return opened
 
 
 def read_released(source: hub.ModelSource, access: Access) -> Model:
-    """The parts of a model in the released format, its text encoder and, where it only points to one, its codec."""
+    """The parts of a model in the released format, with its text encoder and, where it refers to one, its codec."""
     decoder = read_decoder(source.folder)
     check_memory(decoder.weights, decoder.path)
     codec = read_codec(source.folder)
@@ -83,8 +85,8 @@ def convert(
 ) -> None:
     """Write a model, by short name, folder or Hub id, as a bundle.
 
-    Raises OutputError when `target` exists (unless `overwrite`, and then be a bundle), cannot be written, or is the
-    folder of the model, or one above or in that; before any work.
+    Raises: OutputError, before any work, when `target` exists (with `overwrite`: and is not a bundle), cannot be
+    written, or is the model's folder or a folder above or inside it.
     """
     model = resolve(name, places)
     check_written(model, target, BUNDLE, overwrite=overwrite)
@@ -98,7 +100,7 @@ def check_written(model: ResolvedModel, target: Path, kind: FolderKind, *, overw
 
 
 def _in_store(model: ResolvedModel, access: Access) -> Path:
-    """The folder of a model's bundle, made of what the Hub has if it is not there yet. Parallel runs make it once."""
+    """The folder of a model's bundle, downloaded and converted if need be. Parallel runs do this once."""
     store = Store.at(model.places.model_dir)
     folder = store.folder(model.name)
     if not is_bundle(folder):
@@ -111,10 +113,10 @@ def _in_store(model: ResolvedModel, access: Access) -> Path:
 
 
 def mend(model: ResolvedModel) -> list[str]:
-    """Delete a model's bundle if a byte of it has changed, so that it is made again; returns what was wrong.
+    """Delete a model's bundle if a byte of it has changed, so that it is converted again; returns what was wrong.
 
-    Downloads it would be made from are checked, too, and what is damaged is taken out of the cache. What is not of the
-    Hub stays as it is.
+    The downloads that it is converted from are checked, too, and damaged ones are deleted from the cache. A model that
+    is not on the Hub is left alone.
     """
     if model.bundle is None or model.repository is None:
         return []

@@ -29,7 +29,7 @@ class DecoderCheckpoint:
 
 @dataclass(frozen=True)
 class CodecCheckpoint:
-    """A codec as read from disk: weights under the names of Codec, weight normalization folded."""
+    """A codec as read from disk: weights under the names of Codec, with weight normalization folded in."""
 
     path: Path
     config: CodecConfig
@@ -38,14 +38,14 @@ class CodecCheckpoint:
 
 @dataclass(frozen=True)
 class CodecPointer:
-    """A checkpoint without a codec of its own: `name` says which one it was trained with."""
+    """A checkpoint without its own codec. name: the codec that it was trained with."""
 
     path: Path
     name: str
 
 
 def build_decoder(checkpoint: DecoderCheckpoint, device: torch.device, dtype: torch.dtype) -> MaskedTransformer:
-    """The network with the checkpoint's weights. In the stored dtype on the CPU, the weights stay memory-mapped."""
+    """The network with the checkpoint's weights. On the CPU and in the stored dtype, the weights stay memory-mapped."""
     config = checkpoint.config
     check_parts(checkpoint.weights, config.layers + 2 * config.codebooks, checkpoint.path)
     with without_weights():
@@ -60,7 +60,7 @@ def build_codec(checkpoint: CodecCheckpoint, device: torch.device) -> Codec:
             codec = Codec(checkpoint.config)
     except (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, LookupError) as error:
         raise ModelError(
-            f"the configuration of {checkpoint.path} describes no codec that can be built: {one_line(error)}",
+            f"the configuration of {checkpoint.path} describes an impossible codec: {one_line(error)}",
             "Its configuration is damaged; fetch it again",
         ) from error
     codec = assign(codec, checkpoint.weights, checkpoint.path, device=device, dtype=torch.float32)

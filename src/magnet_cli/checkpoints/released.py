@@ -1,7 +1,7 @@
 """Reading the released format: two files written by torch.save.
 
 `state_dict.bin` (the decoder) and `compression_state_dict.bin` (the codec) each hold a dictionary with the weights in
-`best_state` and the training configuration in `xp.cfg`, a YAML string. The second file may instead point to a codec in
+`best_state` and the training configuration in `xp.cfg`, a YAML string. The second file may instead name a codec in
 Hugging Face format. A tensor that is missing, unexpected or of the wrong shape is an error.
 """
 
@@ -22,10 +22,10 @@ from magnet_cli.options.sampling import Task
 
 DECODER_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
-# Bytes that a codec's weights may take beyond what its file has; the released one has 0.24 GB altogether.
+# Bytes of memory that a codec's weights may take beyond the size of its file; the released one has 0.24 GB in all.
 MOST_FOLDED = 1 << 29
 
-# What this package's network is; a checkpoint whose configuration says otherwise is refused.
+# What this package's network supports; a checkpoint with another configuration is refused.
 SUPPORTED_DECODER: dict[str, Any] = {
     "lm_model": "transformer_lm_magnet",
     "codebooks_pattern.modeling": "parallel",
@@ -69,14 +69,14 @@ def read_decoder(folder: Path) -> DecoderCheckpoint:
     weights = own_decoder(as_weights(package.get("best_state"), path, "best_state"), path)
     projection = weights.get("text_projection.weight")
     if projection is None or projection.dim() != 2:
-        raise ModelError(f"{path} has no text projection", "It is no MAGNeT checkpoint; choose another")
+        raise ModelError(f"{path} has no text projection", "It is not a MAGNeT checkpoint; choose another")
     config, text = decoder_shape(settings, text_width=projection.shape[1])
     task: Task = "sound" if settings.value("solver", None) == "audio_magnet" else "music"
     return DecoderCheckpoint(path, config, text, task, weights)
 
 
 def decoder_shape(settings: Settings, *, text_width: int) -> tuple[DecoderConfig, TextConfig]:
-    """The decoder that a training configuration describes, and its text encoder; ModelError for what cannot be."""
+    """The decoder and the text encoder that a training configuration describes; ModelError for impossible ones."""
     width = settings.integer("transformer_lm.dim")
     hidden = settings.number("transformer_lm.hidden_scale") * width
     with settings.naming_itself():
@@ -84,7 +84,7 @@ def decoder_shape(settings: Settings, *, text_width: int) -> tuple[DecoderConfig
             width=width,
             heads=settings.integer("transformer_lm.num_heads"),
             layers=settings.integer("transformer_lm.num_layers"),
-            feed_forward=int(min(hidden, MOST_HIDDEN + 1)),  # what is not finite is refused as what is too large
+            feed_forward=int(min(hidden, MOST_HIDDEN + 1)),  # a value that is not finite is refused as too large
             codebooks=settings.integer("transformer_lm.n_q"),
             codes=settings.integer("transformer_lm.card"),
             text_width=text_width,
@@ -112,7 +112,7 @@ def read_codec(folder: Path) -> CodecCheckpoint | CodecPointer:
 
 
 def codec_shape(settings: Settings) -> CodecConfig:
-    """The codec that a training configuration describes; ModelError for what cannot be."""
+    """The codec that a training configuration describes; ModelError for an impossible one."""
     settings.require(SUPPORTED_CODEC)
     ratios = settings.value("seanet.ratios")
     if not (isinstance(ratios, list) and ratios and all(isinstance(ratio, int) and ratio > 0 for ratio in ratios)):
@@ -146,9 +146,9 @@ def codec_shape(settings: Settings) -> CodecConfig:
 
 
 def _codec_name(name: object, path: Path) -> str:
-    """The name of the codec that a checkpoint points to."""
+    """The name of the codec that a checkpoint refers to."""
     if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
-        raise ModelError(f"{path} points to the codec {shown(name)}, which is no name", "Fetch it again")
+        raise ModelError(f"{path} refers to the codec {shown(name)}, which cannot be a name", "Fetch it again")
     return name
 
 
@@ -160,7 +160,7 @@ def _read_part(folder: Path, name: str) -> tuple[Path, Mapping[Any, Any]]:
 
 
 DESCRIPTION = "condition_provider.conditioners.description.output_proj."
-# What the decoder's tensors are called in the released format, and here. The first table holds beginnings of names.
+# Names of the decoder's tensors in the released format, and here. The first table holds prefixes.
 RELEASED_BEGINNINGS = (
     ("emb.", "embeddings."),
     ("transformer.layers.", "layers."),

@@ -25,7 +25,7 @@ _REQUIRED = object()
 class Settings:
     """Values by dotted key, each checked when it is read; ModelError for what is missing or of the wrong kind.
 
-    References are resolved at that time, so references that nothing reads (`${oc.env:USER}`) are no problem.
+    References are resolved then, so a reference that is never read (`${oc.env:USER}`) does no harm.
     """
 
     def __init__(self, tree: Mapping[str, Any], path: Path) -> None:
@@ -34,14 +34,14 @@ class Settings:
 
     @classmethod
     def parse(cls, text: object, path: Path) -> Settings:
-        """Read the configuration of the checkpoint at `path`; ModelError when it is no YAML mapping."""
+        """Read the configuration of the checkpoint at `path`; ModelError if it is not a YAML mapping."""
         if isinstance(text, str) and len(text) > MOST_CHARACTERS:
             raise ModelError(f"the configuration (xp.cfg) in {path} has {len(text):,} characters", "Fetch it again")
         try:
             tree = _parse(text) if isinstance(text, str) else None
         except Exception as error:  # PyYAML fails in many ways at `!!bool x`, `!!int ''` and the like
             raise ModelError(
-                f"the configuration (xp.cfg) in {path} is no YAML of a checkpoint: {one_line(error, 100)}",
+                f"the configuration (xp.cfg) in {path} is not valid: {one_line(error, 100)}",
                 "Fetch it again",
             ) from error
         if not isinstance(tree, Mapping):
@@ -49,7 +49,7 @@ class Settings:
         return cls(tree, path)
 
     def value(self, key: str, default: Any = _REQUIRED, *, depth: int = 0) -> Any:
-        """The value at a key, references resolved."""
+        """The value at a key, with references resolved."""
         node: Any = self.tree
         for part in key.split("."):
             if not isinstance(node, Mapping) or part not in node:
@@ -97,7 +97,7 @@ class Settings:
         return dict(value)
 
     def require(self, supported: Mapping[str, Any]) -> None:
-        """Raise ModelError if a value differs from what is supported; one that is absent is as in the reference."""
+        """Raise ModelError if a value differs from what is supported. An absent value has the reference's default."""
         for key, wanted in supported.items():
             found = self.value(key, wanted)
             if found != wanted:
@@ -108,7 +108,7 @@ class Settings:
 
     @contextmanager
     def naming_itself(self) -> Iterator[None]:
-        """In this, a shape that no network can have is a ModelError that names the file."""
+        """Within this block, an impossible shape is a ModelError that names the file."""
         try:
             yield
         except ShapeError as error:
@@ -121,7 +121,7 @@ class Settings:
 
 
 def _parse(text: str) -> Any:
-    """The values in a YAML text, which must be a tree: with aliases, 500 bytes stand for gigabytes."""
+    """The values in a YAML text without aliases, with which 500 bytes can stand for gigabytes."""
     depth = 0
     for number, event in enumerate(yaml.parse(text)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

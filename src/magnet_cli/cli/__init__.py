@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from io import StringIO
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +12,7 @@ from typer._click.exceptions import ClickException
 from typer.main import get_command
 
 from magnet_cli._version import __version__
+from magnet_cli.cli.again import again
 from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
@@ -20,10 +21,11 @@ from magnet_cli.cli.generate import generate
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
 from magnet_cli.cli.train import app as train
-from magnet_cli.errors import INTERRUPTED, INTERRUPTION
-from magnet_cli.terminal.config_file import config_path, read_defaults
+from magnet_cli.errors import INTERRUPTED, INTERRUPTION, UsageError, did_you_mean
+from magnet_cli.terminal.config_file import Section, config_path, read_defaults
 from magnet_cli.terminal.console import Console, writing_results
 from magnet_cli.terminal.help import HelpGroup
+from magnet_cli.terminal.panels import TIED
 from magnet_cli.terminal.signature import command
 from magnet_cli.terminal.stopping import STOPPING, Stopping
 from magnet_cli.terminal.streams import open_closed_streams
@@ -31,13 +33,26 @@ from magnet_cli.terminal.streams import open_closed_streams
 app = typer.Typer(
     name="magnet",
     cls=HelpGroup,
-    help="Text to music and sound effects with Meta's MAGNeT models.",
-    no_args_is_help=True,
+    help="""Text to music and sound effects with Meta's MAGNeT models.
+
+    Example: magnet generate "disco beat, 125 bpm" -o disco.wav
+
+    Example: magnet batch prompts.txt -o clips/
+
+    Example: magnet help generate
+    """,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help in 0.1 s; typer's panels would take three times that
+    rich_markup_mode=None,  # our own help takes 0.1 s; rich, which draws typer's panels, would take three times that
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "MAGNET"},
-    epilog="Exit codes: 0 done, 2 usage, 3 model, 4 Hub, 5 device or memory, 6 numerics, 7 output, "
-    "8 some of a batch failed, 9 a replay differs, 130 interrupted.",
+    epilog="Exit codes: "
+    + ", ".join(
+        code.replace(" ", TIED)
+        for code in (
+            *("0 done", "2 usage", "3 model", "4 Hub", "5 device or memory", "6 numerics", "7 output"),
+            *("8 some of a batch failed", "9 a replay differs", "130 interrupted"),
+        )
+    )
+    + ".",
 )
 
 
@@ -51,29 +66,66 @@ def _show_version(wanted: bool) -> None:
 def magnet(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Text to music and sound effects with Meta's MAGNeT models."""
-    context.default_map = read_defaults(config_path(), _options(context.command))
+    context.default_map = read_defaults(config_path(), sections(context.command).below)
 
 
-def _options(group: Any) -> dict[str, dict[str, str]]:
-    """The parameters behind the options of each command: {"generate": {"true-peak": "true_peak", ...}, ...}."""
-    return {
-        name: {
-            option[2:]: str(parameter.name)
-            for parameter in one.params
-            for option in parameter.opts
-            if option.startswith("--") and option != "--help"
-        }
-        for name, one in group.commands.items()
-        if not hasattr(one, "commands")
+def sections(command: Any) -> Section:
+    """What the configuration file may set for a command: options such as `true-peak`, and the commands below it."""
+    options = {
+        option[2:]: str(parameter.name)
+        for parameter in command.params
+        if not parameter.is_eager
+        for option in parameter.opts
+        if option.startswith("--")
     }
+    return Section(options, {name: sections(one) for name, one in getattr(command, "commands", {}).items()})
 
 
-for function in (generate, batch, info, replay, encode, decode, bench, doctor):
-    command(app)(function)
+def show_help(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND...", help="Command to explain, such as generate, or models download."),
+    ] = None,
+) -> None:
+    """Show the help of magnet, or of a command.
+
+    Example: magnet help generate
+    """
+    one: Any = context.find_root()
+    with Console().reporting():
+        for name in names or []:
+            below: Mapping[str, Any] = getattr(one.command, "commands", {})
+            if name not in below:
+                raise UsageError(
+                    f"there is no command {name!r}", did_you_mean(name, below, f"{one.command_path} --help lists all")
+                )
+            one = typer.Context(below[name], parent=one, info_name=name, **below[name].context_settings)
+    with writing_results():
+        typer.echo(one.get_help())
+
+
+# What --help shows of the commands with many options.
+EVERYDAY = {
+    generate: (
+        *("--model", "--seed", "--variations", "--output", "--force", "--preset", "--duration"),
+        *("--sweep", "--loop", "--bpm", "--device", "--json", "--quiet"),
+    ),
+    again: (
+        *("--prompt", "--model", "--seed", "--variations", "--sweep", "--output", "--force"),
+        *("--guidance", "--duration", "--device", "--json", "--quiet"),
+    ),
+    batch: (
+        *("--model", "--seed", "--variations", "--output", "--force", "--dry-run", "--fail-fast"),
+        *("--preset", "--duration", "--device", "--json", "--quiet"),
+    ),
+}
+for function in (generate, batch, again, info, replay, encode, decode, bench, doctor):
+    command(app, everyday=EVERYDAY.get(function, ()))(function)
+command(app, "help")(show_help)
 app.add_typer(models)
 app.add_typer(train)
 
@@ -113,11 +165,12 @@ def invoke() -> int:
 def parse() -> int:
     """Read the arguments and run the command."""
     try:
-        code = get_command(app).main(standalone_mode=False)
+        code = get_command(app).main(prog_name="magnet", standalone_mode=False)
     except ClickException as error:
-        text = StringIO()
-        error.show(text)
-        Console().usage(text.getvalue())
+        context = getattr(error, "ctx", None)
+        where = "magnet" if context is None else context.command_path
+        text = error.format_message()
+        Console().error(f"{text[:1].lower()}{text[1:].rstrip('.')}. See {where} --help.")
         return error.exit_code
     except typer.Abort:
         Console().essential("Aborted!")

@@ -1,4 +1,4 @@
-"""`magnet batch`: a file of prompts in, a folder of audio files out, however often it is interrupted."""
+"""`magnet batch`: generates a clip for every row of a file, and resumes after any interruption."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def batch(
         str,
         typer.Argument(
             metavar="FILE",
-            help="File of prompts: .txt with one prompt on each line and # before comments, .csv, .jsonl, or - for "
-            "standard input.",
+            help="File of prompts: .txt with one prompt on each line and # before comments, .csv, .tsv, .jsonl, or - "
+            "for standard input.",
         ),
     ],
     *,
@@ -46,7 +46,7 @@ def batch(
         str | None,
         typer.Option(
             "--format",
-            metavar="txt|csv|jsonl",
+            metavar="txt|csv|tsv|jsonl",
             help="Format of FILE.",
             show_default="by its extension",
             rich_help_panel="Batch",
@@ -91,8 +91,8 @@ def batch(
 
     Every clip is written as soon as it is finished. A batch that was stopped resumes with the same command.
 
-    The columns of .csv and .jsonl files are prompt and any of seed, variations, output, and the options of sampling,
-    length and editing by their names.
+    The columns of .csv, .tsv and .jsonl files are prompt and any of seed, variations, output, and the options of
+    sampling, length and editing by their names. Other columns are copied to results.csv.
 
     Example: magnet batch prompts.txt -o clips/
     """

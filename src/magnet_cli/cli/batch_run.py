@@ -1,4 +1,7 @@
-"""What `magnet batch` does: plan, open the model, make what is missing. Apart from the command: help must be quick."""
+"""The work of `magnet batch`: plan, open the model, generate what is missing.
+
+Apart from the command itself, so that its help imports nothing slow.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from magnet_cli.hub.locate import ResolvedModel
 from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, ModelFacts
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Item, Manifest
 from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, counted, plan_batch, plan_rows
-from magnet_cli.jobs.prompt_file import Problems, Row, read_rows
+from magnet_cli.jobs.prompt_file import Problems, PromptFile, read_prompt_file
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
@@ -43,7 +46,7 @@ RECORD_BYTES = 2500  # of a clip's record, which is in the audio file and beside
 
 @dataclass(frozen=True)
 class Command:
-    """A batch as it is asked for on the command line. format: what the file is; None takes its extension."""
+    """A batch as the command line gives it. format: of the file; None means by its extension."""
 
     request: Request
     model: ResolvedModel
@@ -54,16 +57,16 @@ class Command:
 
     @cached_property
     def helpers(self) -> dict[str, ResolvedModel]:
-        """The models that help, by what they do."""
+        """The helping models, by role."""
         return resolve_helpers(self.request.helpers, self.model.places)
 
 
 def run(console: Console, command: Command) -> None:
-    """Make what a batch lacks."""
-    batch = PromptBatch.read(command)
+    """Generate the clips that a batch lacks."""
+    batch = PromptBatch.read(console, command)
     command, request = batch.command, batch.command.request
     before = Manifest.read(request.folder)
-    plan = batch.plan(batch.known, before)  # of a model that is not here, what is wrong with it is told at once, too
+    plan = batch.plan(batch.known, before)  # before a download, so that problems are reported at once
     opened = open_parts(console, command.model, command.helpers)
     if batch.known.hashes is None:
         plan = batch.plan(opened.group, before)
@@ -77,12 +80,12 @@ def run(console: Console, command: Command) -> None:
             manifest.start(plan.header)
         if request.resume:
             for path in clear_way(plan, manifest):
-                console.warning(f"a file had changed since it was made; it is {path} now")
+                console.warning(f"a file had changed since it was written; it was renamed to {path}")
         check_room(console, plan, command, opened)
         if plan.done:
-            console.message(f"{len(plan.done):,} of {counted(len(plan.items))} are there already")
+            console.message(f"{len(plan.done):,} of {len(plan.items):,} clips already generated")
         if not plan.todo:
-            console.message("nothing is left to do")
+            console.message("nothing to generate")
             return
         if request.seed is None and console.quiet and not command.as_json:
             console.essential(f"seed {plan.header.seed}")
@@ -104,32 +107,40 @@ def run(console: Console, command: Command) -> None:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """The rows of a file, and what they start from. command: with only those helpers that the rows need."""
+    """The rows of a file and their inputs. command: with only the helpers that the rows need."""
 
     command: Command
-    rows: list[Row]
+    file: PromptFile
     problems: Problems
     inputs: InputFiles
 
     @classmethod
-    def read(cls, command: Command) -> PromptBatch:
-        """Read the rows; what is wrong with them is told with the plan."""
+    def read(cls, console: Console, command: Command) -> PromptBatch:
+        """Read the rows, and say how they were read. Their problems are reported with the plan."""
         problems = Problems(command.request.file)
-        rows = read_rows(command.request.file, command.format, problems)
-        hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in rows)
+        file = read_prompt_file(command.request.file, command.format, problems)
+        if file.warning is not None:
+            console.warning(f"{file.warning}.")
+        for notice in file.notices:
+            console.message(notice)
+        hybrid = "hybrid" in command.request.edits or any(row.edits.get("hybrid") is not None for row in file.rows)
         helpers = {role: name for role, name in command.request.helpers.items() if role != "hybrid" or hybrid}
         command = replace(command, request=replace(command.request, helpers=helpers))
-        return cls(command, rows, problems, InputFiles())
+        return cls(command, file, problems, InputFiles())
 
     @property
     def known(self) -> ModelGroup:
-        """The models, as far as they are known without opening them."""
+        """What is known of the models without opening them."""
         return ModelGroup(self.command.model, self.command.helpers)
 
     def plan(self, models: ModelGroup, manifest: Manifest) -> BatchPlan:
-        """The whole plan, by what is known of the models. OutputError if the folder is another batch's.
+        """The whole plan, by what is known of the models.
 
-        A seed that is not given is that of the batch when it began, so that it goes on with the same clips.
+        Without a given seed, the batch keeps the seed that it began with, so that it resumes with the same clips.
+
+        Raises:
+            UsageError: with all problems of the rows.
+            OutputError: if the folder holds another batch.
         """
         request, hashes = self.command.request, models.hashes or {}
         settings = request.settings(hashes)
@@ -137,7 +148,7 @@ class PromptBatch:
         if seed is None:
             seed = draw_seed()
         defaults, check, problems = usual_sampling(models.model), models.checker(self.inputs), self.problems
-        planned = plan_rows(self.rows, request, defaults, seed=seed, check=check, problems=problems)
+        planned = plan_rows(self.file.rows, request, defaults, seed=seed, check=check, problems=problems)
         plan = plan_batch(
             planned,
             request,
@@ -160,7 +171,11 @@ def are_here(command: Command) -> bool:
 
 
 def check_room(console: Console, plan: BatchPlan, command: Command, opened: Opened) -> None:
-    """Raise for files that are in the way, and warn if the disk is too small."""
+    """Check that all files can be written, and warn if the disk has too little room.
+
+    Raises:
+        OutputError: for files that exist.
+    """
     from magnet_cli.jobs.targets import check_targets
 
     request = command.request
@@ -172,7 +187,11 @@ def check_room(console: Console, plan: BatchPlan, command: Command, opened: Open
 
 
 def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast: bool, as_json: bool) -> None:
-    """Make what is to be made; BatchError at the end if some of it failed."""
+    """Generate the clips of the plan.
+
+    Raises:
+        BatchError: at the end, if clips failed.
+    """
     started = time.monotonic()
     total, failed = len(plan.items), 0
 
@@ -205,38 +224,38 @@ def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast
     made, seconds = len(plan.todo) - failed, time.monotonic() - started
     if made:
         each = rate(seconds / made)
-        console.message(f"made {counted(made)} in {duration_word(seconds)}, {each}; {MANIFEST_FILE} lists them")
+        console.message(f"generated {counted(made)} in {duration_word(seconds)}, {each}; {MANIFEST_FILE} lists them")
     if failed:
         raise BatchError(f"{failed:,} of {counted(total)} failed", "Run the same command to try again")
 
 
-# -- the plan, told ---------------------------------------------------------------------------------------------------
+# -- the dry run -------------------------------------------------------------------------------------------------------
 
 
 def show(console: Console, command: Command) -> None:
-    """Say what would be made: a line or a JSON object for every clip; then what it all takes."""
-    batch = PromptBatch.read(command)
+    """Print a line or a JSON object for every clip of the plan, then estimates of disk space and time."""
+    batch = PromptBatch.read(console, command)
     command, request = batch.command, batch.command.request
     manifest = Manifest.read(request.folder)
     plan, opened = batch.plan(batch.known, manifest), None
-    if are_here(command) and (batch.known.hashes is None or command.helpers):  # nothing else says whether it can work
+    if are_here(command) and (batch.known.hashes is None or command.helpers):  # only this shows whether they can work
         opened = open_parts(console, command.model, command.helpers)
         plan = batch.plan(opened.group, manifest)
     there = {item.key for item, _ in plan.done}
     for item in plan.items:
-        state = "there" if item.key in there else "to make"
+        state = "done" if item.key in there else "waiting"
         if command.as_json:
             job = {"prompt": item.job.prompt, "seed": item.job.seed, "sampling": asdict(item.job.sampling)}
             console.result({"path": str(item.target.audio), "state": state, "line": plan.rows[item.key].line, **job})
         else:
             console.result(f"{item.target.audio}  {state}  seed {item.job.seed}  {shortened(item.job.prompt)}")
-    console.message(f"{counted(len(plan.items))}: {len(plan.done):,} there already, {len(plan.todo):,} to make")
+    console.message(f"{counted(len(plan.items))}: {len(plan.done):,} done, {len(plan.todo):,} waiting")
     if not are_here(command):
         missing = " and ".join(one.given for one in (command.model, *command.helpers.values()) if one.folder is None)
         basis = f"on {DEFAULT_MODEL}" if command.model.facts is None else "on what is known of it"
-        console.message(f"{missing} is not here yet: this rests {basis}")
+        console.message(f"{missing} is not downloaded yet: the estimates are based {basis}")
     if request.seed is None and plan.header not in manifest.headers:
-        console.message(f"the seed was drawn just now; --seed {plan.header.seed} makes exactly these")
+        console.message(f"the seed was drawn for this run; --seed {plan.header.seed} gives exactly these clips")
     if plan.todo:
         size = sum(clip_size(item, command, opened) for item in plan.todo)
         seconds, basis = estimate(plan, command, opened)
@@ -244,10 +263,10 @@ def show(console: Console, command: Command) -> None:
 
 
 def estimate(plan: BatchPlan, command: Command, opened: Opened | None) -> tuple[float, str]:
-    """Seconds for what is to be made, and what they rest on."""
+    """Seconds for the clips to generate, and the basis of this estimate."""
     if plan.done:
         each = sum(entry.seconds for _, entry in plan.done) / len(plan.done)
-        return each * len(plan.todo), "as long as those that are there took"
+        return each * len(plan.todo), "at the rate of the existing clips"
     from magnet_cli.engines.device import matmul_rate, resolve_device, resolve_dtype
 
     with warnings.catch_warnings():
@@ -257,29 +276,29 @@ def estimate(plan: BatchPlan, command: Command, opened: Opened | None) -> tuple[
     facts = model_facts(command, opened)
     passes = 0.0
     for item in plan.todo:
-        # Frames that go through the network: every step sees the window, MusicGen each frame once.
+        # Frames that pass through the network: all of them at every step, but in MusicGen each frame once.
         steps = sum(item.job.sampling.steps) if isinstance(item.job.sampling, SamplingConfig) else 1
         passes += steps * frames_of(item, command, facts)
-    # Every weight is multiplied and added once for each frame, in both halves of guidance.
-    return 4.0 * facts.parameters * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, as measured now on {device}"
+    # Every weight takes a multiplication and an addition for each frame, with and without the text (guidance).
+    return 4.0 * facts.parameters * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, just measured on {device}"
 
 
 def model_facts(command: Command, opened: Opened | None) -> ModelFacts:
-    """What is known of the model; of one that nothing is known of, that it is as the default one is."""
+    """The facts of the model; for an unknown model, those of the default model."""
     known = opened.source.facts if opened else command.model.facts
     return known or MODELS[DEFAULT_MODEL].facts
 
 
 def frames_of(item: Item, command: Command, facts: ModelFacts) -> int:
-    """Frames of a clip."""
+    """The number of frames of a clip."""
     return item.job.edit.length(facts.seconds, facts.frame_rate, default_seconds=default_seconds(command.model)).frames
 
 
 def clip_size(item: Item, command: Command, opened: Opened | None) -> int:
-    """About the bytes that a clip's files take."""
+    """The approximate number of bytes of a clip's files."""
     facts, edit = model_facts(command, opened), item.job.edit
     if edit.input is not None and (edit.keeps_samples or edit.inpaint is not None):
-        samples = os.path.getsize(edit.input) / 2  # as long as the input at least, which is PCM mostly
+        samples = os.path.getsize(edit.input) / 2  # at least as long as the input, which is usually 16-bit PCM
     else:
         samples = (edit.duration or frames_of(item, command, facts) / facts.frame_rate) * facts.sample_rate
     # FLAC of music takes 0.5 to 0.7 of PCM; Vorbis at its usual quality about 2 bits a sample.
@@ -288,7 +307,7 @@ def clip_size(item: Item, command: Command, opened: Opened | None) -> int:
 
 
 def rate(seconds: float) -> str:
-    """How many a minute, when each takes this long."""
+    """The number of clips per minute, if each takes this many seconds."""
     return f"{60 / max(seconds, 1e-3):.1f} a minute"
 
 

@@ -1,4 +1,4 @@
-"""`magnet bench`: how fast a model is on this machine."""
+"""`magnet bench`: the speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -68,6 +68,8 @@ def bench(
     Prints latency, throughput, the time of every stage, and the arithmetic as a share of the device's peak. All are
     medians. A plain matrix product is measured between the runs, so that the share is meaningful on a busy machine,
     too. The last line states how much the logits differ from those of the plain decoder in float32.
+
+    Example: magnet bench --random-weights small-10secs
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
@@ -86,7 +88,7 @@ def bench(
         config = parts.model.config
         sampling = overrides.apply(defaults or default_sampling("music", config.clip_seconds, config.codebooks))
         check_steps(sampling, codebooks=config.codebooks)
-        console.message(f"measuring {runs} runs of {batch_size}, after one that is not counted")
+        console.message(f"measuring {runs} runs of batch size {batch_size}, after one that is not counted")
         report = benchmark(parts, sampling, batch=batch_size, runs=runs)
         if runtime.eight_bits and not plain:
             report = replace(report, dtype=runtime.dtype)
@@ -136,7 +138,7 @@ def model_parts(
         or not isinstance(pipeline.generator, MaskedGenerator)
         or not isinstance(sampling, SamplingConfig)
     ):
-        raise UsageError(f"{model} is no MAGNeT, and only those are measured", "Choose another --model")
+        raise UsageError(f"{model} is not a MAGNeT model, and bench measures no others", "Choose another --model")
     reader = pipeline.generator.reader
     network = reader.decoder if plain else reader.network
     stored = source.decoder

@@ -39,6 +39,8 @@ def encode(
     """Encode an audio file with a model's codec.
 
     Writes an .npz file with `codes`, int16 [codebooks, frames], of all codebooks that the model uses.
+
+    Example: magnet encode disco.wav -o disco.npz
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
@@ -47,7 +49,7 @@ def encode(
         from magnet_cli.hub.locate import resolve
 
         if output.suffix.lower() != ".npz":
-            raise UsageError(f"{output} is no .npz file", f"Name it {output.name}.npz")
+            raise UsageError(f"{output} is not an .npz file", f"Name it {output.name}.npz")
         waveform, rate = read_audio(file)
         check_writable([output], overwrite=files.force)
         opened = open_parts(console, resolve(model, places), {})
@@ -91,6 +93,8 @@ def decode(
     """Decode a file of codes with a model's codec.
 
     The audio keeps the level that the codec gives it.
+
+    Example: magnet decode disco.npz -o disco.wav
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
@@ -119,7 +123,7 @@ def decode(
 
 
 def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
-    """A model's codec alone, on the device that is asked for."""
+    """Build the codec of a model, on the wanted device."""
     from magnet_cli.checkpoints.parts import build_codec
     from magnet_cli.engines.device import resolve_device
 
@@ -133,5 +137,5 @@ def check_codes(codes: NDArray[Any], codec: Codec, path: Path, model: str) -> No
         raise UsageError(
             f"{path} has {codes.shape[0]} codebooks of codes from {codes.min()} to {codes.max()}, "
             f"but the codec of {model} has {most} of 0 to {values - 1}",
-            "Give --model the model whose codes they are",
+            "Name the model that wrote the codes with --model",
         )

@@ -1,6 +1,6 @@
-"""`magnet doctor`: what is installed here, what it can use, and what to do about what is wrong.
+"""`magnet doctor`: what is installed, what this machine can do, and a remedy for every problem.
 
-Each check stands alone: whatever goes wrong in one becomes its line, and the others still run.
+Each check stands alone: an exception in one becomes its line, and the others still run.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from magnet_cli._version import __version__
-from magnet_cli.errors import MagnetError, one_line
+from magnet_cli.errors import MagnetError, did_you_mean, one_line, sentence
 from magnet_cli.hub.folders import REPLACED, UNFINISHED
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import AsJson, human
+from magnet_cli.terminal.parameters import known_variables
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -53,7 +55,7 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and what was found; `remedy` is an imperative sentence wherever it is not ok."""
+    """What was examined, and what was found; `remedy` is an imperative sentence unless all is well."""
 
     check: str
     status: Status
@@ -63,6 +65,7 @@ class Check:
 
 def doctor(
     *,
+    context: typer.Context,
     as_json: AsJson = False,
     offline: Annotated[bool, typer.Option("--offline", help="Make no request to the Hugging Face Hub.")] = False,
 ) -> None:
@@ -70,12 +73,16 @@ def doctor(
 
     Checks versions, devices, memory, disk, models, configuration and the Hub. The exit code is 1 if there is a problem;
     warnings do not count.
+
+    Example: magnet doctor
     """
     console = Console()
     with console.reporting():
-        warnings.simplefilter("ignore")  # until reporting ends; those that matter become checks
+        warnings.simplefilter("ignore")  # until reporting ends; the important ones become checks
         statuses = []
-        for check in examine(offline=offline):
+        root = context.find_root()
+        known = known_variables(root.command, root)
+        for check in chain(examine(offline=offline), isolated("variables", partial(check_variables, known))):
             console.result(asdict(check) if as_json else as_line(check))
             statuses.append(check.status)
         console.message(f"problems: {statuses.count('problem')}, warnings: {statuses.count('warning')}")
@@ -85,7 +92,7 @@ def doctor(
 
 def as_line(check: Check) -> str:
     """A check for people."""
-    remedy = f". {check.remedy}." if check.remedy else ""
+    remedy = f". {sentence(check.remedy)}" if check.remedy else ""
     return f"{check.status:8} {check.check:18} {check.found}{remedy}"
 
 
@@ -100,7 +107,7 @@ def examine(*, offline: bool) -> Iterator[Check]:
     yield from isolated("torchaudio", check_torchaudio, install("torch", "torchaudio"))
     for name in PACKAGES:
         yield from isolated(name, partial(check_package, name), install(name))
-    if "torch" in sys.modules:  # else there is nothing to add to why it could not be imported
+    if "torch" in sys.modules:  # otherwise, its import failed, which is reported already
         yield from isolated("CPU", check_cpu)
         yield from isolated("CUDA", check_cuda)
         yield from isolated("auto", check_auto, "Reinstall the package that it names")
@@ -135,8 +142,8 @@ def printable(text: str) -> str:
 
 
 def needs(name: str) -> Requirement | None:
-    """What magnet asks of a package, if magnet is installed itself."""
-    from importlib import metadata  # here as below: it brings the whole email package, which help need not wait for
+    """The version of a package that magnet needs, if magnet itself is installed."""
+    from importlib import metadata  # here and below: it imports the email package, for which help should not wait
 
     try:
         from packaging.requirements import Requirement  # transformers and huggingface_hub need it, too
@@ -148,12 +155,12 @@ def needs(name: str) -> Requirement | None:
 
 
 def install(*names: str) -> str:
-    """The remedy that installs packages in the versions that magnet asks for."""
+    """The remedy that installs packages in the versions that magnet needs."""
     return "Run pip install " + " ".join(f'"{needs(name) or name}"' for name in names)
 
 
 def versioned(name: str, version: str, note: str = "") -> Check:
-    """A package that is here, in a version that may not be what magnet asks for."""
+    """A package that is installed, perhaps in a version that magnet does not support."""
     wanted = needs(name)
     if wanted is None or wanted.specifier.contains(version, prereleases=True):
         return Check(name, "ok", version + note)
@@ -169,14 +176,14 @@ def check_magnet() -> Iterator[Check]:
 
 
 def check_torch() -> Iterator[Check]:
-    """PyTorch, really imported."""
+    """PyTorch, by importing it."""
     torch = importlib.import_module("torch")
     cuda, hip = torch.version.cuda, torch.version.hip
     yield versioned("torch", torch.__version__, f", CUDA {cuda}" if cuda else f", ROCm {hip}" if hip else ", CPU only")
 
 
 def check_torchaudio() -> Iterator[Check]:
-    """Torchaudio, really imported unless it belongs to another PyTorch."""
+    """Torchaudio, by importing it, unless it belongs to another PyTorch."""
     from importlib import metadata
 
     torch, audio = metadata.version("torch"), metadata.version("torchaudio")
@@ -211,7 +218,7 @@ def check_cpu() -> Iterator[Check]:
 
 
 def check_cuda() -> Iterator[Check]:
-    """CUDA as a whole, then every device."""
+    """CUDA in general, then every device."""
     import torch
 
     runtime, file = torch.version.cuda or torch.version.hip, Path("/proc/driver/nvidia/version")
@@ -241,7 +248,7 @@ def check_cuda() -> Iterator[Check]:
 
 
 def check_cuda_device(index: int) -> Iterator[Check]:
-    """A CUDA device, really used."""
+    """A CUDA device, by computing on it."""
     import torch
 
     from magnet_cli.engines.device import computes_float8
@@ -261,7 +268,7 @@ def check_cuda_device(index: int) -> Iterator[Check]:
 
 
 def check_auto() -> Iterator[Check]:
-    """Where generation would run; imports everything that it needs."""
+    """Where generation would run."""
     import torch
 
     if sys.platform == "darwin":
@@ -274,7 +281,7 @@ def check_auto() -> Iterator[Check]:
 
 
 def ram() -> tuple[int, int]:
-    """Bytes of memory in all, and available (or in all where only Linux would tell); a container's limit counts."""
+    """Bytes of memory: total and available (Linux; elsewhere the total twice), within the limit of a container."""
     known, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if not known.exists():
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -329,7 +336,7 @@ def check_disk(place: str) -> Iterator[Check]:
         return
     few = free < FREE_SPACE
     found = f"{folder}, {human(free)} free"
-    yield Check(name, "warning" if few else "ok", found, f"Make room there, or {instead}" if few else None)
+    yield Check(name, "warning" if few else "ok", found, f"Free some space there, or {instead}" if few else None)
 
 
 def check_bundles() -> Iterator[Check]:
@@ -373,7 +380,7 @@ def disk_size(folder: Path) -> int:
 
 
 def check_configuration() -> Iterator[Check]:
-    """Environment variables that count; never the value of a secret."""
+    """Environment variables that have an effect; never the value of a secret."""
     names = sorted(name for name in os.environ if name.startswith(("MAGNET_", "HF_", "HUGGING")))
     found = [f"{name} is set" if SECRET_NAME.search(name) else f"{name}={os.environ[name]}" for name in names]
     yield Check("environment", "ok", ", ".join(found) or "no MAGNET_ or HF_ variable is set")
@@ -382,6 +389,14 @@ def check_configuration() -> Iterator[Check]:
     saved = "saved" if Path(constants.HF_TOKEN_PATH).is_file() else "not saved"
     offline = f"offline mode is {'on' if constants.HF_HUB_OFFLINE else 'off'}"
     yield Check("configuration", "ok", f"token {saved}, {offline}")
+
+
+def check_variables(known: Collection[str]) -> Iterator[Check]:
+    """Environment variables that look like ours, but have no effect."""
+    for name in sorted(name for name in os.environ if name.startswith("MAGNET_")):
+        if name not in known:
+            remedy = did_you_mean(name, known, "Correct its name, or unset it; docs/cli.md lists all")
+            yield Check("variable", "warning", f"{name} is set, but has no effect", remedy)
 
 
 def check_hub(*, offline: bool) -> Iterator[Check]:

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from magnet_cli.audio.formats import AUDIO_EXTENSIONS
-from magnet_cli.cli.run_jobs import (
-    describe_sampling,
-    load,
-    make,
-    open_parts,
-    resolve_helpers,
-    result,
-)
-from magnet_cli.errors import HubError, UsageError
+from magnet_cli.cli.new_clips import Order, SweepOption, make_new_clips
+from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_MODEL
-from magnet_cli.jobs.naming import ClipName, plan_paths
-from magnet_cli.jobs.targets import Target
+from magnet_cli.jobs.sweep import combinations
 from magnet_cli.options.edit import EditConfig
-from magnet_cli.options.job import Job, check_prompt, plan
+from magnet_cli.options.job import check_prompt
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
-from magnet_cli.options.sampling_overrides import Overrides, apply_all
-from magnet_cli.pipeline.rules import ModelGroup, loop_bars, usual_sampling
+from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal import options
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import ClipOptions, FileOptions, HelperOptions, Speech
 from magnet_cli.terminal.signature import without
-
-if TYPE_CHECKING:
-    from magnet_cli.hub.locate import ResolvedModel
 
 
 def generate(
@@ -59,6 +45,7 @@ def generate(
         ),
     ] = None,
     clips: ClipOptions,
+    sweep: SweepOption = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -85,66 +72,27 @@ def generate(
     Prints the path of each file it writes.
 
     Example: magnet generate "disco beat" -o out.wav
+
+    Example: magnet generate "rain on a roof" "door bell" -n 4 -o sounds/ --model audio
     """
     console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():
-        from magnet_cli.hub.locate import bundled_model, resolve
-        from magnet_cli.pipeline.inputs import InputFiles
+        from magnet_cli.hub.locate import resolve
 
-        names = helpers.names(hybrid=edit.hybrid is not None)
-        wanted, helping, fallback = resolve(model or DEFAULT_MODEL, places), resolve_helpers(names, places), None
-        texts = read_prompts(prompts or [], unconditional=edit.unconditional)
-        draft = apply_all(overrides, usual_sampling(wanted))
-        drafts = plan(texts, draft, seed=clips.seed, variations=clips.variations, edit=edit)
-        inputs = InputFiles()
-        ModelGroup(wanted, helping).checker(inputs)(drafts[0])
-        if overrides.rescore_weight is not None and helpers.rescorer is None:
-            console.warning("--rescore-weight counts for nothing without --rescorer")
-        metadata = not files.no_metadata
-        targets = plan_targets(output, drafts, wanted, codes=files.save_codes, metadata=metadata)
-        from magnet_cli.jobs.targets import check_targets
-
-        check_targets(targets, finish.subtype, overwrite=files.force)
-        if clips.seed is None and speech.quiet and not speech.json:
-            console.essential(f"seed {drafts[0].seed}")
-        try:
-            opened = open_parts(console, wanted, helping)
-        except HubError as error:
-            instead = bundled_model(places) if model is None else None
-            if instead is None:
-                raise
-            console.essential(
-                f"no {wanted.given}: {error.message}. {error.hint}. "
-                f"This is the small {BUNDLED} model instead, no match for it."
-            )
-            wanted, fallback = instead, error.message
-            targets = plan_targets(output, drafts, wanted, codes=files.save_codes, metadata=metadata)
-            check_targets(targets, finish.subtype, overwrite=files.force)
-            opened = open_parts(console, wanted, helping)
-        sampling = apply_all(overrides, opened.source.facts.sampling)
-        jobs = [replace(draft, sampling=sampling) for draft in drafts]
-        opened.group.checker(inputs)(jobs[0])
-        pipeline = load(console, opened, runtime, inputs)
-        console.detail(f"sampling: {describe_sampling(sampling)}")
-
-        from magnet_cli.jobs.manifest import Item
-        from magnet_cli.jobs.writer import Production
-
-        production = Production(
-            pipeline, wanted.given, finish, overwrite=files.force, metadata=metadata, helpers=names, fallback=fallback
+        order = Order(
+            texts=read_prompts(prompts or [], unconditional=edit.unconditional),
+            clips=clips,
+            model=resolve(model or DEFAULT_MODEL, places),
+            helpers=helpers.names(hybrid=edit.hybrid is not None),
+            overrides=overrides,
+            edit=edit,
+            combinations=combinations(sweep or []),
+            finish=finish,
+            output=output,
+            files=files,
+            fallback=model is None,
         )
-        items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
-        for product in make(console, production, items):
-            console.result(result(product, as_json=speech.json))
-
-
-def plan_targets(
-    output: str | None, jobs: Sequence[Job], model: ResolvedModel, *, codes: bool, metadata: bool
-) -> list[Target]:
-    """Files for every job."""
-    items = [ClipName(job.prompt, job.seed, bpm=job.edit.bpm, bars=loop_bars(job.edit, model)) for job in jobs]
-    folder, paths = plan_paths(output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
-    return [Target.beside(path, metadata=metadata, codes=codes, folder=folder) for path in paths]
+        make_new_clips(console, order, runtime, speech)
 
 
 def read_prompts(prompts: Sequence[str], *, unconditional: bool) -> list[str]:

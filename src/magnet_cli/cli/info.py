@@ -1,4 +1,4 @@
-"""`magnet info` and `magnet replay`: how a clip was made, and making it again."""
+"""`magnet info` and `magnet replay`: how a clip was generated, and regenerating it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def info(file: File, *, json: options.AsJson = False) -> None:
     """Show how a clip was generated.
 
     Prints its prompt, seed, options, model, licence and machine, from the audio file or the .json file beside it.
+
+    Example: magnet info disco.wav
     """
     console = Console()
     with console.reporting():
@@ -47,7 +49,7 @@ def info(file: File, *, json: options.AsJson = False) -> None:
 
 
 def told(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """A record in words, line by line. Whatever is missing or odd is left out or shown as it is."""
+    """The lines that describe a record. What is missing is left out, and what has another type is shown as it is."""
     model, codes, output = (_part(record, name) for name in ("model", "codes", "output"))
     yield "prompt", _word(record.get("prompt"))
     if record.get("text", record.get("prompt")) != record.get("prompt"):
@@ -138,6 +140,8 @@ def replay(
     """Regenerate a clip and compare its codes, bit for bit.
 
     The exit code is 9 if the codes differ; the message then names what has changed.
+
+    Example: magnet replay disco.wav --check
     """
     console = Console(quiet=speech.quiet, verbose=speech.verbose)
     with console.reporting():
@@ -177,8 +181,8 @@ def replay(
         else:
             console.result(target.audio)
         if not same:
-            why = "; ".join(reasons) or "nothing that is noted differs, so the machine itself must"
-            hint = "Rounding differs between devices and versions: replay on what it was made with"
+            why = "; ".join(reasons) or "nothing in the record differs, so the machine itself must"
+            hint = "Rounding differs between devices and versions: replay on the machine and versions that generated it"
             raise ReplayError(f"the codes are not those of {file} ({why})", hint)
         console.message("the codes are the same, bit for bit")
 
@@ -213,7 +217,7 @@ def plan_replay(file: Path, output: str | None, prompt: str, seed: int) -> Targe
 
 
 def runtime_as_then(record: dict[str, Any], device: str | None, dtype: str | None) -> RuntimeConfig:
-    """The device and precision that a clip was made with, unless others are asked for; compiled on a GPU, as then."""
+    """The device and precision that a clip was generated with, unless others are given; compiled if it was then."""
     then = [record.get(name) if isinstance(record.get(name), str) else "auto" for name in ("device", "dtype")]
     try:
         wanted = RuntimeConfig(str(then[0]), then[1], compile=record.get("compiled") is True)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`magnet models`: what there is, what is here, and how to get it."""
+"""`magnet models`: which models exist, which are on this machine, and how to get the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ app = typer.Typer(
     name="models",
     cls=HelpGroup,
     help="List, download, inspect, convert and remove models.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 
@@ -38,7 +37,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, as m
 
 @command(app, "list")
 def list_models(*, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
-    """List the released models and the bundles on this machine."""
+    """List the released models and the bundles on this machine.
+
+    Example: magnet models list
+    """
     console = Console()
     with console.reporting():
         from magnet_cli.hub.locate import known_models
@@ -54,7 +56,10 @@ def list_models(*, as_json: AsJson = False, places: Annotated[PlacesConfig, with
 
 @command(app)
 def show(name: Name, *, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
-    """Show everything that is known about a model."""
+    """Show everything that is known about a model.
+
+    Example: magnet models show magnet-small-10secs
+    """
     console = Console()
     with console.reporting():
         from magnet_cli.hub.locate import resolve
@@ -92,6 +97,8 @@ def download(
 
     Downloads everything that a model needs. A bundle needs no network and loads at once. Prints the folder of each
     bundle. A download that was stopped resumes with the same command, which also repairs damaged bundles.
+
+    Example: magnet models download magnet-small-10secs
     """
     console = Console(quiet=quiet)
     with console.reporting():
@@ -105,12 +112,14 @@ def download(
 
 
 def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> Path:
-    """Bring one model here, telling what it costs; returns the folder of its bundle, of a MusicGen as it came."""
+    """Download one model, and report its size; returns the folder of its bundle, or of the files of a MusicGen."""
     from magnet_cli.hub.download import Access
     from magnet_cli.hub.locate import fetch_first, locate_model, resolve
 
     if model.repository is None:
-        raise UsageError(f"{model.given!r} is no model of the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id")
+        raise UsageError(
+            f"{model.given!r} is not a model on the Hub", f"Choose one of {', '.join(MODELS)}, or a Hub id"
+        )
     with console.transfers(human) as transfers:
         access = Access(model.places.cache_dir, model.places.offline, transfers.hear)
         if model.is_musicgen:
@@ -122,7 +131,7 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
             from magnet_cli.checkpoints.open import mend, open_magnet
 
             for problem in mend(model):
-                console.warning(f"{model.given}: {problem}; it is made again")
+                console.warning(f"{model.given}: {problem}; repairing it")
         opened = open_magnet(resolve(model.given, model.places), listener=transfers.hear)
     console.message(f"{model.given} ({licence_note(opened.origin.licence)}) is ready")
     if delete_originals:
@@ -130,13 +139,16 @@ def fetch(model: ResolvedModel, console: Console, *, delete_originals: bool) -> 
 
         for plan in transfers.fetched:
             discard_snapshot(plan.storage, plan.revision, [file.name for file in plan.files])
-            console.message(f"deleted what was fetched to {plan.storage}")
+            console.message(f"deleted the downloaded files in {plan.storage}")
     return opened.folder
 
 
 @command(app)
 def path(name: Name, *, places: Annotated[PlacesConfig, only("model_dir")]) -> None:
-    """Print the folder of a model's bundle."""
+    """Print the folder of a model's bundle.
+
+    Example: magnet models path bundled
+    """
     console = Console()
     with console.reporting():
         console.result(require(name, Store.at(places.model_dir)).folder)
@@ -144,7 +156,10 @@ def path(name: Name, *, places: Annotated[PlacesConfig, only("model_dir")]) -> N
 
 @command(app)
 def verify(name: Name, *, quiet: Quiet = False, places: Annotated[PlacesConfig, only("model_dir")]) -> None:
-    """Compare every byte of a bundle with the hashes in it."""
+    """Compare every byte of a bundle with the hashes in it.
+
+    Example: magnet models verify bundled
+    """
     console = Console(quiet=quiet)
     with console.reporting():
         info = require(name, Store.at(places.model_dir))
@@ -165,7 +180,10 @@ def remove(
     quiet: Quiet = False,
     places: Annotated[PlacesConfig, only("model_dir")],
 ) -> None:
-    """Delete a model's bundle from this machine."""
+    """Delete a model's bundle from this machine.
+
+    Example: magnet models remove magnet-small-10secs
+    """
     console = Console(quiet=quiet)
     with console.reporting():
         store = Store.at(places.model_dir)
@@ -198,6 +216,8 @@ def convert(
     """Convert a checkpoint in the released format into a bundle.
 
     A bundle loads faster, and no pickle is read.
+
+    Example: magnet models convert released/ mine
     """
     console = Console(quiet=quiet)
     with console.reporting():
@@ -265,7 +285,7 @@ def defaults(
 
         changed = overrides != Overrides()
         if reset and changed:
-            raise UsageError("--reset takes no other options", "Reset first, then set")
+            raise UsageError("--reset takes no other options", "Reset first, then set options")
         folder = resolve(name, places).bundle or require(name, Store.at(places.model_dir)).folder
         from magnet_cli.checkpoints.bundle import read_bundle, set_sampling
 
@@ -275,11 +295,11 @@ def defaults(
             console.result(f"{key:24} {value}")
 
 
-# -- what is known ----------------------------------------------------------------------------------------------------
+# -- facts about models -----------------------------------------------------------------------------------------------
 
 
 def require(name: str, store: Store) -> BundleInfo:
-    """The bundle of a model, which must be here."""
+    """The bundle of a model; UsageError if it is not on this machine."""
     info = store.find(name)
     if info is None:
         raise UsageError(f"{name} has no bundle in {store.root}", "See magnet models list")
@@ -287,7 +307,7 @@ def require(name: str, store: Store) -> BundleInfo:
 
 
 def describe(model: ResolvedModel) -> dict[str, Any]:
-    """Everything known about a model, released or here."""
+    """Everything known about a model, released or on this machine."""
     spec = registered(model.repository or "")
     if isinstance(spec, RescorerSpec):
         return from_musicgen(spec, model.folder)
@@ -303,7 +323,7 @@ def describe(model: ResolvedModel) -> dict[str, Any]:
 
 
 def from_spec(spec: ModelSpec) -> dict[str, Any]:
-    """What is known of a released model before it is here."""
+    """What is known of a released model before its download."""
     return {
         "repository": spec.repository,
         "task": spec.task,
@@ -319,13 +339,13 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
 
 
 def from_musicgen(spec: RescorerSpec, folder: Path | None) -> dict[str, Any]:
-    """What is known of a MusicGen, which stays in the Hub cache as it came."""
+    """What is known of a MusicGen, which stays in the Hub cache as it was downloaded."""
     here = {"here": False} if folder is None else {"here": True, "folder": str(folder), "revision": folder.name}
     return {**asdict(spec), "use": MUSICGEN_USES, "commercial_use": False, **here}
 
 
 def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
-    """What a bundle tells of itself."""
+    """What a bundle's own files say of it."""
     config = info.config
     return {
         "here": True,
@@ -345,7 +365,7 @@ def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- formatting -------------------------------------------------------------------------------------------------------
 
 
 def list_row(record: dict[str, Any]) -> tuple[str, ...]:

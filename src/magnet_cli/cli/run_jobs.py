@@ -1,4 +1,4 @@
-"""What the commands that make clips share: loading a model, making items, and the words for both."""
+"""What the commands that generate clips share: loading a model, generating items, and the messages about both."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Opened:
 
     @property
     def group(self) -> ModelGroup:
-        """What they can do."""
+        """The rules of what they can do."""
         return ModelGroup(self.source, self.helpers)
 
 
@@ -84,7 +84,7 @@ def read_model_ahead(model: ResolvedModel) -> None:
 
 
 def load(console: Console, opened: Opened, runtime: RuntimeConfig, inputs: InputFiles | None = None) -> Pipeline:
-    """The model, ready; says what it is and where it runs."""
+    """Build the model for use; report what it is and where it runs."""
     started = time.perf_counter()
     with console.busy(f"loading {opened.source.name}"):
         from magnet_cli.pipeline.pipeline import Pipeline
@@ -97,7 +97,7 @@ def load(console: Console, opened: Opened, runtime: RuntimeConfig, inputs: Input
     return pipeline
 
 
-# -- making -----------------------------------------------------------------------------------------------------------
+# -- generating -------------------------------------------------------------------------------------------------------
 
 
 def raise_failure(event: TextEncoded | StepDone | ItemFailed) -> None:
@@ -117,10 +117,10 @@ def make(
     numbers: Callable[[int], str] = lambda done: "",
     listener: ProductionListener = raise_failure,
 ) -> Iterator[Product]:
-    """Make items, with a bar over the decoding steps and a message about each.
+    """Generate items, with a bar over the decoding steps and a message about each.
 
-    write: write their files. numbers: what to say before the message about an item, given how many are done.
-    listener: hears of every step and of items that fail; by default, the first of those stops the rest.
+    write: write their files. numbers: what precedes the message about an item, given how many are finished.
+    listener: receives every step and every item that fails; by default, the first failure stops the rest.
     """
     from magnet_cli.jobs.writer import ItemFailed
     from magnet_cli.pipeline.events import StepDone
@@ -128,10 +128,10 @@ def make(
     with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
         done = shown = finished = 0
         label = ""
-        begun: list[Job] = []  # of those that are not done
+        begun: list[Job] = []  # and not finished
 
         def settle(job: Job, *, last: bool) -> None:
-            # How many passes a clip takes is not always known beforehand, and a codebook that is kept takes none.
+            # The number of passes of a clip is not always known beforehand, and a codebook that is kept takes none.
             nonlocal shown, finished
             begun[:] = [other for other in begun if other is not job]
             finished += production.pipeline.passes([job])
@@ -157,7 +157,7 @@ def make(
                     settle(item.job, last=True)
                     listener(event)
 
-        behind = 0  # clips of the batch that are yet to come
+        behind = 0  # clips of the same batch that are still to come
         for product in production.run(items, write=write, listener=hear):
             done += 1
             behind = (behind or product.clip.batch) - 1
@@ -170,7 +170,7 @@ def make(
 
 
 def result(product: Product, *, as_json: bool) -> Path | dict[str, Any]:
-    """The path of a clip; or what --json prints: its files, and how it was made."""
+    """The path of a clip; or what --json prints: its files, and how it was generated."""
     target = product.item.target
     if not as_json:
         return target.audio
@@ -192,7 +192,7 @@ def shortened(text: str, limit: int = LONGEST_LABEL) -> str:
 
 
 def describe(info: ModelInfo) -> str:
-    """The line that says what runs where, and under which licence."""
+    """The line that names the model, its licence, the device and the precision."""
     return f"model {info.name} ({licence_note(info.licence)}) · device {info.device} · dtype {info.dtype}"
 
 
@@ -206,11 +206,11 @@ def describe_sampling(sampling: SamplingConfig | MusicGenSampling) -> str:
 
 
 def describe_clip(clip: Clip, target: Target, output: OutputConfig) -> str:
-    """The line that says what was written."""
+    """The line that reports a file that was written."""
     after = clip.audio.after
     loudness = "silence" if after.lufs is None else f"{decibels(after.lufs)} LUFS"
     if output.normalize in ("auto", "loudness") and after.lufs is not None and not clip.audio.reached:
-        loudness += f" (not {output.lufs:g}: the peak ceiling came first)"
+        loudness += f" (not {output.lufs:g}: limited by the peak ceiling)"
     peak = "" if after.true_peak is None else f", {decibels(after.true_peak)} dBTP"
     return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {describe_tempo(clip)}{loudness}{peak}"
 

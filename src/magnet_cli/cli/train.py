@@ -1,4 +1,4 @@
-"""`magnet train`: the decoder, and the codec it writes for."""
+"""`magnet train`: trains a decoder, or a codec."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ app = typer.Typer(
     help="Train or fine-tune a decoder, or train a codec.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    epilog="On several GPUs or machines, run accelerate launch -m magnet_cli train ..., which comes with "
-    "pip install magnet-cli[train].",
+    epilog="For several GPUs or machines, use accelerate launch -m magnet_cli train .... Training needs more packages: "
+    "pip install '.[train]' in a clone of the repository.",
 )
 
 OWN = "own"
 DTYPES = ("float16", "bfloat16", "float32")
 CODEC_RUN = RunOptions(steps=500_000, batch_size=64)
 DECODER_RUN = RunOptions(steps=100_000, batch_size=16)
-LINES = 20  # log entries between lines on a stderr that is no terminal
+LINES = 20  # log entries between lines where stderr is not a terminal
 
 Data = Annotated[
     Path,
@@ -110,7 +110,7 @@ def codec(
     with console.reporting():
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
-            raise UsageError(f"unknown beginning {options.begin!r}", "Give random or transform")
+            raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random or transform")
         Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):
             from magnet_cli.train.codec import train_codec
@@ -223,7 +223,9 @@ def decoder(
         if task not in get_args(Task):
             raise UsageError(f"unknown task {task!r}", "Give music or sound")
         if dtype not in DTYPES or training.precision not in get_args(Precision):
-            raise UsageError(f"unknown type {dtype!r} or {training.precision!r}", f"Give one of {', '.join(DTYPES)}")
+            raise UsageError(
+                f"unknown --dtype {dtype!r} or --precision {training.precision!r}", f"Give one of {', '.join(DTYPES)}"
+            )
         if (start is None) == (codec_folder is None):
             raise UsageError(
                 "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
@@ -277,7 +279,10 @@ def decoder(
 
 
 def _check_output(output: Path, inputs: Sequence[Path]) -> None:
-    """OutputError unless a decoder's training may write to its output, which is none of the folders that it reads."""
+    """Check that a decoder's training may write to its output, and that it reads from none of the same folders.
+
+    Raises: OutputError if it may not.
+    """
     Places(output).check("decoder", [path for path in inputs if path.exists()])
 
 
@@ -290,7 +295,7 @@ def _new_parts(
     seed: int,
     places: PlacesConfig,
 ) -> Parts:
-    """The parts of a model that is trained from nothing."""
+    """The parts of a new model."""
     from magnet_cli.hub.download import Access
     from magnet_cli.hub.locate import locate_text_encoder
     from magnet_cli.train.codec_folder import read_codec_folder
@@ -310,13 +315,13 @@ def _new_parts(
 
 
 def _console(speech: Speech) -> Console:
-    """Under a launcher, only the first process speaks."""
+    """The console, which only the first process of a launcher prints to."""
     return Console(quiet=speech.quiet or os.environ.get("RANK", "0") != "0")
 
 
 @contextmanager
 def _watching(console: Console, run: RunOptions, output: Path) -> Iterator[OnProgress]:
-    """Loss, speed and time left, as a bar, or a line now and then where there is no terminal."""
+    """Loss, speed and remaining time, as a bar; where stderr is not a terminal, as a line now and then."""
     seen = 0
     with console.progress(run.steps) as bar:
 
@@ -332,7 +337,7 @@ def _watching(console: Console, run: RunOptions, output: Path) -> Iterator[OnPro
             yield show
         except KeyboardInterrupt:
             if Places(output).state.is_file():
-                console.message(f"the state is in {Places(output).run}: the same command goes on from there")
+                console.message(f"the state is in {Places(output).run}: run the same command to resume the training")
             raise
 
 

@@ -1,1 +1,5 @@
-"""Files and folders: written whole or not at all, kept within their folder, read within bounds. Imports no torch."""
+"""Files and folders: written completely or not at all, kept within their folder, and read within limits.
+
+In: contents to write, and paths of files that strangers may have written. Out: complete files; text and JSON. Imports
+no torch.
+"""

@@ -17,7 +17,7 @@ from magnet_cli.disk.confine import check_within
 from magnet_cli.disk.unfinished import create_unfinished, unfinished_path
 from magnet_cli.errors import OutputError
 
-Content = bytes | mmap.mmap  # of a file: in memory, or in another, temporary one
+Content = bytes | mmap.mmap  # of a file: in memory, or in a temporary file
 
 LONGEST_PART = 255  # bytes that file systems allow a name
 
@@ -26,10 +26,13 @@ OVERWRITE_HINT = "Pass --force to overwrite it, or choose another name"
 
 
 def check_writable(paths: Sequence[Path], *, overwrite: bool = False) -> None:
-    """Raise OutputError if writing to one of these is bound to fail; called before any work, and leaves nothing behind.
+    """Check, before any work, that these paths can be written. Leaves nothing behind.
 
-    A path must not exist (unless `overwrite`, and then be a regular file), and its nearest existing parent must be a
-    folder that takes a new file. This is tried rather than asked: os.access knows nothing of Windows ACLs.
+    A path must not exist, or with `overwrite` be a regular file. Its nearest existing parent must be a folder in which
+    a file can be created. This creates one there, because os.access ignores the access control lists of Windows.
+
+    Raises:
+        OutputError: if a path cannot be written.
     """
     tried: set[Path] = set()
     for path in paths:
@@ -39,7 +42,7 @@ def check_writable(paths: Sequence[Path], *, overwrite: bool = False) -> None:
         try:
             _check_target(path, overwrite=overwrite)
             parent = path.absolute().parent
-        except OSError as error:  # such as a working directory that is gone
+        except OSError as error:  # such as a working directory that was removed
             raise _output_error(path, error) from error
         while not _exists(parent) and parent != parent.parent:
             parent = parent.parent
@@ -49,7 +52,11 @@ def check_writable(paths: Sequence[Path], *, overwrite: bool = False) -> None:
 
 
 def _try_folder(folder: Path, path: Path) -> None:
-    """Raise OutputError unless a file can be made in this folder; `path` is what it is wanted for."""
+    """Create and remove a file in this folder, in which `path` will be written.
+
+    Raises:
+        OutputError: if that fails.
+    """
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: {folder} is not a folder", "Choose another folder")
     probe = unfinished_path(folder, "")
@@ -63,12 +70,16 @@ def _try_folder(folder: Path, path: Path) -> None:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, overwrite: bool = False) -> None:
-    """Create a file, with its folders, from what `write` puts into the binary file it is given: all of it, or nothing.
+    """Create a file and its folders, completely or not at all, from what `write` writes into the file that it is given.
 
-    `write` fills a hidden file beside `path`, which is flushed to the disk and takes its name only then. On any
-    failure, Ctrl-C among them, the hidden file is removed and whatever was at `path` stays. Without `overwrite` an
-    existing file is never replaced, even if it appeared during the work. Raises OutputError; what `write` raises passes
-    through, except OSError, which becomes an OutputError. A symbolic link stays one: its target is replaced.
+    `write` fills a hidden file beside `path`, which is flushed to the disk and only then renamed to `path`. After any
+    failure, including Ctrl-C, the hidden file is removed, and an earlier file at `path` is unchanged. Without
+    `overwrite` an existing file is never replaced, even if it appeared during the work. A symbolic link stays one: its
+    target is replaced.
+
+    Raises:
+        OutputError: if the file exists or cannot be written; also in place of an OSError of `write`, whose other
+            exceptions pass through.
     """
     with _Unpublished(overwrite=overwrite) as files:
         files.add(path, write)
@@ -84,9 +95,9 @@ def write_together(
 ) -> None:
     """Create several files as `write_atomic` does one: all of them, or none.
 
-    They take their names in order, so the last is there only if all are. within: a folder that they are in; no link is
-    followed out of it. before_publishing: called once all are complete on the disk and none has its name, with the size
-    and time that each will have.
+    They get their names in order, so the last exists only if all do. within: their folder, out of which no link is
+    followed. before_publishing: called when all are complete on the disk and none has its name yet, with the size and
+    time that each will have.
     """
     with _Unpublished(overwrite=overwrite) as files:
         for path, content in contents:
@@ -99,11 +110,11 @@ def write_together(
 
 
 class _Unpublished:
-    """Complete files that do not have their names yet; what is left of them at the end is removed."""
+    """Complete files that do not have their names yet. At the end, those still without a name are removed."""
 
     def __init__(self, *, overwrite: bool) -> None:
         self._overwrite = overwrite
-        self._files: list[tuple[Path, Path, Path]] = []  # as named, where it really is, its temporary file
+        self._files: list[tuple[Path, Path, Path]] = []  # the name given, the path after links, the temporary file
         self._open: list[BinaryIO] = []
 
     def __enter__(self) -> _Unpublished:
@@ -115,16 +126,16 @@ class _Unpublished:
 
     def _remove(self) -> None:
         while self._open:
-            with suppress(OSError):  # what could not be written before
+            with suppress(OSError):  # writing its buffer fails again
                 self._open.pop().close()
         while self._files:
-            with suppress(OSError):  # gone already after a rename
+            with suppress(OSError):  # it was renamed
                 self._files.pop()[2].unlink()
 
     def add(self, name: Path, write: Callable[[BinaryIO], object]) -> None:
-        """Fill a hidden file beside the one it is to become, and flush it to the disk.
+        """Fill a hidden file beside the final one, and flush it to the disk.
 
-        It stays open, which says that it has a writer, until it has its name.
+        It stays open until it has its name, which shows other processes that it has a writer.
         """
         path = Path(os.path.realpath(name)) if self._overwrite and name.is_symlink() else name
         _check_target(path, overwrite=self._overwrite)
@@ -138,21 +149,21 @@ class _Unpublished:
             file.flush()
             os.fsync(file.fileno())
             if os.name == "nt":
-                file.close()  # Windows renames no open file
+                file.close()  # Windows does not rename open files
         except OSError as error:
             raise _output_error(path, error) from error
 
     def stats(self) -> dict[Path, os.stat_result]:
-        """What the system says of each file."""
+        """The status of each file."""
         try:
             return {name: temporary.stat() for name, _, temporary in self._files}
         except OSError as error:
             raise _output_error(self._files[-1][1], error) from error
 
     def publish(self) -> None:
-        """Give every file its name, in order; if one cannot have it, none keeps one it did not have before.
+        """Give every file its name, in order. If one fails, the new names of the others are removed again.
 
-        Signals wait meanwhile: between two files is no place to stop.
+        Signals wait meanwhile, so that no signal stops the program between two files.
         """
         folders = {path.parent for _, path, _ in self._files}
         with _signals_wait():
@@ -181,8 +192,8 @@ class _Unpublished:
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let whatever asks the program to stop wait until the end of this, which is to take milliseconds."""
-    if threading.current_thread() is not threading.main_thread():  # only that one is interrupted by signals
+    """Delay signals that stop the program until the end of this, which must take only milliseconds."""
+    if threading.current_thread() is not threading.main_thread():  # signals interrupt only that thread
         yield
         return
     came: list[int] = []
@@ -190,7 +201,7 @@ def _signals_wait() -> Iterator[None]:
     try:
         for number in STOPPING:
             handler = signal.getsignal(number)
-            if handler is not None:  # None: not set by Python, which could not put it back
+            if handler is not None:  # None: not set by Python, which could not restore it
                 before[number] = handler
                 signal.signal(number, lambda number, frame: came.append(number))
         yield
@@ -202,13 +213,17 @@ def _signals_wait() -> Iterator[None]:
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    """Give the finished file its name; OutputError if that is taken and must stay."""
+    """Give the finished file its name.
+
+    Raises:
+        OutputError: if the name is taken and `overwrite` is not set.
+    """
     if overwrite:
         os.replace(temporary, path)
         return
     try:
         if os.name == "nt":
-            os.rename(temporary, path)  # on Windows alone this refuses a name that is taken
+            os.rename(temporary, path)  # only on Windows does this refuse a name that is taken
         else:
             os.link(temporary, path)
     except FileExistsError as error:
@@ -220,7 +235,7 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """As `_publish`, on a file system without hard links, such as FAT: take the name with an empty file first."""
+    """`_publish` for file systems without hard links, such as FAT: first reserve the name with an empty file."""
     try:
         path.open("xb").close()
     except FileExistsError as error:
@@ -239,16 +254,16 @@ def _check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder", "Give the name of a file")
     if not overwrite:
         raise OutputError(f"{path} already exists", OVERWRITE_HINT)
-    if not stat.S_ISREG(path.lstat().st_mode) and not path.is_symlink():  # replacing /dev/null would break the system
+    if not stat.S_ISREG(path.lstat().st_mode) and not path.is_symlink():  # replacing /dev/null would damage the system
         raise OutputError(f"{path} is not a regular file", "Choose another name")
 
 
 def _exists(path: Path) -> bool:
-    return os.path.lexists(path)  # a link that leads nowhere has taken the name too
+    return os.path.lexists(path)  # a broken link takes the name, too
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a loss of power, where the system lets a folder be opened; Windows does not."""
+    """Make new names survive a loss of power, where the system opens folders; Windows does not."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

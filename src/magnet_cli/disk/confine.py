@@ -1,4 +1,4 @@
-"""Staying within a folder whose content may be somebody else's."""
+"""Checks that no link leads out of a folder, whose content may be somebody else's."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from magnet_cli.errors import OutputError
 
 
 def check_within(folder: Path, path: Path) -> None:
-    """Raise OutputError, naming the link, if a link below `folder` leads `path` out of it.
+    """Check that no link below `folder` leads `path` out of it.
 
-    path: begins with `folder`, and need not exist. The folder itself may be reached by links: who named it chose it.
+    path: begins with `folder`, and need not exist. The folder itself may be reached by links: the user named it.
+
+    Raises:
+        OutputError: that names the link.
     """
     if _is_within(folder, path):
         return
@@ -33,11 +36,15 @@ class Confinement:
         self._checked: set[Path] = set()
 
     def check(self, path: Path) -> None:
-        """Raise OutputError, naming the link, if a link leads this path out of the folder."""
+        """Check that no link leads this path out of the folder.
+
+        Raises:
+            OutputError: that names the link.
+        """
         if path.parent not in self._checked:
             check_within(self._folder, path.parent)
             self._checked.add(path.parent)
-        if os.path.islink(path):  # False, and no error, for a name that no file can have
+        if os.path.islink(path):  # False, without an error, for a name that no file can have
             check_within(self._folder, path)
 
 

@@ -1,6 +1,6 @@
-"""Whose an unfinished file or folder is: a mark in its name, and whether the process that made it is gone.
+"""Marks in the names of unfinished folders, which show whether the process that created them has ended.
 
-A mark names the machine, the process and when that started, so that nobody removes what another process still needs.
+A mark names the machine, the process and its start, so that no process removes what another one still needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def own_mark() -> str:
 
 
 def is_abandoned(mark: str) -> bool:
-    """Whether the process of a mark has surely ended. False wherever that cannot be known, as for other machines."""
+    """Whether the process of a mark has certainly ended. False where that cannot be known, as on other machines."""
     found = _PARTS.fullmatch(mark)
     if found is None or found[1] != _machine() or os.name == "nt":  # there, os.kill would stop the process
         return False
@@ -33,14 +33,14 @@ def is_abandoned(mark: str) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # it is another user's, or no number of a process
+    except (OSError, OverflowError):  # another user's process, or not a process number
         pass
     now = _start(process)
     return bool(start and now and now != start)
 
 
 def _machine() -> str:
-    """A word for where process numbers mean the same: the host and, in a container, its processes' namespace."""
+    """A name for the scope of process numbers: the host and, in a container, its process namespace."""
     namespace = ""
     with suppress(OSError):
         namespace = os.readlink("/proc/self/ns/pid")
@@ -48,7 +48,7 @@ def _machine() -> str:
 
 
 def _start(process: int) -> int | None:
-    """When a process started, in ticks since the system did; None where the system does not show it (Linux does)."""
+    """The start of a process, in ticks since the system's; None where the system does not show it (Linux does)."""
     try:
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         return int(status.rpartition(")")[2].split()[_START_FIELD])

@@ -1,9 +1,8 @@
 """Reading small files that strangers may have written: settings, indexes, records, tokenizers.
 
-They come with models and clips, and a few hundred bytes of them can ask for gigabytes, or for hours. So a file is
-opened only if it is a regular one, and read only if it is as small as its kind is; what is parsed from it must be of
-a depth and of numbers that files of its kind have. There is one error for all of it, and whoever reads a file turns
-that error into one that says what to do.
+They come with models and clips, and a few hundred bytes in them can cost gigabytes or hours. So a file is opened only
+if it is a regular file, and read only if it is no larger than files of its kind. Its parsed content must have the depth
+and the numbers that such files have. All failures raise one kind of error, which callers turn into one with a remedy.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-# Of settings and indexes: the largest that is known, the index of a model in hundreds of shards, has 0.2 MB.
+# Of settings and indexes. The largest known one, the index of a model in hundreds of shards, has 0.2 MB.
 MOST_BYTES = 1 << 20
 # transformers' settings nest 4 deep, tokenizers 8.
 DEEPEST = 32
 # Seeds reach 2^64 - 1, and no size or time of a file is larger.
 LARGEST_INTEGER = 2**64
-# Half of a character, which cannot be written anywhere. Those from DC80 on stand for bytes of file names; see PEP 383.
+# Halves of characters, which no file can hold. Those from DC80 on stand for bytes of file names; see PEP 383.
 UNWRITABLE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class UnreadableFileError(ValueError):
-    """Why a file was not read, in words that follow "cannot read FILE: "."""
+    """The reason why a file was not read, in words that follow "cannot read FILE: "."""
 
 
 class MissingFileError(UnreadableFileError):
@@ -35,12 +34,13 @@ class MissingFileError(UnreadableFileError):
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A file opened for reading, if it is a regular one: others may never end, or never begin.
+    """A regular file, opened for reading; other kinds, such as pipes, may never end or never begin.
 
-    Raises UnreadableFileError.
+    Raises:
+        UnreadableFileError: for any other kind, or a file that cannot be opened.
     """
     try:
-        _check_kind(path.stat().st_mode)  # before it is opened, which can be an act of its own for a device
+        _check_kind(path.stat().st_mode)  # before opening, which alone can affect a device
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFileError("there is no such file") from error
@@ -59,7 +59,11 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file of at most `most` bytes; UnreadableFileError for any other."""
+    """The content of a regular file of at most `most` bytes.
+
+    Raises:
+        UnreadableFileError: for any other file.
+    """
     with open_regular(path) as file:
         try:
             size = os.fstat(file.fileno()).st_size
@@ -67,12 +71,16 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
         except OSError as error:
             raise UnreadableFileError(error.strerror or "the system refuses it") from error
     if max(size, len(content)) > most:
-        raise UnreadableFileError(f"it has {max(size, len(content)):,} bytes; at most {most:,} make sense")
+        raise UnreadableFileError(f"it has {max(size, len(content)):,} bytes; at most {most:,} are allowed")
     return content
 
 
 def read_text(path: Path, *, most: int = MOST_BYTES) -> str:
-    """The content of a regular file of at most `most` bytes of UTF-8; UnreadableFileError for any other."""
+    """The content of a regular file of at most `most` bytes of UTF-8.
+
+    Raises:
+        UnreadableFileError: for any other file.
+    """
     try:
         return read_bytes(path, most=most).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -93,22 +101,27 @@ def read_object(path: Path, *, most: int = MOST_BYTES) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that a JSON text stands for; UnreadableFileError for what is no JSON, and for what `check` refuses."""
+    """The value of a JSON text.
+
+    Raises:
+        UnreadableFileError: for text that is not JSON, and for values that `check` refuses.
+    """
     try:
         value = json.loads(text)
     except RecursionError as error:
         raise UnreadableFileError(f"it nests more than {DEEPEST} deep") from error
     except ValueError as error:
-        raise UnreadableFileError(f"it is no JSON: {error}") from error
+        raise UnreadableFileError(f"it is not valid JSON: {error}") from error
     check(value)
     return value
 
 
 def check(value: Any) -> None:
-    """Raise UnreadableFileError for parsed values that no file has a reason to hold.
+    """Refuse parsed values that no valid file holds.
 
-    Those are more than DEEPEST containers in each other, numbers that are not finite, whole numbers beyond 64 bits,
-    and text that cannot be written.
+    Raises:
+        UnreadableFileError: for more than DEEPEST nested containers, numbers that are not finite, whole numbers of more
+            than 64 bits, and text that is not valid Unicode.
     """
     level, depth = [value], 0
     while level:
@@ -148,5 +161,5 @@ def _check_kind(mode: int) -> None:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """As `open` does, but a pipe that nobody writes to is opened at once."""
+    """Open a file as `open` does, but do not wait for a pipe's writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

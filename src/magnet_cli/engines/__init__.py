@@ -1,1 +1,1 @@
-"""What computes logits fast: on a CPU, on a GPU; which device, which precision. Codes are those of `decoding`."""
+"""Fast computation of logits on CPUs and GPUs; choice of device and precision. Codes equal those of `decoding`."""

@@ -13,9 +13,9 @@ from magnet_cli.options.runtime import RuntimeConfig
 
 
 def fastest(decoder: MaskedTransformer, runtime: RuntimeConfig) -> Network:
-    """What computes a decoder's logits fastest where it is.
+    """The fastest engine for a decoder on its device.
 
-    The codes are the same, except in 8 bits, and where compiled code rounds otherwise. Warns with MagnetWarning where
+    The codes are the same, except in 8 bits, and where compiled code rounds differently. Warns with MagnetWarning where
     nothing can be compiled.
     """
     if decoder.device.type == "cuda":

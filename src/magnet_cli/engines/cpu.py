@@ -1,14 +1,14 @@
-"""The network of `decoding.masked`, fast: the same logits, without work that cannot change them.
+"""The network of `decoding.masked` on a CPU: the same logits, without work that cannot change them.
 
-What is left out, exactly (a term that is zero, or a number that was computed before):
+Left out are (each is zero, or was computed before):
 - cross-attention of unconditional rows, and the whole unconditional half where guidance is the conditional half;
 - attention to frames outside the neighbourhood, in codebooks above the first;
 - everything that no wanted frame depends on: with a neighbourhood of c frames, a frame's state l layers below the
   output can reach only frames within l*c of it;
-- everything that is as it was in the step before: decoding a code changes states l layers above it within l*c only.
+- states that have not changed since the step before: a new code changes states l layers above it within l*c only.
 
-`decode` calls `FastTransformer.guided`; its result depends on its arguments alone, whatever was computed before, but
-for rounding: what is left out changes the order in which numbers are added. In float32 the codes are those of the plain
+`decode` calls `FastTransformer.guided`; its result depends on its arguments alone, except for
+rounding: what is left out changes the order in which numbers are added. In float32 the codes are those of the plain
 network; in bfloat16, and in int8 with its rounded matrices, a code can differ from it where two are about equally
 probable. A clip that is decoded alone after `forget`, as the pipeline does on CPUs, is computed by the same operations
 each time, so its codes are the same each time, in every dtype.
@@ -34,32 +34,32 @@ from magnet_cli.model.decoder import (
     split_heads,
 )
 
-# Guidance weights this near to 1 are 1: the last step's is 1 but for the cosine of pi/2 in float32, -4e-8, times the
-# guidance. The logits that are not computed would change the result by a millionth of their size, which is what
-# float32 sums in another order do.
+# Guidance weights this near to 1 count as 1. The last step's differs from 1 by the guidance times the cosine of pi/2,
+# which is -4e-8 in float32. The logits that are then not computed would change the result by a millionth of their size,
+# as summing in another order does in float32.
 UNGUIDED = 2.0**-20
 # States are kept from step to step up to this size. 10 s of the small model take 0.4 GB in float32, 30 s 1.2 GB.
 MOST_KEPT_BYTES = 2_000_000_000
-# Frames that attend together to their neighbourhood. The fewer, the less is computed only to be masked.
+# Frames that attend together to their neighbourhood. With fewer, less is computed only to be masked.
 BLOCK = 16
 
 
 class Reach:
     """Which frames must be computed, in each layer: bool [R, T], R conditional and unconditional rows.
 
-    `stale[l]` is True where the input of layer l (for the last: of the output head) that is kept is out of date.
+    `stale[l]` is True where the kept input of layer l (the last: of the output head) is out of date.
     """
 
     def __init__(self, layers: int, rows: int, frames: int) -> None:
         self.stale = [torch.ones(rows, frames, dtype=torch.bool) for _ in range(layers + 1)]
 
     def forget(self, first: int = 0) -> None:
-        """Nothing is up to date any more, from the input of this layer on."""
+        """Mark everything as out of date, from the input of this layer on."""
         for stale in self.stale[first:]:
             stale.fill_(True)
 
     def plan(self, changed: Tensor, wanted: Tensor, context: int | None) -> list[Tensor]:
-        """The frames whose input to each layer is to be computed, lowest first; the last are those of the head.
+        """The frames whose input to each layer has to be computed, lowest layer first; the last is the head.
 
         changed, wanted: bool [R, T]. context: None for attention to every frame. They count as computed from now on.
         """
@@ -102,7 +102,7 @@ def store_at(x: Tensor, index: Tensor | None, values: Tensor) -> None:
 
 
 class States:
-    """What is kept of one clip between steps, for R rows of T frames, flattened to M = R * T."""
+    """The states of one clip that are kept between steps, for R rows of T frames, flattened to M = R * T."""
 
     def __init__(self, model: MaskedTransformer, rows: int, frames: int) -> None:
         config, like = model.config, model.out_norm.weight
@@ -132,7 +132,7 @@ class FastTransformer:
         self.model = model
         self.config = model.config
         self._layers: list[Layer] = [layer for layer in model.layers if isinstance(layer, Layer)]
-        # As they are, if not in 8 bits: CPUs multiply by a plain matrix as fast as by a packed one.
+        # Outside of 8 bits, matrices stay as they are: CPUs multiply by a plain matrix as fast as by a packed one.
         form: Callable[[nn.Linear], Callable[[Tensor], Tensor]] = Int8Linear if int8 else lambda linear: linear
         self._projections = [Projections.of(layer, form) for layer in self._layers]
         self._memory: TextMemory | None = None
@@ -166,7 +166,7 @@ class FastTransformer:
         if wanted is None:
             wanted = torch.ones(batch, frames, dtype=torch.bool, device=codes.device)
         states = self._states_for(memory, batch if memory is None else 2 * batch, frames)
-        self._states = None  # until they are whole again: what fails half-way leaves states that cannot be built on
+        self._states = None  # until they are complete again: a failure in between leaves states that must not be used
         active = wanted.repeat(states.rows // batch, 1)
         if not guided:
             active[batch:] = False

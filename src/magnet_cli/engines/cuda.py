@@ -1,8 +1,8 @@
 """The network of `decoding.masked` for GPUs: every shape static, recorded once as a CUDA graph and replayed.
 
 One forward pass of the small model is some 400 kernels of a few microseconds each, less than Python takes to start
-them. A graph starts them all at once. Graphs are recorded when their shape is first met, for each codebook, with and
-without the unconditional half, and serve every later clip of that shape. What is recorded may be compiled before.
+them. A graph starts them all at once. It is recorded when its shape first occurs, for each codebook, with and without
+the unconditional half, and serves every later clip of that shape. The recorded code may be compiled first.
 
 Without a GPU, `Dense` computes the same: tests compare it with the plain network.
 """
@@ -36,15 +36,15 @@ from magnet_cli.model.decoder import (
 
 # Frames that attend together to their neighbourhood; with the margins, keys come in tiles of 64.
 BLOCK = 48
-# Prompts are padded to a multiple of this many tokens, so that a few graphs serve them all.
+# Prompts are padded to a multiple of this many tokens, so that few graphs serve all prompts.
 TOKENS = 32
-# Graphs hold on to their memory; beyond this many shapes, the one unused for longest goes.
+# Graphs keep their memory; beyond this many shapes, the one unused for longest is freed.
 MOST_SHAPES = 4
-# Shapes that are compiled for; more only ever differ by the remainder of a batch, and are quicker to compute than that.
+# Shapes that are compiled for. Further shapes are remainders of a batch, which take less time than compiling.
 MOST_COMPILED = 8
-MOST_VARIANTS = 256  # of one function; PyTorch's own limit for a function with all that it calls
-# Layers through which compiled code is compared: the halves part in the first, and all after it are as the second.
-# In more of them, what rounding changes in the first changes how the next ones round, above all in 8 bits.
+MOST_VARIANTS = 256  # of one function; PyTorch's own limit is for a function and all that it calls
+# Layers through which compiled code is compared: the halves part in the first, and all later layers are like the
+# second. Through more layers, rounding in the first changes the rounding in the next, above all in 8 bits.
 CHECKED_LAYERS = 2
 MOST_COMPILED_ERROR = 0.25  # relative; measured: up to 0.14 in 8 bits, from 0.37 where attention read the wrong frames
 WARM_UPS = 2  # runs before recording: libraries allocate workspaces and choose kernels in the first
@@ -52,7 +52,7 @@ WARM_UPS = 2  # runs before recording: libraries allocate workspaces and choose 
 
 @dataclass(frozen=True)
 class Shape:
-    """What graphs are recorded for: B clips, T frames, rows that attend to a text, and its padded tokens."""
+    """The shape of a graph: B clips, T frames, rows that attend to a text, and tokens of the padded text."""
 
     batch: int
     frames: int
@@ -94,7 +94,7 @@ def feed_forward(layer: Layer, project: Weights, x: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Stages:
-    """What a layer does to its input, in place and one after the other. All layers share these functions."""
+    """The stages of a layer, each in place on its input. All layers share these functions."""
 
     attend: Callable[[Layer, Weights, Tensor, int], None] = attend
     attend_near: Callable[[Layer, Weights, Tensor, Band, Tensor], None] = attend_near
@@ -103,9 +103,9 @@ class Stages:
 
     @classmethod
     def compiled(cls, backend: str | Callable[..., Any] = "inductor") -> Stages:
-        """The same through torch.compile: each is compiled when it meets another size, not for every layer.
+        """The same through torch.compile: each is compiled once for every size, not for every layer.
 
-        In its default mode, which records no graphs of its own.
+        The default mode is used, which records no graphs of its own.
         """
 
         def one(function: Callable[..., None]) -> Callable[..., None]:
@@ -158,7 +158,7 @@ class Dense:
         self.text_mask[..., :tokens].copy_(addend(memory.token_mask(), self.text_mask.dtype))
 
     def logits(self, codebook: int, guided: bool, depth: int | None = None) -> Tensor:
-        """Guided logits of one codebook, float32 [B, T, V], of what is in the buffers. depth: through fewer layers."""
+        """Guided logits of one codebook, float32 [B, T, V], from the buffers. depth: number of layers, if not all."""
         shape, stages = self.shape, self.stages
         x = (self.model.embed(self.codes) + self.positions).flatten(0, 1)  # [B * T, D]
         near = codebook > 0 and self.config.context >= 0
@@ -167,7 +167,7 @@ class Dense:
                 stages.attend_near(layer, weights, x, self.band, self.buffer)
             else:
                 stages.attend(layer, weights, x, shape.frames)
-            if guided and index == 0:  # until the text is heard, both halves are the same
+            if guided and index == 0:  # before the first cross-attention, both halves are the same
                 x = torch.cat([x, x])
             rows = min(shape.text_rows, len(x) // shape.frames)
             if rows:
@@ -189,7 +189,7 @@ def plain_weights(model: MaskedTransformer) -> list[Weights]:
     return [Projections.of(layer, PlainLinear) for layer in layers_of(model)]
 
 
-Key = tuple[Shape, int, bool]  # what a graph is recorded for: shape, codebook, with guidance
+Key = tuple[Shape, int, bool]  # of a graph: shape, codebook, with guidance
 
 
 class GraphTransformer:
@@ -226,9 +226,9 @@ class GraphTransformer:
     def guided(
         self, codes: Tensor, codebook: int, memory: TextMemory | None, weight: float, wanted: Tensor | None = None
     ) -> Tensor:
-        """Guided logits of one codebook, float32 [B, T, V], wanted or not: see `masked.Network`.
+        """Guided logits of one codebook, float32 [B, T, V], of all frames: see `masked.Network`.
 
-        To pick the wanted ones, the host would have to wait and count them.
+        To pick the wanted frames, the host would have to wait for the device and count them.
         """
         shape = self._shape(codes, memory)
         network = self._network(shape)
@@ -250,23 +250,23 @@ class GraphTransformer:
         return logits.clone()  # the next replay writes over it
 
     def forget(self) -> None:
-        """Free what is kept for the next step of a clip: nothing. Graphs and their buffers serve every later clip."""
+        """Do nothing: graphs and their buffers serve every later clip."""
 
     @property
     def compiled(self) -> bool:
-        """Whether compiled code is what has run last."""
+        """Whether compiled code ran last."""
         return bool(self._compiled) and self._stages is not EAGER
 
     def _try_to_compile(self, network: Dense, key: Key) -> None:
         """Run once, which compiles. If that fails, fall back to the plain code: slower, equal except for rounding."""
         _, codebook, guided = key
-        network.weight.fill_(0.5)  # the mean of both halves: guidance would enlarge how they differ by rounding
+        network.weight.fill_(0.5)  # the mean of both halves: guidance would amplify their differences by rounding
         stages, network.stages = network.stages, EAGER
         wanted = network.logits(codebook, guided, CHECKED_LAYERS)
         network.stages = stages
         try:
-            # The limit is there to find functions that are compiled for every value of something. Here they are
-            # compiled for up to two sizes of each of a few shapes, by every model in this process.
+            # The limit detects functions that are compiled again for every value. Here they are compiled for up to
+            # two sizes of each of a few shapes, by every model in this process.
             with torch._dynamo.config.patch(recompile_limit=MOST_VARIANTS):
                 found = network.logits(codebook, guided, CHECKED_LAYERS)
             off = float((found - wanted).norm() / wanted.norm())
@@ -275,7 +275,7 @@ class GraphTransformer:
             self._compiled.add(key)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a compiler, or a computer without one, comes up with
+        except Exception as error:  # any failure of the compiler, or of a computer without one
             self._stages = EAGER
             for each in self._networks.values():
                 each.stages = EAGER
@@ -292,7 +292,8 @@ class GraphTransformer:
             raise
         except RuntimeError as error:
             self._eager = True
-            warnings.warn(f"no CUDA graphs here, so it is slower: {one_line(error, 120)}", MagnetWarning, stacklevel=2)
+            why = one_line(error, 120)
+            warnings.warn(f"no CUDA graphs can be recorded, so it is slower: {why}", MagnetWarning, stacklevel=2)
 
     def _shape(self, codes: Tensor, memory: TextMemory | None) -> Shape:
         batch, _, frames = codes.shape
@@ -304,7 +305,7 @@ class GraphTransformer:
     def _network(self, shape: Shape) -> Dense:
         """The buffers of a shape; beyond MOST_SHAPES, those unused for longest are freed, with their graphs."""
         network = self._networks.pop(shape, None) or self._build(shape)
-        self._networks[shape] = network  # now the last
+        self._networks[shape] = network  # move it to the end
         while len(self._networks) > MOST_SHAPES:
             oldest = next(iter(self._networks))
             del self._networks[oldest]

@@ -15,13 +15,13 @@ from magnet_cli.errors import DeviceError, MagnetWarning, MemoryShortageError, U
 from magnet_cli.model.config import CodecConfig, DecoderConfig
 from magnet_cli.options.runtime import RuntimeConfig
 
-# A GPU is busy with few clips already; more at once only make each of them wait longer.
+# A few clips already keep a GPU busy; more clips together only take longer.
 LARGEST_BATCH = 8
 PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # large enough to be at the peak, small enough to take no time
-# Sets what "auto" means, so that a test suite or a whole machine can run in another dtype than its CPU would choose.
+# An environment variable that sets what "auto" means, so that tests or a whole machine can run in another dtype.
 AUTO_DTYPE = "MAGNET_AUTO_DTYPE"
 AUTO_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SAFETY = 0.8  # of the free memory; what the estimate leaves out is smaller than that
+SAFETY = 0.8  # share of the free memory; the rest covers what the estimate leaves out
 
 
 def resolve_device(runtime: RuntimeConfig) -> torch.device:
@@ -37,15 +37,15 @@ def resolve_device(runtime: RuntimeConfig) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no usable CUDA device"
         raise DeviceError(
-            f"{wanted} was asked for, but PyTorch finds {found}", "Check the driver, or give --device cpu"
+            f"{wanted} was requested, but PyTorch finds {found}", "Check the driver, or give --device cpu"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("mps was asked for, but this machine has none", "Give --device cpu")
+        raise DeviceError("mps was requested, but this machine has none", "Give --device cpu")
     return device
 
 
 def is_available(device: str) -> bool:
-    """Whether a device can be asked for here."""
+    """Whether a device can be used here."""
     try:
         resolve_device(RuntimeConfig(device=device))
     except DeviceError:
@@ -76,7 +76,7 @@ def automatic_dtype(device: torch.device) -> torch.dtype:
     """What the dtype "auto" means on a device: what `MAGNET_AUTO_DTYPE` names, else what suits the device.
 
     float16 on CUDA; bfloat16 on a CPU that has instructions for it; float32 elsewhere. Raises UsageError for a value of
-    the variable that is none of AUTO_DTYPES.
+    the variable that is not one of AUTO_DTYPES.
     """
     named = os.environ.get(AUTO_DTYPE)
     if named:
@@ -111,7 +111,7 @@ def computes_bfloat16() -> bool:
 
 
 def automatic_batch_size(decoder: DecoderConfig, codec: CodecConfig, device: torch.device, dtype: torch.dtype) -> int:
-    """Clips to decode together: 1 on a CPU, where a batch gains nothing; on a GPU what fits, a power of 2."""
+    """How many clips to decode together: 1 on a CPU, where a batch gains nothing; on a GPU the power of 2 that fits."""
     if device.type != "cuda":
         return 1 if device.type == "cpu" else 2
     free, _ = torch.cuda.mem_get_info(device)
@@ -123,18 +123,18 @@ def automatic_batch_size(decoder: DecoderConfig, codec: CodecConfig, device: tor
 def decoded_together(device: torch.device, clips: int) -> int:
     """How many clips of a batch pass through the networks at once: one on a CPU, all of them elsewhere.
 
-    What shares a batch with a clip changes how its numbers are rounded. Measured on a CPU with AVX512-BF16 and VNNI
+    The other clips of a batch change how the numbers of a clip are rounded. Measured on a CPU with AVX512-BF16 and VNNI
     (PyTorch 2.11), in every dtype: attention sums in another order where a prompt is padded to a longer one, and where
     a clip's frames begin elsewhere in the blocks of `local_attention`; float32 products do for fewer than 4 rows. The
     codes of five clips of the bundled model, alone and together, were equal in 38 to 100% of places in bfloat16, and in
-    65 to 100% in int8. A CPU gains nothing by a batch, so there a clip is computed alone, and is the same by
-    construction.
+    65 to 100% in int8. A CPU gains nothing by a batch, so a clip is computed alone there, and is always the
+    same.
     """
     return 1 if device.type == "cpu" else clips
 
 
 def clip_bytes(decoder: DecoderConfig, codec: CodecConfig, dtype: torch.dtype) -> int:
-    """About the bytes that one more clip takes: what the decoder needs or what the codec needs, one after the other."""
+    """Approximate bytes for one more clip: the decoder's or the codec's, which run one after the other."""
     frames = int(decoder.clip_seconds * codec.frame_rate)
     # Both halves of guidance; per frame a state, its norm, q, k, v, the sum, and the hidden layer twice (before GELU
     # and after); then logits, which guidance, softmax and top-p hold about six times in float32.
@@ -146,10 +146,10 @@ def clip_bytes(decoder: DecoderConfig, codec: CodecConfig, dtype: torch.dtype) -
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> float:
-    """Operations per second of a plain matrix product: the best of a few."""
+    """Operations per second of a plain matrix product, the best of a few."""
     size = PEAK_SIZE.get(device.type, PEAK_SIZE["cpu"])
     if device.type == "cpu" and dtype != torch.float32 and not computes_bfloat16():
-        size //= 4  # emulated, it would take minutes
+        size //= 4  # emulated arithmetic would take minutes
     left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def once() -> float:
@@ -157,12 +157,12 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -
         (left @ right)[0, 0].item()  # waits for the device
         return time.perf_counter() - started
 
-    once()  # not counted: the first product sets libraries up
+    once()  # not counted: the first product initializes libraries
     return 2.0 * size**3 / min(once() for _ in range(repeats))
 
 
 def processor_name(device: torch.device) -> str:
-    """What computes, as far as it can change rounding."""
+    """The processor, as far as it can change rounding."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
@@ -170,7 +170,7 @@ def processor_name(device: torch.device) -> str:
 
 @contextmanager
 def memory_errors(device: torch.device, purpose: str, *, dtype: str) -> Iterator[None]:
-    """Turn running out of memory into a DeviceError with a remedy. dtype: of the decoder, as `ModelInfo` names it."""
+    """Raise running out of memory as a DeviceError with a remedy. dtype: of the decoder, as `ModelInfo` names it."""
     smaller = ", --dtype bfloat16," if dtype in ("float32", "int8") else ""  # int8 matrices lie beside float32 ones
     try:
         yield

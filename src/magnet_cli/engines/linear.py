@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from magnet_cli.model.decoder import Layer
 
-WEIGHT_LEVELS = 127  # to either side of zero
+WEIGHT_LEVELS = 127  # on either side of zero
 FLOAT8 = torch.float8_e4m3fn
-FLOAT8_LARGEST = 448.0  # beyond it there is no infinity, only what is no number
-FLOAT8_MULTIPLE = 16  # of which cuBLAS wants both sizes of a matrix
+FLOAT8_LARGEST = 448.0  # the format has no infinity: larger numbers become NaN
+FLOAT8_MULTIPLE = 16  # cuBLAS requires both sizes of a matrix to be multiples of this
 
 L = TypeVar("L", bound=Callable[[Tensor], Tensor])
 
@@ -29,7 +29,7 @@ L = TypeVar("L", bound=Callable[[Tensor], Tensor])
 class Projections(Generic[L]):
     """The matrices of one layer, in whatever form is fastest.
 
-    All but those of the text, which are used once per prompt.
+    All but the matrices for the text, which are used once per prompt.
     """
 
     qkv: L
@@ -41,13 +41,13 @@ class Projections(Generic[L]):
 
     @classmethod
     def of(cls, layer: Layer, form: Callable[[nn.Linear], L]) -> Projections[L]:
-        """Those of a layer, each in this form."""
+        """The matrices of a layer, each in this form."""
         own, cross = layer.self_attention, layer.cross_attention
         return cls(form(own.qkv), form(own.out), form(cross.query), form(cross.out), form(layer.up), form(layer.down))
 
 
 class PlainLinear:
-    """y = x W^T for a linear layer without bias, with W [out, in] as it is. It shares the weight."""
+    """y = x W^T for a linear layer without bias, with W [out, in] unchanged. It shares the weight."""
 
     def __init__(self, linear: nn.Linear) -> None:
         _refuse_bias(linear)
@@ -63,7 +63,7 @@ class PlainLinear:
 
 
 def activation_levels() -> int:
-    """Steps to either side of zero. Without VNNI, pairs of 8-bit products overflow 16 bits unless one side has 7."""
+    """Levels on either side of zero. Without VNNI, pairs of 8-bit products overflow 16 bits unless one side has 7."""
     return 127 if torch.cpu._is_vnni_supported() else 63
 
 
@@ -90,8 +90,8 @@ class Float8Linear:
     """y = x W^T for a linear layer without bias, with W [out, in] and every row of x in 8-bit floats (e4m3).
 
     For bfloat16 and float32: the products of numbers up to 448, before they are scaled back, exceed float16. Rows are
-    scaled outside the product, which then has one scale, of 1, for each matrix: that is what every CPU and GPU can do.
-    Nothing waits for the device, so that it can be recorded in a graph.
+    scaled outside of the product, so that each matrix has the one scale 1, which every CPU and GPU supports. Nothing
+    waits for the device, so that it can be recorded in a graph.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -114,9 +114,9 @@ class Float8Linear:
         total.addcmul_(product.mul_(scales), self._scales)
 
     def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The product [M, out] of what is scaled, and the scales [M, 1] of the rows."""
+        """The product [M, out] of the scaled rows, and their scales [M, 1]."""
         rows, scales = float8_rows(x)
-        # Hopper's fast accumulation has some 14 bits, which err far less than the 4 of what is added up.
+        # Hopper's fast accumulation has some 14 bits, which is far more exact than the 4 bits of the factors.
         product = torch._scaled_mm(
             rows, self._matrix, scale_a=self._one, scale_b=self._one, out_dtype=x.dtype, use_fast_accum=True
         )
@@ -127,9 +127,9 @@ Matrix = PlainLinear | Float8Linear
 
 
 def float8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in 8-bit floats, each scaled to use their range, and the scales that take them back. [M, D] -> [M, 1].
+    """Rows in 8-bit floats, each scaled to their range, and the scales that undo this. [M, D] -> [M, D], [M, 1].
 
-    The scale is rounded to the type of x first, so that what is divided by is exactly what is multiplied by later. The
+    The scale is rounded to the type of x first, so that the divisor and the later factor are exactly the same. The
     largest number may then exceed 448 by the half of a rounding step; up to 464 that is rounded to 448.
     """
     scales = x.abs().amax(dim=-1, keepdim=True).div_(FLOAT8_LARGEST).clamp_(min=torch.finfo(x.dtype).tiny)
@@ -137,15 +137,15 @@ def float8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def float8_or_plain(linear: nn.Linear) -> Matrix:
-    """A linear layer in 8-bit floats; as it is where its sizes are not those that cuBLAS multiplies in them."""
+    """A linear layer in 8-bit floats; unchanged where cuBLAS does not support its sizes."""
     return Float8Linear(linear) if fits_float8(linear) else PlainLinear(linear)
 
 
 def fits_float8(linear: nn.Linear) -> bool:
-    """Whether a layer's sizes are those that cuBLAS multiplies in 8-bit floats."""
+    """Whether cuBLAS multiplies matrices of a layer's sizes in 8-bit floats."""
     return not (linear.in_features % FLOAT8_MULTIPLE or linear.out_features % FLOAT8_MULTIPLE)
 
 
 def _refuse_bias(linear: nn.Linear) -> None:
     if linear.bias is not None:
-        raise ValueError("a linear layer with bias would lose it here")
+        raise ValueError("a linear layer with a bias is not supported here")

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from magnet_cli.model.decoder import merge_heads, split_heads
 
-# GPU kernels want the rows of a mask to begin at multiples of this many.
+# GPU kernels require the rows of a mask to begin at multiples of this many elements.
 ALIGNED = 8
 
 
@@ -40,18 +40,18 @@ class Band:
         return cls(mask.unsqueeze(1), block, margin, rows * frames)
 
     def adding(self, dtype: torch.dtype) -> Band:
-        """The same with a mask that is added."""
+        """The same, with a mask of numbers that are added."""
         return replace(self, mask=addend(self.mask, dtype))
 
     def buffer(self, width: int, like: Tensor) -> Tensor:
         """Room for queries, keys and values [M, 3D], with margins, in the dtype and on the device of `like`.
 
-        What is masked must be finite, so it is zeros at first.
+        Masked values must be finite, so the buffer starts with zeros.
         """
         return like.new_zeros(len(self.mask) * self.block + 2 * self.margin, 3 * width)
 
     def inside(self, buffer: Tensor) -> Tensor:
-        """The part of a buffer that holds frames: a view [M, 3D]."""
+        """A view of the part of a buffer that holds frames, [M, 3D]."""
         return buffer[self.margin : self.margin + self.frames]
 
     def attend(self, buffer: Tensor, heads: int, frames: int) -> Tensor:
@@ -62,7 +62,7 @@ class Band:
         block, width = self.block, buffer.shape[1] // 3
         blocks = -(-frames // block)
         own = buffer[self.margin : self.margin + blocks * block, :width]
-        # Not as_strided: compiled by inductor, that lost where the view it is given begins.
+        # Not as_strided: inductor compiled it without the offset of the view that it was given.
         near = buffer[:, width:].unfold(0, block + 2 * self.margin, block)[:blocks].transpose(1, 2)
         key, value = (split_heads(part, heads) for part in near.chunk(2, dim=-1))
         query = split_heads(own.unflatten(0, (blocks, block)), heads)
@@ -70,5 +70,5 @@ class Band:
 
 
 def addend(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What attention makes of a bool mask each time: numbers to add, 0 where it may attend and elsewhere -inf."""
+    """A bool mask as numbers to add: 0 where a frame may attend, elsewhere -inf."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -math.inf)

@@ -1,1 +1,1 @@
-"""What models exist, which are on this machine, and how the others are fetched. Imports no torch."""
+"""Which models exist, which are on this machine, and how the others are downloaded. Imports no torch."""

@@ -25,14 +25,14 @@ HASH = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")  # git's SHA-1, or SHA-256 for
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is needed of a repository: files by name, some only if it has them, and weights in their best format."""
+    """What is needed of a repository: required files, optional files, and weights in the best format that it has."""
 
     files: tuple[str, ...]
     optional: tuple[str, ...] = ()
     weights: bool = False
 
     def missing(self, folder: Path) -> list[str]:
-        """What a folder lacks of it."""
+        """The names of the required files that a folder lacks."""
         lacking = [name for name in self.files if not (folder / name).is_file()]
         if self.weights and not (_has_weights(folder) or (folder / PICKLE).is_file()):
             lacking.append(SAFETENSORS)
@@ -58,21 +58,21 @@ def storage_folder(repository: str, cache_dir: Path | None = None) -> Path:
 
 
 def cached(repository: str, wanted: Wanted, cache_dir: Path | None = None) -> Path | None:
-    """The cached snapshot, if it has everything that is wanted. Never touches the network."""
+    """The cached snapshot, if it has all files that are wanted. Never touches the network."""
     folder = snapshot(repository, cache_dir)
     return None if folder is None or wanted.missing(folder) else folder
 
 
 def damaged(folder: Path) -> list[str]:
-    """The files of a cached snapshot whose content is lost or does not have its hash. Reads all of it."""
+    """The files of a cached snapshot whose content is missing or does not match its hash. Reads every byte."""
     links = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
     return [str(path.relative_to(folder)) for path in links if not is_intact(path, Path(os.readlink(path)).name)]
 
 
 def discard(folder: Path, names: Sequence[str]) -> None:
-    """Take files out of a cached snapshot, link and content, so that the next download fetches them again.
+    """Delete files of a cached snapshot, both link and content, so that the next download fetches them again.
 
-    A link that leads out of the cache, as a user may have put it there, goes alone.
+    Where a link leads out of the cache, as one that a user made may do, only the link is deleted.
     """
     blobs = Path(os.path.realpath(folder)).parents[1] / "blobs"
     for name in names:
@@ -85,12 +85,12 @@ def discard(folder: Path, names: Sequence[str]) -> None:
 
 
 def discard_snapshot(storage: Path, revision: str, names: Sequence[str]) -> None:
-    """Delete these files of a cached snapshot, and what is then empty of the folders around them."""
+    """Delete these files of a cached snapshot, and the folders around them that are then empty."""
     folder = storage / "snapshots" / revision
     discard(folder, names)
     reference = storage / "refs" / "main"
     inner = {parent for name in names for parent in (folder / name).parents if folder in parent.parents}
-    with suppress(OSError, UnreadableFileError):  # first of those that hold anything else
+    with suppress(OSError, UnreadableFileError):  # stops at the first folder that holds other files
         for path in (*sorted(inner, reverse=True), folder):
             path.rmdir()
         if read_text(reference).strip() == revision:
@@ -106,11 +106,11 @@ def snapshot(repository: str, cache_dir: Path | None) -> Path | None:
     except UnreadableFileError:
         return None
     folder = storage / "snapshots" / name
-    return folder if name.isprintable() and os.path.isdir(folder) else None  # which takes names of any length
+    return folder if name.isprintable() and os.path.isdir(folder) else None  # not Path: for any length
 
 
 def _has_weights(folder: Path) -> bool:
-    """Whether a folder has weights in safetensors, in one file or in all of their shards."""
+    """Whether a folder has weights in safetensors: one file, or every shard."""
     if (folder / SAFETENSORS).is_file():
         return True
     try:
@@ -121,7 +121,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def is_intact(path: Path, expected: str) -> bool:
-    """Whether a file has this hash: its SHA-256 or, for a shorter one, that of git."""
+    """Whether a file has this hash: SHA-256, or git's SHA-1 if it has 40 digits."""
     if not path.is_file() or not HASH.fullmatch(expected):
         return False
     digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)

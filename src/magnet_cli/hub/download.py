@@ -1,8 +1,8 @@
 """Downloads from the Hub into its cache: planned, pinned to a commit, resumable, verified.
 
 The library's own loop is not used for file bodies: since 2.0 it deletes what it has of a file when a download breaks
-off. Here an unfinished file stays as `blobs/HASH.incomplete` and is continued, and it becomes part of the cache only
-once its hash is right. Requests, headers, tokens, locks and error classes are the library's.
+off. Here an unfinished file stays as `blobs/HASH.incomplete` and is resumed; it becomes part of the cache once its hash
+is right. Requests, headers, tokens, locks and error classes are the library's.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from huggingface_hub import constants
 from magnet_cli.errors import HubError, MagnetError, OutputError, one_line
 from magnet_cli.hub.cache import HASH, PICKLE, SAFETENSORS, SHARD, SHARDS, Wanted, is_intact, snapshot, storage_folder
 
-FIRST_ANSWER = 8  # seconds; HF_HUB_ETAG_TIMEOUT goes before it
-# How often, and for how many seconds, to try without a new byte. A server that hangs in the middle is so asked twice,
-# with the library's timeout of 10 s between two pieces (HF_HUB_DOWNLOAD_TIMEOUT).
+FIRST_ANSWER = 8  # seconds, unless HF_HUB_ETAG_TIMEOUT is set
+# How often, and for how many seconds, to try again without progress. A server that hangs in the middle is therefore
+# asked twice, with the library's timeout of 10 s between two pieces (HF_HUB_DOWNLOAD_TIMEOUT).
 ATTEMPTS, PATIENCE = 3, 12
-# What counts as something new: so many bytes, and so many a second. Some proxies pass the first bytes on and fall
-# silent, and a server that hangs up after every 1,000 bytes would be asked a thousand times for a megabyte.
+# What counts as progress: this many bytes, at this rate (bytes per second). Some proxies pass the first bytes on and
+# fall silent, and a server that hangs up after every 1,000 bytes would be asked a thousand times for a megabyte.
 LEAST, SLOWEST = 1 << 16, 10_000
-# A server that sends now and then a byte never falls silent. Within so many timeouts (of HF_HUB_DOWNLOAD_TIMEOUT) an
-# answer has to begin, and goes on at this rate, bytes per second: a tenth of what the slowest modems had.
+# A server that sends a byte now and then never times out. Within LONGEST timeouts (HF_HUB_DOWNLOAD_TIMEOUT) an answer
+# has to begin, and over as long it has to reach FLOOR bytes per second, a tenth of what the slowest modems had.
 LONGEST, FLOOR = 3, 500
 
 INCOMPLETE = ".incomplete"
@@ -57,7 +57,7 @@ class RemoteFile:
 class DownloadPlan:
     """What a download will fetch. `revision` is the commit that `reference` (normally main) stood for.
 
-    hashes: of all files of that commit, those that are not wanted included.
+    hashes: of all files of that commit, also of those that are not wanted.
     """
 
     repository: str
@@ -79,11 +79,11 @@ class DownloadPlan:
 
     @property
     def missing_size(self) -> int:
-        """Bytes of the files that are not in the cache, those begun before included."""
+        """Bytes of the files that are not in the cache, whether or not a part of them has arrived."""
         return sum(file.size for file in self.files if not file.cached)
 
     def partial(self, file: RemoteFile) -> Path:
-        """Where a file is while it is unfinished."""
+        """Where the part of a file is that has arrived."""
         return self.storage / "blobs" / f"{file.hash}{INCOMPLETE}"
 
     def lock(self, digest: str) -> Path:
@@ -103,7 +103,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Downloading:
-    """So many bytes of the `plan.missing_size` of a download have arrived."""
+    """Progress of a download: `done` bytes of `plan.missing_size` have arrived."""
 
     plan: DownloadPlan
     done: int
@@ -113,8 +113,8 @@ class Downloading:
 class Access:
     """How models are looked for.
 
-    cache_dir: instead of the Hub cache (HF_HUB_CACHE, HF_HOME). offline: make no request; HF_HUB_OFFLINE sets it too.
-    listener: hears how far a download is, first that nothing is done.
+    cache_dir: replaces the Hub cache (HF_HUB_CACHE, HF_HOME). offline: make no request; HF_HUB_OFFLINE sets it, too.
+    listener: called with the progress of a download, first with 0 bytes.
     """
 
     cache_dir: Path | None = None
@@ -166,19 +166,19 @@ def plan_download(
 
 
 def _size_and_hash(file: Any) -> tuple[int | None, str | None]:
-    """Those of a file as the Hub describes it; None for what cannot be them. The library checks no types."""
+    """Size and hash of a file as the Hub lists it; None for an impossible value. The library checks no types."""
     digest = getattr(file.lfs, "sha256", None) if file.lfs else file.blob_id
     size = file.size if type(file.size) is int and 0 <= file.size <= LARGEST else None
     return size, digest if _is_hash(digest) else None
 
 
 def _is_hash(value: object) -> bool:
-    """Whether this is a hash. They become names of files and folders: nothing else may come in."""
+    """Whether this is a hash. Hashes become names of files and folders, so nothing else is let through."""
     return isinstance(value, str) and HASH.fullmatch(value) is not None
 
 
 def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str, Any]) -> list[str]:
-    """The names to fetch of those available; HubError if something is not among them."""
+    """The names of the files to fetch; HubError if a required one is not available."""
     names = [*wanted.files, *(name for name in wanted.optional if name in available)]
     if wanted.weights:
         shards = [SHARDS, *sorted(name for name in available if SHARD.fullmatch(name))]
@@ -226,7 +226,7 @@ def download(plan: DownloadPlan, *, listener: Callable[[Downloading], None] | No
         done += file.size
         report(done)
     if not HASH.fullmatch(plan.reference):
-        with _errors(plan.repository, "the cache"):  # only now: until all is there, an older snapshot stays in use
+        with _errors(plan.repository, "the cache"):  # last: an older snapshot stays in use until then
             reference = plan.storage / "refs" / plan.reference
             reference.parent.mkdir(parents=True, exist_ok=True)
             temporary = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")
@@ -236,8 +236,8 @@ def download(plan: DownloadPlan, *, listener: Callable[[Downloading], None] | No
 
 
 def _remove_outdated(plan: DownloadPlan) -> None:
-    """Remove unfinished files that the repository does not have any more, unless a download holds their lock."""
-    from filelock import FileLock, Timeout  # the library's WeakFileLock cannot be tried without waiting
+    """Remove unfinished files that the repository no longer has, unless a download holds their lock."""
+    from filelock import FileLock, Timeout  # the library's WeakFileLock always waits
 
     for path in (plan.storage / "blobs").glob(f"*{INCOMPLETE}"):
         digest = path.name.removesuffix(INCOMPLETE)
@@ -270,9 +270,9 @@ def _obtain_file(plan: DownloadPlan, file: RemoteFile, report: Callable[[int], N
     with _locked(plan.lock(file.hash), while_waiting=lambda: report(_size(partial))):
         if (
             pointer.is_file() and _size(pointer) == file.size
-        ):  # another run has brought it since the plan was made, and may be reading it
+        ):  # another run has fetched it since the plan was made, and may be reading it
             return
-        if not blob.is_file() or _size(blob) != file.size:  # else another revision has brought it
+        if not blob.is_file() or _size(blob) != file.size:  # else it has been fetched for another revision
             _fetch(plan, file, partial, report)
             if not is_intact(partial, file.hash):
                 partial.unlink()
@@ -284,12 +284,12 @@ def _obtain_file(plan: DownloadPlan, file: RemoteFile, report: Callable[[int], N
         pointer.unlink(missing_ok=True)
         try:
             pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-        except OSError:  # Windows wants a privilege for links; the library moves the file too
+        except OSError:  # on Windows, links need a privilege; the library moves the file, too
             blob.replace(pointer)
 
 
 def _fetch(plan: DownloadPlan, file: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
-    """Complete an unfinished file."""
+    """Fetch the rest of a file."""
     with partial.open("ab") as target:
         if target.tell() > file.size:
             target.truncate(0)
@@ -299,7 +299,7 @@ def _fetch(plan: DownloadPlan, file: RemoteFile, partial: Path, report: Callable
 
 
 def _receive(plan: DownloadPlan, file: RemoteFile, target: BinaryIO, report: Callable[[int], None]) -> None:
-    """Append what the server sends from where the target ends."""
+    """Request the rest of a file from the server and append it to the target."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
@@ -313,7 +313,7 @@ def _receive(plan: DownloadPlan, file: RemoteFile, target: BinaryIO, report: Cal
         if response.is_error:
             response.read()
         hf_raise_for_status(response)
-        if response.status_code != 206:  # all of it, whatever was asked for
+        if response.status_code != 206:  # the server sends the whole file, not the range
             target.truncate(0)
             target.seek(0)
         floor = _Floor(LONGEST * timeout)
@@ -329,7 +329,7 @@ def _receive(plan: DownloadPlan, file: RemoteFile, target: BinaryIO, report: Cal
 
 @contextmanager
 def _begun(request: AbstractContextManager[T], seconds: float) -> Iterator[T]:
-    """Enter a request, whose answer has to begin within so many seconds, all redirects included; else TimeoutError."""
+    """Enter a request. TimeoutError unless its answer begins within `seconds`, all redirects included."""
     abandoned = threading.Event()
 
     def enter() -> T:
@@ -350,26 +350,26 @@ def _begun(request: AbstractContextManager[T], seconds: float) -> Iterator[T]:
 
 
 class _Floor:
-    """Raises ConnectionError where fewer bytes come than FLOOR in a second, over a window of some seconds."""
+    """Raises ConnectionError if fewer than FLOOR bytes per second arrive over a window of some seconds."""
 
     def __init__(self, window: float) -> None:
         self._window = window
         self._since, self._bytes = time.monotonic(), 0
 
     def check(self, size: int) -> None:
-        """So many more have come."""
+        """Count `size` more bytes that have arrived."""
         self._bytes += size
         lasting = time.monotonic() - self._since
         if lasting < self._window:
             return
         if self._bytes < FLOOR * lasting:
-            raise ConnectionError(f"only {self._bytes / lasting:,.0f} bytes came in a second")
+            raise ConnectionError(f"only {self._bytes / lasting:,.0f} bytes per second arrived")
         self._since, self._bytes = time.monotonic(), 0
 
 
 @contextmanager
 def _locked(path: Path, *, while_waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock, calling `while_waiting` every second until it is free."""
+    """Hold the lock; until it is free, call `while_waiting` every second."""
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
@@ -388,7 +388,7 @@ def _locked(path: Path, *, while_waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def _within(seconds: float, ask: Callable[[], T]) -> T:
-    """The answer, or TimeoutError: a name server, and every address of a host, have a timeout of their own."""
+    """The answer, or TimeoutError. The library's own timeout holds for each address of a host, not for all together."""
     answers: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
 
     def work() -> None:
@@ -408,9 +408,9 @@ def _within(seconds: float, ask: Callable[[], T]) -> T:
 
 
 def _persistently(attempt: Callable[[], T], position: Callable[[], int] | None = None) -> T:
-    """Try again after failures that may pass, as long as that brings something new.
+    """Try again after failures that may be temporary, as long as there is progress.
 
-    position: how far a transfer is. Without one it is a first contact, and only an answer is worth a second attempt.
+    position: bytes that have arrived. None: a first contact, which is only repeated if the server answered.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -450,11 +450,11 @@ def _errors(repository: str, what: str) -> Iterator[None]:
     except MagnetError:
         raise
     except Exception as error:
-        kinds = {kind.__name__ for kind in type(error).__mro__}  # the library changes between httpx and httpx2
+        kinds = {kind.__name__ for kind in type(error).__mro__}  # the library uses httpx or httpx2
         if "HfHubHTTPError" in kinds:
             raise _refused(error, kinds, repository, what) from error
         if "HFValidationError" in kinds:
-            raise HubError(f"the Hub has no repository {repository}: no Hub id looks like that", "Check it") from error
+            raise HubError(f"the Hub has no repository {repository}: that is no Hub id", "Check the name") from error
         if kinds & {"HTTPError", "ConnectionError", "TimeoutError"}:
             raise _disconnected(error, kinds, repository, what) from error
         if isinstance(error, OSError):
@@ -472,10 +472,10 @@ def _errors(repository: str, what: str) -> Iterator[None]:
 
 
 def _disconnected(error: Exception, kinds: set[str], repository: str, what: str) -> HubError:
-    """The HubError for a connection that does not come about, or breaks."""
+    """The HubError for a connection that cannot be made, or that breaks off."""
     again = "Run the same command again: it resumes the download"
     if "ReadTimeout" in kinds:
-        return HubError(f"{constants.ENDPOINT} fell silent at {what} of {repository}", again)
+        return HubError(f"{constants.ENDPOINT} stopped sending {what} of {repository}", again)
     reason = one_line(error, 100).rstrip(".")
     if kinds & {"TimeoutError", "TimeoutException", "ConnectError", "ProxyError", "UnsupportedProtocol"}:
         return HubError(
@@ -486,13 +486,13 @@ def _disconnected(error: Exception, kinds: set[str], repository: str, what: str)
 
 
 def _refused(error: Any, kinds: set[str], repository: str, what: str) -> HubError:
-    """The HubError for an answer that is none."""
+    """The HubError for an answer with an error status."""
     status = error.response.status_code
     if "GatedRepoError" in kinds or status == 403:
         return HubError(f"access to {repository} is restricted", "Accept its terms on the Hub and set HF_TOKEN")
     if "credentials" in error.response.headers.get("x-error-message", ""):
         return HubError(f"the Hub does not accept the token for {repository}", "Renew HF_TOKEN, or unset it")
-    if "RepositoryNotFoundError" in kinds or status == 401:  # it answers alike what is missing and what is private
+    if "RepositoryNotFoundError" in kinds or status == 401:  # one answer for missing and private ones
         hint = "Check the name; a private one needs HF_TOKEN to be set"
         return HubError(f"the Hub has no repository {repository}, or does not show it ({status})", hint)
     if status == 404:
@@ -505,7 +505,7 @@ def _refused(error: Any, kinds: set[str], repository: str, what: str) -> HubErro
             f"Wait {wait} and run the same command again; with HF_TOKEN set, more is allowed",
         )
     if status >= 500:
-        hint = "The trouble is on its side: run the same command again later"
+        hint = "The fault is on its side: run the same command again later"
         return HubError(f"the Hub answers {what} of {repository} with error {status}", hint)
     return HubError(f"the Hub refuses {what} of {repository} with {status}", "Check HF_ENDPOINT and HF_TOKEN")
 

@@ -1,9 +1,9 @@
 """The folders that this package writes: their kinds, how each is recognized, and which files belong to it.
 
-Only a folder that is wholly our own earlier output of the same kind is ever replaced or removed, and that file by file:
-one foreign file in it, or a symbolic link, and it is refused. A new folder is filled under a hidden name and takes its
-own name when it is complete. Hidden names carry the mark of their process (see `owner`), and what a dead process left
-is cleared away by the next one that writes beside it.
+A folder is only replaced or removed if it is wholly our own earlier output of the same kind, and then file by file. A
+folder with a foreign file or a symbolic link in it is refused. A new folder is filled under a hidden name and renamed
+when it is complete. Hidden names carry the mark of their process (see `owner`). What a dead process left behind is
+removed by the next process that writes beside it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ EXPORT_FILE = "magnet-export.json"
 
 UNFINISHED, REPLACED = ".unfinished-", ".replaced-"
 LEFTOVER = re.compile(rf"(\.unfinished-|\.replaced-)({MARK})-(.+)", re.DOTALL)
-TEMPORARY = ".magnet-"  # how files begin that `audio.atomic.write_atomic` has not finished
+TEMPORARY = ".magnet-"  # prefix of files that `disk.atomic.write_atomic` has not finished
 LONGEST_NAME = 200  # bytes: of the 255 that file systems allow, a hidden name needs up to 50 for the rest
-LONGEST_MARKER = 1 << 24  # bytes; the markers that this package writes have some thousand
+LONGEST_MARKER = 1 << 24  # bytes; the markers that this package writes have a few thousand
 
 TrainingKind = Literal["decoder", "codec"]
 
@@ -43,10 +43,10 @@ TrainingKind = Literal["decoder", "codec"]
 class FolderKind:
     """A kind of folder that this package writes.
 
-    name    as messages say it, with its article
-    marker  the JSON file by which it is recognized
-    content  what the marker has under which keys; None: anything
-    files   patterns of all files in it, relative, `/` between folder and file
+    name     as messages name it, with its article
+    marker   the JSON file by which it is recognized
+    content  the keys of the marker and their values; None: any value
+    files    patterns of all its files, relative, with `/` between folder and file
     """
 
     name: str
@@ -66,7 +66,7 @@ class FolderKind:
         return all(key in found and value in (None, found[key]) for key, value in self.content.items())
 
 
-_SAFETENSORS_TEMPORARY = ".tmp??????"  # what the library leaves when it is killed
+_SAFETENSORS_TEMPORARY = ".tmp??????"  # what safetensors leaves behind when it is killed
 BUNDLE = FolderKind(
     "a bundle",
     CONFIG_FILE,
@@ -99,8 +99,8 @@ ANY_FILES = (
     *(pattern for kind in KINDS for pattern in kind.files),
     *(_SAFETENSORS_TEMPORARY, f"{TEXT_FOLDER}/{_SAFETENSORS_TEMPORARY}"),
 )
-TOKENS_FOLDER = "tokens"  # of a run: all that a training has written that ended before its first step
-# What a training keeps beside its output is added to and never removed. Every training's settings have these keys.
+TOKENS_FOLDER = "tokens"  # in a run; a training that ended before its first step has written nothing else
+# The state that a training keeps beside its output. It is never removed. Every training's settings have these keys.
 RUNS: Mapping[TrainingKind, FolderKind] = {
     kind: FolderKind(
         f"the run of a training of a {kind}",
@@ -119,9 +119,9 @@ RUNS: Mapping[TrainingKind, FolderKind] = {
 
 
 def check_target(target: Path, kind: FolderKind, *, overwrite: bool) -> None:
-    """Raise OutputError unless a folder of a kind can be written to `target`, as far as what is there goes.
+    """Raise OutputError if something at `target` prevents that a folder of this kind is written there.
 
-    Nothing is there or, with `overwrite`, an empty folder or one that is wholly an earlier output of that kind.
+    Allowed are: nothing and, with `overwrite`, an empty folder or one that is wholly an earlier output of that kind.
     """
     if target.name in ("", ".."):
         raise OutputError(f"{target} names no folder of its own", "Give the folder to write by its name")
@@ -173,8 +173,9 @@ def check_apart(target: Path, inputs: Sequence[Path]) -> None:
 def check_run(run: Path, kind: TrainingKind) -> bool:
     """Whether a folder is the run of an earlier training of this kind.
 
-    Raises OutputError unless it is that, or a training may begin there: nothing is there, or no more than tokens.
-    Other files in the run of a training stay, but none may be where the training will write.
+    Other files in such a folder stay, but they must not have the names of files that the training writes.
+
+    Raises: OutputError if it is not, and a new training cannot begin there, because it holds more than tokens.
     """
     if not os.path.lexists(run):
         return False
@@ -223,9 +224,10 @@ def _is_same(one: Path, other: Path) -> bool:
 def new_folder(target: Path, kind: FolderKind, *, overwrite: bool = False) -> Iterator[Path]:
     """An empty folder that takes the name `target` when the block ends well, and is removed otherwise.
 
-    A kill at any moment leaves the old folder or the new one complete: under its name, or under a hidden one beside it,
-    from which the next `new_folder` or `clear_leftovers` there gives it back. OutputError for what `check_target`
-    refuses, and when `target` cannot be written.
+    If the process is killed, the old folder or the new one is complete: under its own name, or under a hidden one
+    beside it, from which the next `new_folder` or `clear_leftovers` there restores it.
+
+    Raises: OutputError for what `check_target` refuses, and if `target` cannot be written.
     """
     check_target(target, kind, overwrite=overwrite)
     unfinished = _hidden(target, UNFINISHED, secrets.token_hex(4))
@@ -246,7 +248,7 @@ def new_folder(target: Path, kind: FolderKind, *, overwrite: bool = False) -> It
 
 
 def remove_folder(folder: Path, kind: FolderKind) -> int:
-    """Remove a folder of a kind; returns the bytes it took. OutputError when it is not wholly that, or stays."""
+    """Remove a folder of a kind; returns its size in bytes. OutputError if it is not one, or cannot be removed."""
     own = check_own(folder, kind)
     # Renamed first, in one step, so that no other process sees half of it.
     doomed = _hidden(folder, UNFINISHED, secrets.token_hex(4))
@@ -261,7 +263,7 @@ def remove_folder(folder: Path, kind: FolderKind) -> int:
 
 
 def clear_leftovers(parent: Path) -> None:
-    """Remove what processes that are dead left unfinished in a folder, and give back what they were replacing."""
+    """Remove what dead processes left unfinished in a folder, and restore what they were replacing."""
     with suppress(OSError):
         for path in parent.iterdir():
             found = LEFTOVER.fullmatch(path.name)
@@ -292,14 +294,14 @@ def _give_name(unfinished: Path, target: Path) -> None:
 
 
 def _settle(aside: Path, target: Path) -> None:
-    """End a replacement: the old folder gets its name back, or goes if a complete one has that."""
+    """End a replacement: restore the old folder's name, or remove the old folder if a complete one has the name."""
     if not os.path.lexists(aside):
         return
     if not os.path.lexists(target):
         aside.rename(target)
     elif any(kind.is_marked(target) for kind in KINDS):
         doomed = _hidden(aside, UNFINISHED, secrets.token_hex(4))
-        aside.rename(doomed)  # so that what is no longer whole never gets the name back
+        aside.rename(doomed)  # so that a partly removed folder is never restored
         _remove(doomed, ANY_FILES)
         if os.path.lexists(doomed):
             warnings.warn(f"{doomed} holds files that magnet did not write, so it stays", MagnetWarning, stacklevel=2)
@@ -318,7 +320,7 @@ def _remove(folder: Path, files: Sequence[str]) -> None:
 
 
 def _sort(folder: Path, files: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The regular files in a folder that the patterns name, and everything else: links, other folders, other files."""
+    """The regular files in a folder that match the patterns, and all others: links, folders, other files."""
     own: list[str] = []
     foreign: list[str] = []
     inner = _folders(files)
@@ -340,5 +342,5 @@ def _matches(name: str, files: Sequence[str]) -> bool:
 
 
 def _folders(files: Sequence[str]) -> set[str]:
-    """The folders that patterns name files in."""
+    """The folders in which the patterns have files."""
     return {str(PurePosixPath(pattern).parent) for pattern in files} - {"."}

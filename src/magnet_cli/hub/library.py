@@ -1,7 +1,7 @@
-"""The folder of converted models on this machine: what is there, whether it is whole, and where.
+"""The folder of converted models on this machine: which there are, where, and whether they are complete.
 
 A bundle is a folder with `config.json`, `decoder.safetensors`, `codec.safetensors` and `text_encoder/`. This module
-knows its files and `config.json`, but no tensors: it never imports torch, so that listing models is immediate.
+reads `config.json` but no tensors: it never imports torch, so that models are listed at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION = 1  # of a bundle
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"  # of the small model inside this package
 BLOCK = 1 << 20
 LONGEST_NAME = 200  # of a file; the longest there is has 30
-# What every bundle's `config.json` has beside the shapes of its networks, and its type.
+# The keys of every bundle's `config.json`, with their types; the shapes of the networks are checked elsewhere.
 KEYS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "task", "licence"), (str,)),
     **dict.fromkeys(("source.repository", "source.revision"), (str, type(None))),
@@ -51,8 +51,8 @@ Part = TypeVar("Part", DecoderConfig, CodecConfig, TextConfig, SamplingConfig)
 class BundleInfo:
     """What a bundle's `config.json` says.
 
-    `files` maps each file to its size in bytes and its SHA-256; `config` is the whole of it, of which KEYS are
-    checked; the properties raise ModelError for a part that is missing or wrong.
+    files: the size in bytes and the SHA-256 of each file. config: the whole file, of which KEYS have been checked. The
+    properties raise ModelError for a part that is missing or wrong.
     """
 
     name: str
@@ -89,7 +89,7 @@ class BundleInfo:
         )
 
     def part(self, kind: Callable[..., Part], key: str) -> Part:
-        """A configuration from its part of `config.json`; ModelError unless every field is there, and can be."""
+        """A configuration from its part of `config.json`; ModelError if a field is missing or its value impossible."""
         try:
             part = from_plain(kind, self.config.get(key))
             if not isinstance(part, SamplingConfig):
@@ -107,23 +107,23 @@ class BundleInfo:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the files that hold weights, as noted."""
+        """SHA-256 of the files of weights, as `config.json` has them."""
         return {name: digest for name, (_, digest) in sorted(self.files.items()) if name.endswith(".safetensors")}
 
     @property
     def task(self) -> Task:
-        """What the model makes."""
+        """What the model generates: music or sound."""
         task: Task = self.config["task"]
         return task
 
     @property
     def licence(self) -> str:
-        """Of the weights."""
+        """The licence of the weights."""
         return str(self.config["licence"])
 
     @property
     def own_sampling(self) -> SamplingConfig | None:
-        """The sampling options that the bundle names, if it does."""
+        """The bundle's own sampling options, if it has any."""
         if self.config.get("sampling") is None:
             return None
         try:
@@ -149,7 +149,7 @@ class BundleInfo:
         )
 
     def problems(self) -> list[str]:
-        """What is wrong with the bundle's files, one line each; empty when all are whole. Reads every byte."""
+        """What is wrong with the bundle's files, one line each; empty if all are intact. Reads every byte."""
         found = []
         for name, (size, digest) in self.files.items():
             path = self.folder / name
@@ -158,7 +158,7 @@ class BundleInfo:
             elif path.stat().st_size != size:
                 found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
             elif sha256(path) != digest:
-                found.append(f"{name} has other content than when it was written")
+                found.append(f"{name} has changed since it was written")
         return found
 
 
@@ -203,7 +203,7 @@ def _check_keys(config: Mapping[str, Any]) -> None:
 
 
 def _files(files: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, str]]]:
-    """The size and the SHA-256 of each file of a bundle; UnreadableFileError for what leads out of it."""
+    """The size and SHA-256 of each file of a bundle; UnreadableFileError for a path that leads out of it."""
     for name, one in files.items():
         size, digest = (one.get("size"), one.get("sha256")) if isinstance(one, dict) else (None, None)
         if type(size) is not int or size < 0 or not isinstance(digest, str):
@@ -216,12 +216,12 @@ def _files(files: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, str]]]:
             or not name.isprintable()
             or len(name) > LONGEST_NAME
         ):
-            raise UnreadableFileError(f"{shown(name)} is no file of it")
+            raise UnreadableFileError(f"{shown(name)} is no name of a file in a bundle")
         yield name, (size, digest)
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder claims to be a bundle."""
+    """Whether a folder has the marker of a bundle."""
     try:
         text = read_text(folder / CONFIG_FILE)
     except UnreadableFileError:
@@ -230,7 +230,7 @@ def is_bundle(folder: Path) -> bool:
 
 
 def is_musicgen(folder: Path) -> bool:
-    """Whether a folder holds a model of MusicGen's kind in the format of transformers."""
+    """Whether a folder holds a MusicGen in the format of transformers."""
     try:
         settings = read_object(folder / CONFIG_FILE)
     except UnreadableFileError:
@@ -255,7 +255,7 @@ class Store:
 
     @classmethod
     def at(cls, folder: Path | None = None) -> Store:
-        """In this folder, else in `MAGNET_MODEL_DIR`, else in the user's cache folder as the platform has it."""
+        """The store in this folder, else in `MAGNET_MODEL_DIR`, else in the platform's cache folder of the user."""
         from platformdirs import user_cache_path
 
         named = folder or os.environ.get("MAGNET_MODEL_DIR")
@@ -268,7 +268,7 @@ class Store:
         spec = registered(name)
         safe = (name if spec is None else spec.name).replace("/", "--")
         if not safe or safe.startswith(".") or not all(c.isalnum() or c in "-_." for c in safe):
-            raise UsageError(f"{name!r} is no name of a model", "See magnet models list")
+            raise UsageError(f"{name!r} cannot be the name of a model", "See magnet models list")
         return self.root / safe
 
     def find(self, name: str) -> BundleInfo | None:
@@ -279,7 +279,7 @@ class Store:
     def folders(self) -> list[Path]:
         """The folders of all bundles, by name; damaged ones are among them."""
         found = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        # Those that begin with a dot are unfinished.
+        # Folders whose name begins with a dot are unfinished.
         return [folder for folder in found if is_bundle(folder) and not folder.name.startswith(".")]
 
     def bundles(self) -> list[BundleInfo]:
@@ -297,7 +297,7 @@ class Store:
         """
         folder = self.folder(name)
         if name == BUNDLED:
-            raise UsageError(f"{name} is part of this package", "Remove another, or uninstall magnet")
+            raise UsageError(f"{name} is part of this package", "Choose another model, or uninstall magnet")
         if not os.path.lexists(folder):
             clear_leftovers(self.root)
             raise UsageError(f"{name} is not in {self.root}", "See magnet models list")
@@ -310,9 +310,9 @@ class Store:
 
 
 def read_ahead(folder: Path) -> None:
-    """Have the system read a bundle's weights from the disk while Python does something else; returns at once.
+    """Let the system read a bundle's weights from the disk in the background; returns at once.
 
-    Weights that are in memory already cost nothing. Linux only: elsewhere this does nothing.
+    Weights that are already in memory cost nothing. On other systems than Linux this does nothing.
     """
     if hasattr(os, "posix_fadvise"):
         paths = [folder / DECODER_FILE, *(folder / TEXT_FOLDER).glob("*.safetensors"), folder / CODEC_FILE]

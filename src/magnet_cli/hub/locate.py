@@ -1,11 +1,10 @@
 """What a model's name means, and where its files are: a folder, the store, the Hub cache, or a download.
 
-`resolve` answers the first, once for each name that a user gives; everything else takes what it returns.
+`resolve` decides what a name means, once for each name that a user gives. Everything else takes its result.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import warnings
@@ -14,11 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from magnet_cli.errors import MagnetWarning, ModelError, UsageError
+from magnet_cli.errors import MagnetWarning, ModelError, UsageError, did_you_mean
 from magnet_cli.hub.cache import CODEC, MODEL, MODEL_FILES, RESCORER, TEXT_ENCODER, Wanted, cached
 from magnet_cli.hub.download import DEFAULT_ACCESS, Access, download, plan_download
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle, is_musicgen
-from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS, UNKNOWN_LICENCE, ModelFacts, RescorerSpec, registered
+from magnet_cli.hub.registry import (
+    ALIASES,
+    BUNDLED,
+    MODELS,
+    RESCORERS,
+    UNKNOWN_LICENCE,
+    ModelFacts,
+    RescorerSpec,
+    registered,
+)
 from magnet_cli.options.runtime import PlacesConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -33,10 +41,10 @@ Kind = Literal["bundled", "bundle", "stored", "hub", "released", "musicgen", "mu
 class ResolvedModel:
     """What a model's name means here.
 
-    given: as the user names it. name: what it is called: its short name, its Hub id, or that of its folder.
-    places: where it was looked for. folder: where it lies; None: it is to be downloaded. repository: its Hub id; None
-    for one that is of no released model, or in a folder of the user's. facts, hashes: what decides
-    what it can do, and SHA-256 of the files of its weights; None for what only opening it can say.
+    given: the name as the user gave it. name: its short name, its Hub id, or the name of its folder. places: where it
+    was looked for. folder: where its files are; None: it has to be downloaded. repository: its Hub id; None for a model
+    that is not on the Hub, or that is in a folder of the user's. facts: what it can do; hashes: SHA-256 of its files of
+    weights; None where that is not known before the model is opened.
     """
 
     given: str
@@ -60,17 +68,17 @@ class ResolvedModel:
 
     @property
     def own_folder(self) -> Path | None:
-        """Where it lies, or where the bundle will be that is made of it; None for a MusicGen that is not here."""
+        """The folder of its files or, before a download, of its future bundle; None for a MusicGen that is not here."""
         return Store.at(self.places.model_dir).folder(self.name) if self.kind == "hub" else self.folder
 
     @property
     def file_name(self) -> str:
-        """What it is called in the names of files."""
+        """Its name in the names of files."""
         return self.name.rsplit("/", 1)[-1]
 
     @property
     def licence(self) -> str:
-        """Of its weights."""
+        """The licence of its weights."""
         return UNKNOWN_LICENCE if self.facts is None else self.facts.licence
 
 
@@ -80,30 +88,40 @@ class ResolvedModel:
 def resolve(name: str, places: PlacesConfig | None = None) -> ResolvedModel:
     """What a model's name means: a short name, a folder, the name of a bundle in the store, or a Hub id.
 
-    Short names go before folders, and folders before Hub ids. Asks nothing of the network and imports no torch.
-    Raises UsageError for a name that means nothing, ModelError for a path that leads to no model or a damaged bundle.
+    Short names go before folders, and folders before aliases and Hub ids. An alias such as `small` is resolved as the
+    name that it stands for, so records hold that. Makes no request and imports no torch.
+
+    Raises: UsageError for an unknown name, ModelError for a path without a model, or for a damaged bundle.
     """
     places = places or PlacesConfig()
     if not name.strip():
-        raise UsageError("the model has no name", f"Choose one of {', '.join(MODELS)}, a folder or a Hub id")
+        raise UsageError("the model's name is empty", f"Choose one of {', '.join(MODELS)}, a folder or a Hub id")
     store, path = Store.at(places.model_dir), Path(os.path.expanduser(name))
     if name == BUNDLED:
         return _bundle(BUNDLED, "bundled", BUNDLED, places, store.folder(BUNDLED))
     if name in MODELS or name in RESCORERS:
         return _of_hub(name, places, store)
     if path.is_dir():
-        # A folder that only has the name of a bundle in the store does not hide it.
-        return (None if _is_model(path) else _stored(name, places, store)) or _in_folder(name, path, places)
-    stored = _stored(name, places, store)
-    if stored is not None:
-        return stored
+        # A folder that only has the name of a bundle in the store, or of an alias, does not hide it.
+        return (None if _is_model(path) else _stored_or_alias(name, places, store)) or _in_folder(name, path, places)
+    known = _stored_or_alias(name, places, store)
+    if known is not None:
+        return known
     if path.exists():
         raise ModelError(f"{name} is a file, not a model", "Give the folder that holds state_dict.bin")
     if HUB_ID.fullmatch(name) and not name.startswith("."):
         return _of_hub(name, places, store)
     if "/" in name or "\\" in name or name.startswith((".", "~")):
         raise ModelError(f"there is no folder {name}", "Check the path, or give a model's name or Hub id")
-    raise UsageError(f"unknown model {name!r}", _did_you_mean(name, store))
+    raise UsageError(
+        f"unknown model {name!r}",
+        did_you_mean(name, model_names(store), f"Choose one of {', '.join(MODELS)}, a folder or a Hub id"),
+    )
+
+
+def model_names(store: Store) -> list[str]:
+    """Every short name: of released models, their aliases, and the bundles on this machine."""
+    return [*MODELS, *RESCORERS, BUNDLED, *ALIASES, *(folder.name for folder in store.folders())]
 
 
 def bundled_model(places: PlacesConfig | None = None) -> ResolvedModel | None:
@@ -114,7 +132,7 @@ def bundled_model(places: PlacesConfig | None = None) -> ResolvedModel | None:
 def known_models(places: PlacesConfig | None = None) -> list[ResolvedModel]:
     """The released MAGNeTs and MusicGens, and the bundles on this machine beyond them.
 
-    A damaged bundle is a MagnetWarning; its model is as if it were not here.
+    Warns with MagnetWarning of a damaged bundle, whose model then counts as absent.
     """
     places = places or PlacesConfig()
     store = Store.at(places.model_dir)
@@ -182,22 +200,16 @@ def _in_folder(given: str, folder: Path, places: PlacesConfig) -> ResolvedModel:
     return ResolvedModel(given, kind, name, places, folder)
 
 
-def _stored(name: str, places: PlacesConfig, store: Store) -> ResolvedModel | None:
-    """A bundle by the name of its folder in the store."""
+def _stored_or_alias(name: str, places: PlacesConfig, store: Store) -> ResolvedModel | None:
+    """A bundle by the name of its folder in the store, else a released model by its alias."""
     known = next((folder for folder in store.folders() if folder.name == name), None)
-    return None if known is None else _bundle(name, "stored", name, places, known)
+    if known is not None:
+        return _bundle(name, "stored", name, places, known)
+    return _of_hub(ALIASES[name], places, store) if name in ALIASES else None
 
 
 def _is_model(folder: Path) -> bool:
     return is_bundle(folder) or is_musicgen(folder) or (folder / MODEL_FILES[0]).is_file()
-
-
-def _did_you_mean(name: str, store: Store) -> str:
-    """The hint for a name that means nothing."""
-    names = [*MODELS, *RESCORERS, BUNDLED, *(folder.name for folder in store.folders())]
-    longer = [one for one in names if one.startswith(name)]
-    close = longer or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(MODELS)}, a folder or a Hub id"
 
 
 # -- the files of models, text encoders and codecs --------------------------------------------------------------------
@@ -217,7 +229,7 @@ class ModelSource:
 def locate_model(model: ResolvedModel, access: Access = DEFAULT_ACCESS) -> ModelSource:
     """The files of a model as its authors released it, downloaded where they are not in the cache.
 
-    Raises HubError when a download is needed and fails, OutputError when the disk is full.
+    Raises: HubError when a download is needed and fails, OutputError when the disk is full.
     """
     if model.repository is None:
         if model.folder is None:
@@ -231,19 +243,19 @@ def locate_model(model: ResolvedModel, access: Access = DEFAULT_ACCESS) -> Model
 
 
 def fetch_first(model: ResolvedModel, access: Access) -> None:
-    """Download a model of the Hub that is not here, before seconds go into importing PyTorch: failing must be quick."""
+    """Download a model of the Hub that is not here, before importing PyTorch takes seconds: failures come at once."""
     if model.folder is None:
         locate_model(model, access)
 
 
 def locate_text_encoder(folder: Path, name: str, access: Access = DEFAULT_ACCESS, *, model: str | None = None) -> Path:
-    """Folder of the text encoder: inside the model's folder under its own or its generic name, or from the Hub.
+    """Folder of the text encoder: in the model's folder, under its own name or as `text_encoder`, or from the Hub.
 
-    model: whose it is, for messages.
+    model: the name of the model that needs it, for messages.
     """
     local = _inside(folder, ("text_encoder", name, name.rsplit("/", 1)[-1]))
     repository = text_encoder_repository(name)
-    # Old caches know the original T5 models by their old name.
+    # Older caches have the original T5 models under their former name.
     old = None if local or name == repository else cached(name, TEXT_ENCODER, access.cache_dir)
     if old is not None and cached(repository, TEXT_ENCODER, access.cache_dir) is None:
         return old
@@ -251,12 +263,12 @@ def locate_text_encoder(folder: Path, name: str, access: Access = DEFAULT_ACCESS
 
 
 def text_encoder_repository(name: str) -> str:
-    """The Hub id of a text encoder; the original T5 models have moved to an organisation of their own."""
+    """The Hub id of a text encoder. The original T5 models have moved to the organisation google-t5."""
     return f"google-t5/{name}" if name.startswith("t5-") and "/" not in name else name
 
 
 def locate_codec(folder: Path, name: str, access: Access = DEFAULT_ACCESS, *, model: str | None = None) -> Path:
-    """Folder of a codec that a checkpoint only points to: inside the model's folder, or from the Hub."""
+    """Folder of a codec that a checkpoint refers to by name: in the model's folder, or from the Hub."""
     return _inside(folder, ("codec", name.rsplit("/", 1)[-1])) or obtain(name, CODEC, access, model=model)
 
 
@@ -265,7 +277,7 @@ def _inside(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def obtain(repository: str, wanted: Wanted, access: Access = DEFAULT_ACCESS, *, model: str | None = None) -> Path:
-    """Folder with the wanted files: from the cache as it is, else downloaded. `model` is named in messages."""
+    """Folder with the wanted files, from the cache if it has them all, else downloaded. model: for messages."""
     found = cached(repository, wanted, access.cache_dir)
     if found is not None:
         return found

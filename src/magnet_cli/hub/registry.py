@@ -15,14 +15,14 @@ Family = Literal["magnet", "musicgen"]
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What decides what a model can do, and what it costs; known without its weights.
+    """What a model can do and what it costs, as far as that is known without its weights.
 
     family          "magnet" decodes masked spans, "musicgen" frame after frame
-    seconds         length of a MAGNeT's clip, of a MusicGen's longest
+    seconds         length of a MAGNeT's clips, or of the longest clip of a MusicGen
     frame_rate      frames in a second
     sample_rate     Hz
     parameters      of the decoder with its embeddings and heads
-    text_encoder    the name its configuration gives
+    text_encoder    its name in the model's configuration
     sampling        the options that suit it
     """
 
@@ -46,8 +46,8 @@ FRAME_RATE, CODEBOOKS = 50, 4
 class ModelSpec:
     """A released checkpoint.
 
-    `repository` is its Hub id, `seconds` the length of a clip, `parameters` those of the decoder with its
-    embeddings and heads, `text_encoder` and `sample_rate` (Hz) what its own configuration says too.
+    repository: its Hub id. seconds: length of a clip. parameters: of the decoder with its embeddings and heads.
+    text_encoder, sample_rate (Hz): as in its own configuration.
     """
 
     name: str
@@ -61,17 +61,17 @@ class ModelSpec:
 
     @property
     def download_bytes(self) -> int:
-        """About what a download takes: decoder in float16, codec and the whole text encoder in float32."""
+        """Approximate size of a download: decoder in float16, codec and the whole text encoder in float32."""
         return 2 * self.parameters + CODEC_BYTES + TEXT_ENCODER_BYTES[self.text_encoder]
 
     @property
     def sampling(self) -> SamplingConfig:
-        """The sampling options its authors used."""
+        """The sampling options that its authors used."""
         return default_sampling(self.task, self.seconds, codebooks=CODEBOOKS)
 
     @property
     def facts(self) -> ModelFacts:
-        """What is known of it before it is here."""
+        """What is known of it before it is downloaded."""
         return ModelFacts(
             family="magnet",
             task=self.task,
@@ -105,9 +105,9 @@ MODELS: dict[str, ModelSpec] = {
 
 @dataclass(frozen=True)
 class RescorerSpec:
-    """A released MusicGen, which generates, rescores and begins hybrids; it stays in the Hub's format.
+    """A released MusicGen, which generates, rescores and begins hybrids. Its files are not converted.
 
-    `parameters` are those its authors name; it makes clips of up to `seconds`.
+    parameters: the number that its authors give. seconds: length of its longest clip.
     """
 
     name: str
@@ -119,7 +119,7 @@ class RescorerSpec:
 
     @property
     def facts(self) -> ModelFacts:
-        """What is known of it before it is here."""
+        """What is known of it before it is downloaded."""
         return ModelFacts(
             family="musicgen",
             task=self.task,
@@ -144,14 +144,18 @@ RESCORERS: dict[str, RescorerSpec] = {
 }
 
 
+# What people call them. A folder of that name, and a bundle in the store, come first.
+ALIASES = {"small": "magnet-small-10secs", "medium": "magnet-medium-10secs", "audio": "audio-magnet-small"}
+
+
 def registered(name: str) -> ModelSpec | RescorerSpec | None:
     """The released model of this short name or Hub id."""
     specs: list[ModelSpec | RescorerSpec] = [*MODELS.values(), *RESCORERS.values()]
     return next((spec for spec in specs if name in (spec.name, spec.repository)), None)
 
 
-MUSICGEN_SECONDS = 10.0  # of a clip, unless a duration is given; it can do up to three times that
+MUSICGEN_SECONDS = 10.0  # of a clip, unless a duration is given; the longest is 30 s
 
 DEFAULT_MODEL = "magnet-small-10secs"
 BUNDLED = "bundled"  # the small model inside this package
-DEFAULT_BEGINNER = "musicgen-small"  # of hybrids
+DEFAULT_BEGINNER = "musicgen-small"  # generates the beginning of hybrids

@@ -1,1 +1,4 @@
-"""Many clips, safely on disk: prompt files, plans, names, the manifest, records, files."""
+"""Many clips, written safely to the disk.
+
+In: prompt files and jobs. Out: plans, file names, the manifest, records and the files of finished clips.
+"""

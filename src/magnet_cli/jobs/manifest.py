@@ -1,12 +1,12 @@
-"""What a batch has made so far: a file of JSON lines in its folder, to which lines are only ever added.
+"""The manifest of a batch: a file of JSON lines in its folder, to which lines are only ever appended.
 
-A line is written, and on the disk, before the files it speaks of get their names. So after a crash whatever has its
-name is in the manifest, and what the manifest names but is not there is made again.
+A line reaches the disk before the files that it names get their names. So after a crash every named file is in the
+manifest, and a file that the manifest names but that is missing is generated again.
 
-The manifest itself may be damaged or deleted. Every line has a checksum, and a line whose checksum is wrong counts for
-nothing. The header, which is the first line, comes again within lines of items. The record beside a clip says what its
-line in the manifest said (see `note` and `recall`). So a batch goes on without its manifest, and what is lost is only
-made again where clips have no records. Files that may be an item's and of which nothing is known get another name.
+The manifest itself may be damaged or deleted. Every line has a checksum, and a line with a wrong checksum is ignored.
+The header, which is the first line, is repeated within some lines of items. The record beside a clip repeats what the
+clip's line in the manifest says (see `note` and `recall`). So a batch resumes without its manifest, and only clips
+without records are generated again. A file that may belong to an item, but of which nothing is known, is renamed.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from magnet_cli.options.output import OutputConfig
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
 
-MOST_BYTES = 1 << 31  # of a manifest, which has 500 bytes for a clip
+MOST_BYTES = 1 << 31  # of a manifest, which takes about 500 bytes for each clip
 MANIFEST_FILE, LOCK_FILE = "manifest.jsonl", ".magnet.lock"
 FORMAT, VERSION = "magnet-batch", 1
 START = b'{"format": "magnet-batch"'  # of the first line
-# By which a damaged line is known for a manifest's: two of them in it, or one and a whole line of an item elsewhere.
+# A damaged line is taken for a manifest's if it has two of these, or one while another line is an intact item.
 TRACES = (START, b'"settings": {', b'"sum": "', b'{"item": "', b'"files": [[')
-REPEAT = 50  # lines of items from one that repeats the header to the next, which is a percent of the file
+REPEAT = 50  # one in so many lines of items repeats the header, which adds about 1 % to the file
 NOTE = "manifest"  # in the record beside a clip: what the manifest says of it
-RECORD_BYTES = 1 << 20  # more than any record has
-# How much of a folder is looked through for a record that has the header: a folder of clips may be a home, too.
+RECORD_BYTES = 1 << 20  # no record is larger
+# Limits of the search for a record that has the header: the batch's folder may be a whole home folder.
 MOST_NAMES, MOST_RECORDS = 10_000, 100
 
 
@@ -62,17 +62,20 @@ class Made:
 
 @dataclass(frozen=True)
 class Entry:
-    """An item that was made: audio last among `files`. With `error`, it failed; files are then of an earlier time."""
+    """An item that was generated; its audio file is the last of `files`.
+
+    With `error`, the latest attempt failed, and `files` are those of an earlier attempt.
+    """
 
     item: str
     files: tuple[Made, ...]
     error: str | None = None
-    seconds: float = 0.0  # that making it took
+    seconds: float = 0.0  # that its generation took
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a batch is: the first seed of its rows, and the options that are the same for all of them."""
+    """What defines a batch: the seed that its rows derive theirs from, and the options that all rows share."""
 
     seed: int
     settings: dict[str, Any]
@@ -80,7 +83,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Item:
-    """A clip to make, and where it goes. `key` says what it is, for a manifest; see `item_key`."""
+    """A clip to generate and its files. `key` identifies it in a manifest; see `item_key`."""
 
     job: Job
     target: Target
@@ -88,7 +91,7 @@ class Item:
 
 
 def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, str], inputs: InputFiles) -> str:
-    """What a clip is, in 32 hexadecimal digits: the same for the same clip, whatever it is called.
+    """The identity of a clip, 32 hexadecimal digits; it depends on all that determines the clip, not on its name.
 
     hashes: of the models' files.
     """
@@ -107,26 +110,30 @@ def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, s
 
 @lru_cache(maxsize=64)
 def _plain(options: Any) -> dict[str, Any]:
-    """asdict, once for the many items of a batch that have the same."""
+    """asdict, computed once for the many items of a batch that share their options."""
     return asdict(options)
 
 
 class Manifest:
-    """The manifest of a folder: `read` to look at it, `opened` to write to it."""
+    """The manifest of a folder: `read` only reads it; `opened` locks the folder, for writing."""
 
     def __init__(self, folder: Path, headers: list[Header], entries: dict[str, Entry]) -> None:
         self.folder = folder
         self.headers = headers
         self.entries = entries
-        self.recalled: list[Entry] = []  # by the records beside clips, and not in the file until `start`
+        self.recalled: list[Entry] = []  # restored from records beside clips; `start` writes them to the file
         self._started: Header | None = None
-        self._added = 0  # to the file, since it was opened or somebody deleted it
+        self._added = 0  # lines of items, since the file was opened or somebody deleted it
         self._identity: tuple[int, int] | None = None
         self._confinement = Confinement(folder)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """What is there; without headers when there is nothing. OutputError for a manifest of another kind."""
+        """The manifest of a folder, which has no headers if there is none.
+
+        Raises:
+            OutputError: for a file that is no manifest, or one of another version.
+        """
         path = folder / MANIFEST_FILE
         check_within(folder, path)
         try:
@@ -140,7 +147,7 @@ class Manifest:
         whole, traces = False, 0
         for line in filter(None, lines):
             value = _parse(line)
-            if value is None:  # cut by a crash: what it spoke of has no name yet; or damaged: `recall`, `clear_unknown`
+            if value is None:  # cut off by a crash, and its files have no names; or damaged: `recall`, `clear_unknown`
                 traces = max(traces, sum(trace in line for trace in TRACES))
                 continue
             whole = whole or is_sealed(value) is True
@@ -152,13 +159,20 @@ class Manifest:
         headers = headers or _headers_beside(folder)
         cut = len(lines) == 1 and (lines[0].startswith(START) or START.startswith(lines[0]))  # the disk was full
         if not headers and any(lines) and not (cut or whole or traces > 1 or (traces and entries)):
-            raise OutputError(f"{path} is not the manifest of a batch", "Choose another folder")
+            raise OutputError(
+                f"{path} is not the manifest of a batch, or is damaged beyond recognition",
+                "Choose another folder; if a batch wrote it, rename it and run the same command again",
+            )
         return cls(folder, headers, entries)
 
     @classmethod
     @contextmanager
     def opened(cls, folder: Path) -> Iterator[Manifest]:
-        """The manifest, with other processes kept out of the folder; OutputError if one is in it."""
+        """The manifest, with the folder locked against other processes.
+
+        Raises:
+            OutputError: if another process has locked the folder, or it cannot be written.
+        """
         from filelock import FileLock, Timeout  # slow to import, and only batches need it
 
         path = folder / LOCK_FILE
@@ -174,7 +188,7 @@ class Manifest:
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or error
             raise OutputError(
-                f"cannot write into {folder}: {reason}", "Choose another folder, or mend this one"
+                f"cannot write into {folder}: {reason}", "Choose another folder, or repair this one"
             ) from error
         try:
             manifest = cls.read(folder)
@@ -186,7 +200,7 @@ class Manifest:
             lock.release()
 
     def sweep(self, files: Iterable[Path]) -> None:
-        """Remove what killed processes have left unfinished beside these files and those that were made."""
+        """Remove unfinished files of killed processes, in the folders of these files and of those in the manifest."""
         made = (self.folder / one.path for entry in self.entries.values() for one in entry.files)
         for folder in {path.parent for path in (*files, *made)}:
             check_within(self.folder, folder)
@@ -194,13 +208,21 @@ class Manifest:
                 sweep(folder)
 
     def path(self, made: Made) -> Path:
-        """Where a file is. OutputError if a link leads out of the manifest's folder: nothing there was made here."""
+        """The path of a file.
+
+        Raises:
+            OutputError: if a link leads out of the manifest's folder, where this batch has written nothing.
+        """
         path = self.folder / made.path
         self._confinement.check(path)
         return path
 
     def check_folder(self) -> None:
-        """Raise OutputError if the folder is not the one that was locked: moved, removed or unmounted."""
+        """Check that the folder is still the one that was locked.
+
+        Raises:
+            OutputError: if it was moved, removed or unmounted.
+        """
         try:
             status = self.folder.stat()
         except OSError:
@@ -212,7 +234,7 @@ class Manifest:
             )
 
     def start(self, header: Header) -> None:
-        """Note what the batch is, and items that were recalled, unless that is noted already."""
+        """Write the header and the recalled items, unless the file has them already."""
         lines = [] if header in self.headers else [_header_value(header)]
         self._started = header
         self._append([*lines, *map(_entry_value, self.recalled)])
@@ -221,7 +243,7 @@ class Manifest:
             self.headers.append(header)
 
     def says_as(self, other: Manifest) -> bool:
-        """Whether another reading of it, perhaps of an earlier time, says the same."""
+        """Whether another reading of the file, perhaps an earlier one, has the same content."""
         return (self.headers, self.entries) == (other.headers, other.entries)
 
     def seed(self, settings: dict[str, Any]) -> int | None:
@@ -229,20 +251,20 @@ class Manifest:
         return next((header.seed for header in reversed(self.headers) if header.settings == settings), None)
 
     def add(self, entry: Entry) -> None:
-        """Note an item; on the disk when this returns."""
+        """Write an item's line, which is on the disk when this returns."""
         self._append([_entry_value(entry)])
         self.entries[entry.item] = _after(self.entries.get(entry.item), entry)
 
     def note(self, item: str, files: Sequence[tuple[str, Content]]) -> dict[str, Any]:
-        """What the record beside a clip says so that `recall` finds it: the item, its batch, and the other files.
+        """What goes into the record beside a clip for `recall`: the item, its batch, and its other files.
 
-        files: names and contents of those beside the record.
+        files: their names and contents.
         """
         batch = {} if self._started is None else {"batch": _plain_header(self._started)}
         return {NOTE: {"item": item, **batch, "files": [[name, len(one), digest(one)] for name, one in files]}}
 
     def recall(self, item: str, audio: Path) -> Entry | None:
-        """The entry of an item that the manifest has lost, if the record beside `audio` knows it and all is intact."""
+        """The entry of an item that the manifest has lost, from the record beside `audio`, if all files are intact."""
         if item in self.entries or (note := self._note_beside(audio)) is None or note.get("item") != item:
             return None
         made = []
@@ -259,7 +281,7 @@ class Manifest:
                 made.append(Made(relative, len(content), status.st_mtime_ns, digest(content)))
         except (OSError, LookupError, TypeError, ValueError):
             return None
-        if Path(made[-2].path).name != audio.name:  # the audio is last of the files, and what is made has it last
+        if Path(made[-2].path).name != audio.name:  # the audio file is last in a note and in an entry
             return None
         entry = Entry(item, (*made[:-2], made[-1], made[-2]))
         self.entries[item] = entry
@@ -267,21 +289,21 @@ class Manifest:
         return entry
 
     def _note_beside(self, audio: Path) -> dict[str, Any] | None:
-        """What the record beside an audio file says of the manifest; None without a whole record that does."""
+        """What the record beside an audio file repeats of the manifest; None without an intact record that does."""
         self._confinement.check(sidecar(audio))
         return _note_in(sidecar(audio))
 
     def finished(self, item: str) -> Entry | None:
-        """The entry of an item whose files are all there and as they were made."""
+        """The entry of an item if all its files exist and are unchanged."""
         entry = self.entries.get(item)
         if entry is None or entry.error is not None or not entry.files or not all(map(self.is_intact, entry.files)):
             return None
         return entry
 
     def clear_way(self, entry: Entry) -> list[Path]:
-        """Make room for an item to be made again. What was left as it was made goes; anything else gets another name.
+        """Make room to generate an item again: remove its unchanged files, and rename the changed ones.
 
-        Returns those names: a file that has changed may be damaged, or somebody's work.
+        A file that has changed may be damaged, or somebody's work. Returns the new names.
         """
         moved = []
         for made in entry.files:
@@ -294,9 +316,9 @@ class Manifest:
         return moved
 
     def clear_unknown(self, items: Iterable[Item], header: Header) -> list[Path]:
-        """Give other names to files that have the names of items, where the manifest may have lost the items.
+        """Rename files that have the names of items, if the manifest may have lost these items.
 
-        That is so if the batch was begun here before. Files that are known for another item's stay. Returns the names.
+        It may if the batch was begun here before. Files that belong to another item stay. Returns the new names.
         """
         if header not in self.headers:
             return []
@@ -314,7 +336,7 @@ class Manifest:
         return moved
 
     def is_intact(self, made: Made) -> bool:
-        """Whether a file is as it was made. Its content is read only if its time of change is another."""
+        """Whether a file is unchanged. Its content is read only if its time of change differs."""
         path = self.path(made)
         try:
             status = path.stat()
@@ -325,14 +347,14 @@ class Manifest:
             return False
 
     def _append(self, values: Sequence[dict[str, Any]]) -> None:
-        """Write lines, all of them on the disk when this returns."""
+        """Write lines, all of which are on the disk when this returns."""
         path = self.folder / MANIFEST_FILE
         try:
             with path.open("ab+") as file:
                 end = file.tell()
                 if end:
                     file.seek(-1, os.SEEK_END)
-                    cut = file.read(1) != b"\n"  # a line that a crash has cut
+                    cut = file.read(1) != b"\n"  # a crash has cut off the last line
                 else:
                     cut, self._added = False, 0
                 file.write(b"\n" * cut + b"".join(map(self._line, values)))
@@ -340,13 +362,13 @@ class Manifest:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
-                f"cannot write {path}: {error.strerror}", "Make room on that disk, or mend the folder"
+                f"cannot write {path}: {error.strerror}", "Free some space on that disk, or check the folder"
             ) from error
 
     def _line(self, value: dict[str, Any]) -> bytes:
-        """A line as it is written. The first two of items and then some more repeat the header."""
+        """A line as the file has it. The first two lines of items, and one in REPEAT after that, repeat the header."""
         if self._started is not None and "item" in value:
-            # Two, because the first one is lost together with the header when the line end between them is damaged.
+            # Two, because damage to the line end after the header also destroys the first line of an item.
             if self._added < 2 or self._added % REPEAT == 0:
                 value = {**value, "batch": _plain_header(self._started)}
             self._added += 1
@@ -360,7 +382,7 @@ def digest(content: Content) -> str:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses into an OutputError."""
+    """Turn an OSError into an OutputError."""
     try:
         yield
     except OSError as error:
@@ -368,12 +390,12 @@ def _changing(path: Path) -> Iterator[None]:
 
 
 def _after(before: Entry | None, entry: Entry) -> Entry:
-    """What an entry says when another came before: an item that fails now may have left files when it did not."""
+    """An entry in view of the one before it: an item that fails now may have files of an earlier success."""
     return entry if before is None or entry.error is None else replace(entry, files=before.files)
 
 
 def _move_aside(path: Path) -> Path:
-    """Give a file another name, which is returned."""
+    """Rename a file, and return its new name."""
     number = 1
     while os.path.lexists(aside := path.with_name(f"{path.stem}.changed-{number}{path.suffix}")):
         number += 1
@@ -406,7 +428,7 @@ def _note_in(record: Path) -> dict[str, Any] | None:
 
 
 def _headers_beside(folder: Path) -> list[Header]:
-    """What the batches of a folder were, by the records beside clips, the latest last."""
+    """The headers of a folder's batches, from the records beside clips, the latest last."""
     found: list[tuple[int, Header]] = []
     with suppress(OSError):
         for path in islice(_records(folder), MOST_RECORDS):
@@ -433,7 +455,7 @@ def _records(folder: Path) -> Iterator[Path]:
 
 
 def _headers(value: Mapping[str, Any]) -> list[Header]:
-    """The header that a line is, or that it repeats, as a list."""
+    """The header that a line is or repeats, as a list."""
     header = _header(value if "format" in value else value.get("batch"))
     return [] if header is None else [header]
 
@@ -442,7 +464,7 @@ def _header(value: Any) -> Header | None:
     seed, settings = (value.get("seed"), value.get("settings")) if isinstance(value, dict) else (None, None)
     if type(seed) is not int or not isinstance(settings, dict):
         return None
-    # Version 0.1.0 noted options that were not given as empty lists; now they are left out.
+    # Version 0.1.0 wrote options that were not given as empty lists; now they are left out.
     return Header(seed, {name: setting for name, setting in settings.items() if setting != []})
 
 
@@ -463,7 +485,7 @@ def _entry_value(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(value: dict[str, Any]) -> Entry | None:
-    """The entry on a line; None for a line that is damaged, whose item is then made again."""
+    """The entry on a line; None for a damaged line, whose item is then generated again."""
     try:
         item, error, seconds = value["item"], value.get("error"), float(value["seconds"])
         files = tuple(Made(str(path), int(size), int(time), str(sha)) for path, size, time, sha in value["files"])
@@ -477,7 +499,7 @@ def _entry(value: dict[str, Any]) -> Entry | None:
 
 
 def _is_relative(path: str) -> bool:
-    """Whether a path of a manifest can be one, has the name of a file, and names no place outside its folder."""
+    """Whether a path in a manifest is valid, names a file, and stays in the folder."""
     try:
         os.fsencode(path)
     except ValueError:

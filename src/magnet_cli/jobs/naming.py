@@ -1,4 +1,4 @@
-"""Where results go: one file, a folder, or a template, with names that are safe everywhere and never collide."""
+"""The paths of results in one file, a folder or a template, valid on all systems and all different."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDER_TEMPLATE = "{index}-{slug}-{seed}.wav"
 SINGLE_TEMPLATE = "{slug}-{seed}.wav"
 FIELDS = ("index", "slug", "seed", "model", "bpm", "bars")
 OF_LOOPS = ("bpm", "bars")
-# Leaves room for the other fields and `.codes.npz` in the 255 bytes that file systems allow a name.
+# File systems allow names of 255 bytes; this leaves room for the other fields and `.codes.npz`.
 LONGEST_SLUG = 60
 LONGEST_NAME = 200
 LONGEST_PATH = 1000  # bytes within the folder of a batch
@@ -25,20 +25,23 @@ LONGEST_PATH = 1000  # bytes within the folder of a batch
 LITERAL = re.compile(r"(?:[^{}]|\{\{|\}\})*")
 # Names that Windows reserves whatever their extension.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
-# Not possible in names on every system: control characters, and what Windows keeps for itself.
+# Not allowed in names on every system: control characters, and what Windows reserves.
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 
 
 @dataclass(frozen=True)
 class ClipName:
-    """The fields of a file name; `output` is a name or template of the clip's own, within the folder.
+    """The fields of a file name.
 
-    bpm, bars: those of a loop that has a tempo; bars is None, too, where only opening the model can say.
+    output  a name or template of the clip's own, within the folder
+    swept   names and values of the options that a sweep changes, the same names for all clips
+    bpm, bars  those of a loop with a tempo; bars is None, too, if only opening the model can tell it
     """
 
     prompt: str
     seed: int
     output: str | None = None
+    swept: tuple[tuple[str, str], ...] = ()
     bpm: float | None = None
     bars: int | None = None
 
@@ -46,7 +49,7 @@ class ClipName:
 def slug(text: str) -> str:
     """A short, safe file name from any text: lower-case ASCII letters, digits and hyphens; never empty.
 
-    Accents are dropped; a text without any Latin letter or digit becomes "clip".
+    Accents are removed. A text without a Latin letter or digit becomes "clip".
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
@@ -63,18 +66,22 @@ def plan_paths(
 ) -> tuple[Path | None, list[Path]]:
     """The folder that was named, and a path in it for every item; or None and the one file that was named.
 
-    output: a file (for one item), a folder, or a template with fields of FIELDS; None is the working
-    directory. Raises UsageError for an unknown field or extension, or several items for one file.
+    output: a file (for one item), a folder, or a template with FIELDS and those of the swept options; None is the
+    working directory.
+
+    Raises:
+        UsageError: for an unknown field or extension, or several items for one file.
     """
     if output == "-":
         raise UsageError("audio is not written to standard output, which carries the paths", "Name a file or folder")
     if output is not None and not output.strip():
-        raise UsageError("the output path is empty", "Name a file, a folder or a template, or leave -o out")
+        raise UsageError("the output path is empty", "Name a file, a folder or a template, or omit -o")
     output = os.path.expanduser(output or ".")
+    swept = tuple(name for name, _ in items[0].swept)
     if "{" in output or "}" in output:
         template = output
     elif output.endswith(("/", "\\")) or os.path.isdir(output) or not Path(output).suffix:
-        template = str(Path(output) / (FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE))
+        template = str(Path(output) / with_swept(FOLDER_TEMPLATE if len(items) > 1 else SINGLE_TEMPLATE, swept))
     elif len(items) == 1:
         _check_extension(Path(output), extensions)
         return None, [Path(output)]
@@ -84,9 +91,16 @@ def plan_paths(
             f"{len(items)} clips do not fit into the one file {output}",
             f"Give a folder ({stem.with_suffix('')}/) or a template ({stem.stem}-{{index}}{stem.suffix})",
         )
-    _check_template(template)
+    _check_template(template, FIELDS + swept)
     _check_extension(Path(template), extensions)
     return _without_braces(_fixed_part(template)), _name_all([template] * len(items), items, model)
+
+
+def with_swept(template: str, swept: Sequence[str], suffix: str | None = None) -> str:
+    """A template with the values of swept options at its end. suffix: the extension, if it is to be another."""
+    name = Path(template)
+    values = "".join(f"-{option}-{{{option}}}" for option in swept)
+    return str(name.with_name(f"{name.stem}{values}{suffix or name.suffix}"))
 
 
 def plan_folder(
@@ -95,7 +109,10 @@ def plan_folder(
     """The folder of a batch, and a path in it for every item.
 
     output: a folder, or a template whose first field is in or below the folder. An item's own `output` is relative to
-    the folder. Names that come again are numbered. Raises UsageError as `plan_paths` does.
+    the folder. Names that occur again are numbered.
+
+    Raises:
+        UsageError: as `plan_paths` does.
     """
     if not output.strip() or output == "-":
         raise UsageError("a batch writes into a folder", "Name it, e.g. -o clips/")
@@ -121,11 +138,17 @@ def plan_folder(
 
 
 def check_name(name: str, extensions: Sequence[str]) -> str:
-    """A template within a folder, with an extension; UsageError for a name that leads out of it or is not portable."""
+    """A template within a folder, with an extension.
+
+    Raises:
+        UsageError: for a name that leads out of the folder, or that some system does not allow.
+    """
     _check_template(name)
     parts = re.split(r"[/\\]", name)
     if any(not part or part.startswith(".") or part.endswith((".", " ")) or UNSAFE.search(part) for part in parts):
-        raise UsageError(f"{name!r} is no name for a file within the folder", "Give e.g. kick-01.wav or drums/kick.wav")
+        raise UsageError(
+            f"{name!r} is not a valid name for a file within the folder", "Give e.g. kick-01.wav or drums/kick.wav"
+        )
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts) or len(os.fsencode(name)) > LONGEST_PATH:
         raise UsageError(f"the file name {name[:40]}… is too long", f"Keep it under {LONGEST_NAME} bytes")
     if any(RESERVED.fullmatch(part.split(".")[0]) for part in parts):
@@ -146,34 +169,34 @@ def _name_all(templates: Sequence[str], items: Sequence[ClipName], model: str) -
 
 
 def _fixed_part(template: str) -> Path:
-    """The folder before the first field, as templates have it, where {{ and }} stand for braces."""
+    """The folder before the first field, with braces still written as {{ and }}."""
     literal = LITERAL.match(template)
     return Path(("" if literal is None else literal[0]) + "x").parent
 
 
 def _without_braces(fixed: Path) -> Path:
-    """A folder of a template as it is on the disk."""
+    """The folder of a template with {{ and }} replaced by braces, as on the disk."""
     return Path(str(fixed).format())
 
 
-def _check_template(template: str) -> None:
-    known = " ".join(f"{{{field}}}" for field in FIELDS)
+def _check_template(template: str, fields: Sequence[str] = FIELDS) -> None:
+    known = " ".join(f"{{{field}}}" for field in fields)
     try:
         parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise UsageError(f"{template} is not a template: {error}", f"Use {known}") from error
     for _, field, spec, conversion in parts:
-        if field not in FIELDS:
+        if field not in fields:
             raise UsageError(f"unknown field {{{field}}} in {template}", f"Use {known}")
         if spec or conversion:
-            raise UsageError(f"{{{field}}} in {template} has a format", f"Write {{{field}}}, which is padded already")
+            raise UsageError(f"{{{field}}} in {template} has a format", f"Write {{{field}}}, which is already padded")
 
 
 def _check_extension(path: Path, extensions: Sequence[str]) -> None:
     if path.suffix.lower() not in extensions:
         found = f"the extension {path.suffix}" if path.suffix else "no extension"
         raise UsageError(
-            f"{path} has {found}, which says no audio format that can be written",
+            f"{path} has {found}, which names no audio format that magnet writes",
             f"End it in {', '.join(extensions)}, or in / for a folder",
         )
 
@@ -188,14 +211,22 @@ def _fill(template: str, item: ClipName, index: str, model: str) -> Path:
                 "Give --loop --bpm 120" if item.bpm is None else "Give --bars, too",
             )
         values[name] = "" if value is None else f"{value:g}"
+    values |= {name: _swept(value) for name, value in item.swept}
     path = Path(template.format(**values))
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise UsageError(f"the file name {path.name[:40]}… is too long", f"Keep it under {LONGEST_NAME} bytes")
     return path
 
 
+def _swept(value: str) -> str:
+    """A value of a swept option in a file name: `3.5` as it is, `20,10,10,10` with hyphens, a text as a slug."""
+    if not re.fullmatch(r"[0-9.,+-]+", value):
+        return slug(value)
+    return f"{'0' if value.startswith('.') else ''}{value.replace(',', '-')}".rstrip(".")
+
+
 def _distinct(paths: Sequence[Path]) -> list[Path]:
-    """Number the names that occur again, whatever their extension: the files beside them have another.
+    """Number the names that occur again, even with another extension: the files beside them share the stem.
 
     Some file systems do not distinguish upper from lower case, or composed from decomposed accents.
     """

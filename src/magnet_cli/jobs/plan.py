@@ -1,4 +1,4 @@
-"""A batch, planned: which clips a prompt file asks for, what each is called, and which of them are there already."""
+"""The plan of a batch: which clips a prompt file asks for, their names, and which of them exist already."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NO_EDIT = EditConfig()
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a command asks for beside the rows. `model` is what files call it, however the user names it.
+    """What a command asks for in addition to the rows.
 
-    edits: those of EditConfig that are given. helpers: the names of models that help, by what they do.
-    resume: skip what is there. mix: add to another batch's folder. force: overwrite.
+    model: its name in file names. edits: the fields of EditConfig that are given. helpers: names of the helping models,
+    by role. resume: skip clips that exist. mix: add to another batch's folder. force: overwrite.
     """
 
     file: str
@@ -51,7 +51,11 @@ class Request:
 
     @property
     def folder(self) -> Path:
-        """Where the batch goes; UsageError for what is no folder or template, or a format that cannot be."""
+        """The folder of the batch.
+
+        Raises:
+            UsageError: for an output that is neither folder nor template, or a format that cannot be written.
+        """
         folder, (path,) = self.paths([ClipName("x", 0, bpm=120, bars=4)])
         check_format(path, self.finish.subtype)
         return folder
@@ -61,7 +65,7 @@ class Request:
         return plan_folder(self.output, names, model=self.model, extensions=AUDIO_EXTENSIONS)
 
     def settings(self, hashes: dict[str, str]) -> dict[str, Any]:
-        """What must be equal for two runs to be the same batch, as a manifest holds it."""
+        """The options that two runs of the same batch share, as a manifest holds them."""
         given = {
             name: value
             for name, value in asdict(self.overrides).items()
@@ -76,7 +80,7 @@ class Request:
             **self.helpers,
             **asdict(self.finish),
         }
-        return dict(json.loads(json.dumps(settings)))  # as it will be read again
+        return dict(json.loads(json.dumps(settings)))  # as a manifest gives it back
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What is to be made, and what need not be; `header` is what the manifest says of all of it."""
+    """The clips of a batch: those to generate, and those that exist. `header` is the batch's in the manifest."""
 
     header: Header
     todo: list[Item]
@@ -112,14 +116,17 @@ def plan_rows(
     check: Callable[[Job], None],
     problems: Problems,
 ) -> list[PlannedRow]:
-    """The clips that the rows ask for, in order. UsageError for options of the command that cannot work.
+    """The clips that the rows ask for, in order.
 
     defaults: the model's sampling options. check: raises for a job that the model cannot do.
-    problems: where rows go that cannot be made.
+    problems: collects what is wrong with rows.
+
+    Raises:
+        UsageError: for options of the command that cannot work.
     """
     common = apply_all(request.overrides, defaults)
     (probe, *_) = Planner(seed).jobs("any", common, variations=request.variations)
-    check(probe)  # so that no row is blamed for the command
+    check(probe)  # an error in the command is reported once, and not for each row
     planner = Planner(seed)
     planned = []
     for row in rows:
@@ -156,9 +163,9 @@ def plan_batch(
     problems: Problems,
     bars: Callable[[EditConfig], int | None] = lambda edit: edit.bars,
 ) -> BatchPlan:
-    """Give every clip its files and its key, and find those that are there.
+    """Give every clip its files and its key, and find the clips that exist.
 
-    hashes: of the model's files. problems: where a clip goes that comes twice. bars: those of a loop, for its name.
+    hashes: of the model's files. problems: collects clips that occur twice. bars: those of a loop, for its name.
     """
     names = []
     for one in planned:
@@ -181,18 +188,18 @@ def plan_batch(
         if entry is None or not _kinds(item.target.files) <= _kinds(Path(made.path) for made in entry.files):
             plan.todo.append(item)
         else:
-            audio = manifest.path(entry.files[-1])  # it keeps its name when rows before it come or go
+            audio = manifest.path(entry.files[-1])  # it keeps its name when rows before it are added or removed
             plan.done.append((replace(item, target=target_at(audio)), entry))
     return replace(plan, todo=list(_under_free_names(plan.todo, manifest, mix=request.mix)))
 
 
 def _kinds(files: Iterable[Path]) -> set[str]:
-    """`.wav`, `.json` and `.npz`: a clip may have been made without one of them that is wanted now."""
+    """`.wav`, `.json` and `.npz`: an existing clip may lack one of them that is wanted now."""
     return {path.suffix for path in files}
 
 
 def _under_free_names(items: Sequence[Item], manifest: Manifest, *, mix: bool) -> Iterator[Item]:
-    """Items under numbered names where theirs are taken by other clips of the folder, or with `mix` by any file."""
+    """Items, with numbered names where other clips of the folder, or with `mix` any files, have their names."""
     owners = {manifest.folder / made.path: key for key, entry in manifest.entries.items() for made in entry.files}
     planned = {path for item in items for path in item.target.files}
 
@@ -212,9 +219,12 @@ def _under_free_names(items: Sequence[Item], manifest: Manifest, *, mix: bool) -
 
 
 def check_same(plan: BatchPlan, manifest: Manifest, *, drawn: bool) -> None:
-    """Raise OutputError if the folder holds another batch: other options, or none of this one's clips.
+    """Check that the folder does not hold another batch, which has other options or none of this one's clips.
 
-    drawn: the seed was not given, so that it tells nothing.
+    drawn: the seed was not given, and so is not compared.
+
+    Raises:
+        OutputError: that names the options that differ.
     """
     made = {entry.item for entry in manifest.entries.values() if entry.error is None}
     known = plan.header in manifest.headers or not manifest.headers
@@ -223,8 +233,8 @@ def check_same(plan: BatchPlan, manifest: Manifest, *, drawn: bool) -> None:
     hint = "Choose another folder, or add to it with --mix"
     if not manifest.headers:
         raise OutputError(
-            f"the first line of {manifest.folder / MANIFEST_FILE} is damaged, and with it the batch's seed is lost",
-            "Give the seed with --seed: a clip's record and its name usually have it",
+            f"the first line of {manifest.folder / MANIFEST_FILE} is damaged, so the batch's seed is lost",
+            "Give the seed with --seed; a clip's record and its file name usually contain it",
         )
     if plan.header in manifest.headers:
         raise OutputError(f"{manifest.folder} holds a batch of other prompts ({counted(len(made))})", hint)
@@ -247,7 +257,7 @@ def counted(clips: int) -> str:
 
 
 def clear_way(plan: BatchPlan, manifest: Manifest) -> list[Path]:
-    """Make room for what is to be made again; returns the names that changed files have now."""
+    """Make room for what will be generated again; returns the new names of changed files."""
     entries = [manifest.entries[item.key] for item in plan.todo if item.key in manifest.entries]
     moved = [path for entry in entries for path in manifest.clear_way(entry)]
     return [*moved, *manifest.clear_unknown(plan.todo, plan.header)]

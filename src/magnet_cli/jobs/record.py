@@ -1,4 +1,4 @@
-"""How a clip was made: a JSON record beside the audio file and inside it, and back to what makes the clip again."""
+"""The record of how a clip was generated: JSON beside the audio file and inside it, which `recipe` reads back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes a clip again. `model` is what --model takes; `helpers` are the names of models that help, by role."""
+    """What regenerates a clip. `model` is a value for --model; `helpers` are names of the helping models, by role."""
 
     job: Job
     output: OutputConfig
@@ -49,7 +49,7 @@ def codes_hash(codes: NDArray[np.integer[Any]]) -> str:
 
 
 def as_tags(record: Record, licence: str) -> dict[str, str]:
-    """What goes into the audio file: the record as a comment, and what a player shows."""
+    """The tags of the audio file: the record as a comment, and what players show."""
     title = "".join(character if character.isprintable() else " " for character in record["prompt"])
     return {
         "title": title[:LONGEST_TITLE],
@@ -67,7 +67,8 @@ def as_sidecar(record: Record) -> bytes:
 def read_record(path: Path) -> Record:
     """The record in an audio file, beside it, or in a JSON file.
 
-    Raises UsageError for a file that cannot be read, or holds no record that this version understands.
+    Raises:
+        UsageError: for a file that cannot be read, or holds no record that this version understands.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}", "Give an audio file that magnet has made, or its .json")
@@ -106,7 +107,11 @@ def _parse(text: str, path: Path) -> Record:
 
 
 def recipe(record: Mapping[str, Any]) -> Recipe:
-    """What a record says about making its clip again; UsageError names what in it is wrong."""
+    """What regenerates a record's clip.
+
+    Raises:
+        UsageError: that names the entry of the record that is wrong.
+    """
     try:
         model, codes = record.get("model"), record.get("codes")
         if not isinstance(codes, dict) or not isinstance(codes.get("sha256"), str):
@@ -158,7 +163,7 @@ def _given(model: Any, name: str) -> str:
 
 
 def _edit(record: Mapping[str, Any]) -> EditConfig:
-    """The edit of a record, with the input where it was then."""
+    """The edit of a record, with the path of its input at that time."""
     edit, source = from_plain(EditConfig, record.get("edit")), record.get("input")
     if edit.input is None:
         return edit
@@ -169,7 +174,7 @@ def _edit(record: Mapping[str, Any]) -> EditConfig:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What was otherwise when a clip was made, of all that can change its codes; each in words."""
+    """What differs now from when a clip was generated, of all that can change its codes; each in words."""
     found = [
         f"the {name} was {then.get(name)}, now it is {now.get(name)}"
         for name in ("device", "dtype", "processor", "threads")

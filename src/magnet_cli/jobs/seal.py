@@ -1,4 +1,4 @@
-"""A checksum within a JSON object, by which a damaged one is told from a whole one."""
+"""A checksum within a JSON object, which shows whether the object is damaged."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DIGITS = 16  # hexadecimal, of SHA-256: against accidents, not against forgery
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with its checksum, which does not depend on white space or on the order of the keys."""
+    """The object with its checksum, which depends neither on white space nor on the order of keys."""
     return {**value, KEY: _sum(value)}
 
 
 def is_sealed(value: Mapping[str, Any]) -> bool | None:
-    """Whether an object is as it was sealed; None for one without a checksum, as earlier versions wrote it."""
+    """Whether an object matches its checksum; None for one without, as earlier versions wrote it."""
     return value[KEY] == _sum(value) if KEY in value else None
 
 

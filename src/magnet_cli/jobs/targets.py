@@ -14,9 +14,9 @@ from magnet_cli.options.output import Subtype
 
 @dataclass(frozen=True)
 class Target:
-    """The files of one clip; None: that one is not wanted.
+    """The files of one clip; None for a file that is not wanted.
 
-    folder: what no link may lead them out of; None for a file that the user named, whose link is followed.
+    folder: no link may lead the files out of it. It is None for a file that the user named, whose link is followed.
     """
 
     audio: Path
@@ -26,25 +26,27 @@ class Target:
 
     @classmethod
     def beside(cls, audio: Path, *, metadata: bool, codes: bool, folder: Path | None) -> Target:
-        """An audio file, and what is wanted beside it."""
+        """An audio file, and the files that are wanted beside it."""
         archive = audio.with_name(f"{audio.stem}.codes.npz")
         return cls(audio, sidecar(audio) if metadata else None, archive if codes else None, folder)
 
     @property
     def files(self) -> list[Path]:
-        """All of them, audio last: it is there only if the others are."""
+        """All files. The audio file is last: it exists only if the others do."""
         return [path for path in (self.codes, self.metadata, self.audio) if path is not None]
 
 
 def sidecar(audio: Path) -> Path:
-    """The JSON file that says how an audio file was made."""
+    """The JSON file that holds the record of an audio file."""
     return audio.with_name(f"{audio.stem}.json")
 
 
 def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: bool) -> None:
-    """Raise UsageError for a format that cannot be, OutputError for a file that exists or cannot be written.
+    """Check that the files of all targets can be written.
 
-    OutputError, too, where a link leads out of a target's folder.
+    Raises:
+        UsageError: for a format that cannot be written.
+        OutputError: for a file that exists or cannot be written, or a link that leads out of a target's folder.
     """
     confinements = {folder: Confinement(folder) for target in targets if (folder := target.folder) is not None}
     for target in targets:

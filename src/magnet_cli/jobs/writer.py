@@ -1,4 +1,4 @@
-"""From jobs to finished files: the one path of `generate`, `batch` and `replay`."""
+"""From jobs to finished files, for `generate`, `batch` and `replay`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline.events import ClipFailed, StepDone, TextEncoded
 from magnet_cli.pipeline.pipeline import Clip, Pipeline
 
-# What can change the codes or the audio, beside this package.
+# Packages other than this one that can change the codes or the audio.
 LIBRARIES = ("torch", "torchaudio", "transformers", "encodec")
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A clip that was made and written."""
+    """A clip that was generated and written."""
 
     item: Item
     clip: Clip
@@ -45,7 +45,7 @@ class Product:
 
 @dataclass(frozen=True)
 class ItemFailed:
-    """An item cannot be made. Unless the listener raises, the others go on."""
+    """An item could not be generated. Unless the listener raises, the others continue."""
 
     item: Item
     error: Exception
@@ -56,11 +56,11 @@ ProductionListener = Callable[[TextEncoded | StepDone | ItemFailed], None]
 
 @dataclass(frozen=True)
 class Production:
-    """Makes items with one pipeline and writes each as soon as it is done.
+    """Generates items with one pipeline, and writes each as soon as it is finished.
 
-    model: as the user names it. metadata: embed how each clip was made; beside it goes what its target names.
-    manifest: where each item is noted. helpers: the names of the models that help, as the user gives them.
-    fallback: why it is not the model of choice.
+    model: as the user names it. metadata: embed the record in the audio file; a target says what goes beside it.
+    manifest: records every item. helpers: the names of the helping models, as the user gives them.
+    fallback: why another model than the default is used.
     """
 
     pipeline: Pipeline
@@ -88,10 +88,10 @@ class Production:
         write: bool = True,
         listener: ProductionListener,
     ) -> Iterator[Product]:
-        """Make items; those with equal options together, otherwise in order. write: write their files, too.
+        """Generate items, those with equal options together, otherwise in order. write: write their files, too.
 
-        An item that cannot be made is noted in the manifest, and the listener told. A file that cannot be written is
-        always raised: that is not the item's fault, and would meet the next one too.
+        An item that fails is recorded in the manifest, and the listener hears of it. A file that cannot be written
+        always raises: the cause is not the item, and would affect the next one too.
         """
         self._hashing  # noqa: B018, begins
         groups: dict[object, list[Item]] = {}
@@ -118,7 +118,7 @@ class Production:
             yield Product(item, clip, record)
 
     def _write(self, item: Item, clip: Clip, record: Record) -> None:
-        """Write an item's files, all or none, and note them first."""
+        """Write an item's files, all or none, after recording them in the manifest."""
         tags = as_tags(record, f"Model weights: {self.pipeline.info.licence}") if self.metadata else None
         target = item.target
         contents: list[tuple[Path, Content]] = []
@@ -163,7 +163,7 @@ class Production:
         return {"path": os.path.abspath(edit.input), "sha256": self.pipeline.arranger.inputs.sha256(edit.input)}
 
     def record(self, clip: Clip) -> Record:
-        """How a clip was made, as plain values."""
+        """The record of a clip, as plain values."""
         info, audio = self.pipeline.info, clip.audio
         return {
             "format": FORMAT,
@@ -225,7 +225,7 @@ def _rounded(tempo: Tempo | None) -> dict[str, float] | None:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, of Python and of the libraries that compute."""
+    """Versions of this package, of Python and of the libraries that compute."""
     found = {"magnet": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from magnet_cli.model.config import CodecConfig
 
-# Frames of a loop that are decoded again before and after it. The convolutions see 4 frames to either side. The LSTM
-# looks back without end but forgets; random ones do so to the last bit within 100 frames. What a trained one may still
-# know after 250, 5 s, differs from the loop's beginning to its end, so over its last frames the loop fades to what was
-# decoded just before its beginning, which is the same when the LSTM has forgotten.
+# Frames of a loop that are decoded again before and after it. Convolutions see 4 frames to either side. The LSTM has
+# no fixed reach, but it forgets: with random weights, to the last bit within 100 frames. What a trained one still
+# remembers after 250 frames (5 s) can differ between the loop's beginning and end. So the loop's last frames are
+# cross-faded to those decoded just before its beginning, which are the same if the LSTM has forgotten.
 RUN_IN, RUN_OUT, FADE = 250, 8, 4
 
-# Frames that are encoded or decoded at once: the 30 s of the longest clips of released models, which so are decoded as
-# a whole, as their authors do. It takes about 1 GB with the codec of those models.
+# Frames that are encoded or decoded at once: 30 s, the longest clips of released models, so that those are decoded as
+# a whole, as their authors do. This takes about 1 GB with the codec of those models.
 PIECE = 1500
 
 Source = Callable[[int, int], Tensor]
@@ -91,7 +91,7 @@ class Codec(nn.Module):
     def decode(self, codes: Tensor, *, loop: bool = False, piece: int = PIECE) -> Tensor:
         """Waveform of codes; the first K' codebooks are enough. int64 [B, K', T] -> float32 [B, C, T * hop].
 
-        loop: the sound is repeated without end, and this is one period of it. piece: see `decode_pieces`.
+        loop: the codes are one period of a sound that repeats. piece: see `decode_pieces`.
         """
         return self._decode_loop(codes) if loop else torch.cat(list(self.decode_pieces(codes, piece=piece)), dim=-1)
 
@@ -99,10 +99,10 @@ class Codec(nn.Module):
     def decode_pieces(self, codes: Tensor, *, piece: int = PIECE) -> Iterator[Tensor]:
         """`decode`, one part of the waveform after the other, in memory that does not grow with its length.
 
-        Each convolution sees its whole surroundings, and the LSTM's state is carried on, so the parts are those of the
-        whole: to the last bit where the kernels add up alike whatever the length, else within float32's rounding. All
-        parts are computed in windows of one length, so what rounding there is does not depend on the clip's. Up to
-        `piece` frames are decoded as a whole.
+        Each convolution sees its whole neighbourhood, and the LSTM's state is carried on, so the parts equal those of
+        the whole: to the last bit where kernels sum in the same order at any length, else within rounding of float32.
+        All parts are computed in windows of one length, so rounding does not depend on the clip's length. Up to `piece`
+        frames are decoded as a whole.
         """
 
         def source(first: int, end: int) -> Tensor:
@@ -114,7 +114,7 @@ class Codec(nn.Module):
     @torch.inference_mode()
     def _decode_loop(self, codes: Tensor) -> Tensor:
         frames = codes.shape[-1]
-        before = -(-RUN_IN // frames) * frames  # whole rounds
+        before = -(-RUN_IN // frames) * frames  # whole periods
         places = torch.arange(-before, frames + RUN_OUT, device=codes.device) % frames
         waveform = self.decode(codes[..., places])
         start, length = before * self.config.hop, frames * self.config.hop
@@ -128,9 +128,9 @@ class Codec(nn.Module):
 def in_pieces(
     network: nn.Sequential, source: Source, *, frames: int, piece: int, scale: tuple[int, int]
 ) -> Iterator[Tensor]:
-    """What an encoder or a decoder makes of T `frames`, `piece` frames at a time.
+    """The output of an encoder or a decoder for T `frames`, `piece` frames at a time.
 
-    source: gives the input from one frame to before another. scale: samples of the input and of the output in a frame.
+    source: returns the input of frames `first` to `last`, exclusive. scale: samples in a frame of input and of output.
     """
     layers = list(network)
     place, lstm = next(((place, layer) for place, layer in enumerate(layers) if isinstance(layer, SLSTM)), (-1, None))
@@ -148,9 +148,9 @@ def in_pieces(
 
 
 class Recurrence:
-    """What an LSTM and the layers `before` it make of T frames; it goes on from frame to frame, and never back.
+    """The output of an LSTM and of the layers `before` it for T frames, computed from first to last, never back.
 
-    memory: of so many frames at the end of what it has come to, the result is remembered. ratio: input samples in one.
+    memory: number of the latest frames whose output is kept. ratio: input samples in a frame.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Recurrence:
         self._done = 0
 
     def __call__(self, first: int, last: int) -> Tensor:
-        """The result of the frames from `first` to before `last`, `memory` of them at most, [B, D, T']."""
+        """The output of frames `first` to `last`, exclusive, at most `memory` of them, [B, D, T']."""
         if last > self._done or self._made is None:
             entered, left = window(
                 self._done, self._frames, length=self._memory + 2 * self._margin, margin=self._margin
@@ -179,21 +179,21 @@ class Recurrence:
 
 
 def window(start: int, frames: int, *, length: int, margin: int) -> tuple[int, int]:
-    """First frame, and that after the last, of a window on T `frames` that begins `margin` before `start`.
+    """First frame, and the frame after the last, of a window of T `frames` that begins `margin` before `start`.
 
-    It is as long as all others of this `length`, and is moved where it would reach beyond either end.
+    Every window has this `length`; one that would reach beyond either end is moved.
     """
     first = min(max(start - margin, 0), max(frames - length, 0))
     return first, min(first + length, frames)
 
 
 def reach(layers: Iterable[nn.Module], ratio: int) -> int:
-    """Frames to either side that layers look at, at most; `ratio`: samples of their input in a frame."""
+    """Most frames to either side that the layers see. ratio: samples of their input in a frame."""
     return -(-_reach(layers, 0) // ratio)
 
 
 def _reach(layers: Iterable[nn.Module], samples: int) -> int:
-    """Samples of the input to either side that so many of the output depend on."""
+    """Samples of the input to either side on which this many samples of the output depend."""
     conv: Any
     for layer in reversed(list(layers)):
         if isinstance(layer, SEANetResnetBlock):

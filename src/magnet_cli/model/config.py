@@ -1,6 +1,6 @@
 """The shapes of the networks, read from a checkpoint. No field has a default value.
 
-Whoever reads a shape from a file calls its `check`: a few bytes there can ask for a million layers.
+Code that reads a shape from a file must call its `check`: a few bytes there can ask for a million layers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from magnet_cli.errors import shown
 
-# From and to what a size may be, whole where it is written so. The ends are ten times what any known model has and
-# more, so they are no rule of taste: beyond them a number is damaged, or there to exhaust the machine.
+# Least and largest value of each size; whole numbers where the limits are whole. The limits are at least ten times
+# those of any known model: a number beyond them is damaged, or meant to exhaust the machine.
 Limits = Mapping[str, tuple[float, float]]
 MOST_LAYERS = 1000  # the largest text encoder has 24, the largest decoder 48
 MOST_WIDTH = 65_536  # 2048 in the largest
@@ -59,7 +59,7 @@ LONGEST_NAME = 200  # of another model; file systems allow 255 bytes
 LONGEST_RATIO = 1000
 WIDEST_DILATION = 100_000  # frames
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
-# Of `torch.nn`, where many names are no function of one tensor.
+# Names in `torch.nn` that are functions of one tensor; many others are not.
 ACTIVATIONS = (
     "ELU",
     "ReLU",
@@ -77,11 +77,11 @@ ACTIVATIONS = (
 
 
 class ShapeError(ValueError):
-    """What in a shape cannot be: the name of the field, its value, and what it could be."""
+    """An impossible shape: the name of the field, its value, and what is possible."""
 
 
 def check_sizes(values: Mapping[str, Any], limits: Limits) -> None:
-    """Raise ShapeError for the first value that is not a number from and to what it may be."""
+    """Raise ShapeError for the first value that is not a number within its limits."""
     for name, (least, most) in limits.items():
         value = values[name]
         whole = isinstance(least, int)
@@ -102,7 +102,7 @@ class DecoderConfig:
     codebooks       K
     codes           V, codes in a codebook; code V itself is the mask token
     text_width      size of the text encoder's states, before projection to D
-    span_length     frames in a span, the unit that is masked and scored
+    span_length     frames in a span, which is masked and scored as a whole
     context         in codebooks above the first, frame i attends to frame j only if |i-j| <= context; -1: to all
     clip_seconds    length of a clip
     max_period      longest period of the sinusoidal positions
@@ -123,7 +123,7 @@ class DecoderConfig:
     position_scale: float
 
     def check(self) -> None:
-        """Raise ShapeError for what is no decoder that can be built."""
+        """Raise ShapeError for a decoder that cannot be built."""
         check_sizes(asdict(self), DECODER_LIMITS)
         if self.width % 2 or self.width % self.heads:
             raise ShapeError(f"width {self.width} and heads {self.heads} do not go together")
@@ -136,7 +136,7 @@ class DecoderConfig:
     @property
     def parameters(self) -> int:
         """Number of weights of the decoder, embeddings, heads and norms included."""
-        width, tables = self.width, self.codebooks * self.codes * self.width  # embeddings, and as many for the heads
+        width, tables = self.width, self.codebooks * self.codes * self.width  # embeddings; the heads have as many
         attention = 2 * 4 * width * width  # to the clip itself, and to the text
         layer = attention + 2 * width * self.feed_forward + 3 * 2 * width
         return 2 * tables + self.codebooks * width + (self.text_width + 1) * width + self.layers * layer + 2 * width
@@ -144,13 +144,13 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Which text encoder a decoder was trained with: the name its configuration gives, such as `t5-base`."""
+    """The text encoder that a decoder was trained with, by the name in its configuration, such as `t5-base`."""
 
     name: str
 
     def check(self) -> None:
-        """Raise ShapeError for what cannot be the name of anything."""
-        # It becomes part of paths and of Hub ids.
+        """Raise ShapeError for an impossible name."""
+        # The name becomes part of paths and of Hub ids.
         if not isinstance(self.name, str) or not self.name.isprintable() or not 1 <= len(self.name) <= LONGEST_NAME:
             raise ShapeError(f"name is {shown(self.name)}, not the name of a text encoder")
 
@@ -159,7 +159,7 @@ class TextConfig:
 class CodecConfig:
     """Shape of the EnCodec autoencoder; field names follow the `encodec` package where it has one.
 
-    `sample_rate` is in Hz; `ratios` are the strides of the decoder, whose product is the samples in a frame.
+    sample_rate: Hz. ratios: strides of the decoder; their product is the number of samples in a frame.
     """
 
     sample_rate: int
@@ -185,7 +185,7 @@ class CodecConfig:
     final_activation: str | None
 
     def check(self) -> None:
-        """Raise ShapeError for what is no codec that can be built."""
+        """Raise ShapeError for a codec that cannot be built."""
         check_sizes(asdict(self), CODEC_LIMITS)
         ratios = self.ratios
         if not 1 <= len(ratios) <= MOST_RATIOS:
@@ -198,7 +198,7 @@ class CodecConfig:
             )
         if self.dilation_base ** max(self.n_residual_layers - 1, 0) > WIDEST_DILATION:
             raise ShapeError(
-                f"dilation_base {self.dilation_base} is too much for {self.n_residual_layers} residual layers"
+                f"dilation_base {self.dilation_base} is too large for {self.n_residual_layers} residual layers"
             )
         for name in ("causal", "true_skip"):
             if not isinstance(getattr(self, name), bool):

@@ -26,8 +26,8 @@ NORM_EPSILON = 1e-5
 class TextMemory:
     """What cross-attention reads: keys and values of the text for every layer, computed once per prompt.
 
-    keys, values: a tensor [B, H, N, D/H] for each layer. attn_mask: bool [B, 1, 1, N], True where a token may be
-    attended to; None when no prompt is padded.
+    keys, values: a tensor [B, H, N, D/H] for each layer. attn_mask: bool [B, 1, 1, N], True where a frame may
+    attend to the token; None when no prompt is padded.
     """
 
     keys: tuple[Tensor, ...]
@@ -40,14 +40,14 @@ class TextMemory:
         return self.keys[0].shape[0]
 
     def against(self, negative: TextMemory) -> TextMemory:
-        """This memory for the conditional rows and `negative`, of as many prompts, for the rows below them.
+        """This memory for the conditional rows, and `negative`, with as many prompts, for the rows below them.
 
         Guidance then pushes away from the negative prompts instead of from no text. The models were not trained for it.
         """
         if negative.batch != self.batch:
             raise UsageError(
                 f"{self.batch} prompts have {negative.batch} negative ones",
-                "Give one for each; a prompt of no tokens stands for none",
+                "Give one for each; an empty one means no negative prompt",
             )
         memories = (self, negative)
         tokens = max(memory.keys[0].shape[2] for memory in memories)
@@ -190,7 +190,7 @@ class MaskedTransformer(nn.Module):
 
         states: text encoder's states [B, N, text_width]; lengths: tokens of each prompt. Each prompt attends only to
         its own tokens, so it does not matter which other prompts it is batched with. A length of 0 is no text: the row
-        attends to a zero, which adds exactly 0.
+        attends to a zero vector, which adds exactly 0.
         """
         tokens = torch.arange(states.shape[1], device=self.device)
         valid = tokens < torch.tensor(lengths, device=self.device).view(-1, 1)  # [B, N]
@@ -198,7 +198,7 @@ class MaskedTransformer(nn.Module):
         pairs = [layer.cross_attention.keys_and_values(text) for layer in self.layers]  # type: ignore[union-attr, operator]
         keys, values = zip(*pairs, strict=True)
         padded = min(lengths) < states.shape[1]
-        # Attention to nothing at all is not a number; without text, the first token is the zero.
+        # Attention to no token at all would give NaN; without text, the row attends to the first token, which is zero.
         allowed = valid | (tokens == 0)
         return TextMemory(keys, values, allowed[:, None, None, :] if padded else None)
 
@@ -211,7 +211,7 @@ class MaskedTransformer(nn.Module):
     ) -> Tensor:
         """Guided logits of one codebook, float32 [B, T, V]; see `decoding.masked.Network`. Computes every frame.
 
-        Weight 1 is no guidance: the unconditional half, which would count for nothing, is left out.
+        Weight 1 is no guidance: the unconditional half has weight 0 and is not computed.
         """
         if memory is None or (weight == 1 and memory.batch == len(codes)):
             return self(codes, codebook, memory).float()

@@ -53,19 +53,19 @@ class T5Config:
     eos_token_id: int = 1
 
     def check(self) -> None:
-        """Raise ShapeError for what is no encoder that can be built."""
+        """Raise ShapeError for an encoder that cannot be built."""
         check_sizes(asdict(self), LIMITS)
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
             raise ShapeError(
                 f"relative_attention_max_distance is {self.relative_attention_max_distance}, which leaves none of the "
-                f"{self.relative_attention_num_buckets} buckets for what is far"
+                f"{self.relative_attention_num_buckets} buckets for distant tokens"
             )
         if self.feed_forward_proj not in ("relu", "gated-gelu"):
             raise ShapeError(f"feed_forward_proj is {shown(self.feed_forward_proj)}, not 'relu' or 'gated-gelu'")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> T5Config:
-        """Read what a config.json says. KeyError, TypeError or ValueError for what describes no T5 encoder."""
+        """Read a config.json. Raises KeyError, TypeError or ValueError if it describes no T5 encoder."""
         if settings["model_type"] != "t5":
             raise ValueError(f"model_type is {shown(settings['model_type'])}, not 't5'")
         config = cls(**{name: settings[name] for name in cls.__dataclass_fields__ if name in settings})
@@ -87,7 +87,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of every token to every token. Scores are not scaled: the weights were trained so."""
+    """Attention of every token to every token. The weights were trained for scores that are not scaled."""
 
     def __init__(self, config: T5Config, *, has_bias: bool) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two matrices with a ReLU between them; the first one twice, where one gates the other, in T5 1.1 and its like."""
+    """Two matrices with a ReLU between them. In T5 1.1, the first one exists twice, and one gates the other."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def _sublayer(config: T5Config, name: str, module: nn.Module) -> nn.ModuleDict:
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each on what is normed, added to what came in."""
+    """One layer: attention and feed-forward, each applied to its normed input and added to it."""
 
     def __init__(self, config: T5Config, *, has_bias: bool) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Block(nn.Module):
 
 
 def distance_buckets(tokens: int, config: T5Config, device: torch.device) -> Tensor:
-    """Which of the learned biases attention of token i to token j has: by j - i, exact when near. int64 [N, N]."""
+    """Index of the learned bias for attention of token i to token j, by j - i: exact for near tokens. int64 [N, N]."""
     position = torch.arange(tokens, device=device)
     offset = position.view(1, -1) - position.view(-1, 1)
     half = config.relative_attention_num_buckets // 2  # for either direction
@@ -164,7 +164,7 @@ def distance_buckets(tokens: int, config: T5Config, device: torch.device) -> Ten
 
 
 class Encoder(nn.Module):
-    """The layers of the encoder. The first holds the biases of all."""
+    """The layers of the encoder. The first layer holds the biases for all."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -195,12 +195,12 @@ class T5Encoder(nn.Module):
     def forward(self, ids: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """States of tokens. ids: int64 [B, N]; attn_mask: bool [B, N], where tokens are, None for everywhere.
 
-        Returns [B, N, W]; what it is where there is no token does not matter.
+        Returns [B, N, W]; values where there is no token have no meaning.
         """
         return self.encoder(self.shared(ids), attn_mask)
 
     def initialize(self) -> None:
-        """Random weights as T5's authors draw them: normal, by the number of inputs; norms begin at 1."""
+        """Random weights as T5's authors draw them: normal, scaled by the number of inputs; norms start at 1."""
         width, heads = self.config.d_model, self.config.d_kv
         deviations = {"q": (width * heads) ** -0.5, "o": (self.config.num_heads * heads) ** -0.5}
         deviations |= {"wo": self.config.d_ff**-0.5, "shared": 1.0}

@@ -22,10 +22,10 @@ from magnet_cli.model.t5 import T5Config, T5Encoder
 from magnet_cli.model.tokenizer_file import read_tokenizer, token_ids
 from magnet_cli.model.weights import Weights, assign, check_parts, read_weights, without_weights
 
-# T5 was trained on at most this many tokens. Its positions are relative, so it takes more, but with no promise.
+# T5 was trained on at most this many tokens. Its positions are relative, so it accepts more, untested.
 TRAINED_TOKENS = 512
 # Attention takes memory in the square of the tokens: about 5 GB at this many in t5-base. Only a prompt of thousands of
-# one-letter words comes near; what goes beyond is an oddity of Unicode, such as letters that stand for whole phrases.
+# one-letter words comes near; more tokens come from oddities of Unicode, such as letters that stand for whole phrases.
 MOST_TOKENS = 10_240
 
 EMBEDDINGS = "encoder.embed_tokens.weight"
@@ -50,7 +50,7 @@ class TextEncoder:
     def load(cls, folder: Path, device: torch.device | str) -> TextEncoder:
         """Read a folder in Hugging Face format: config.json, tokenizer.json, and weights of T5 or its encoder half.
 
-        Raises ModelError when a file is missing or damaged, or a tensor is missing or has the wrong shape.
+        Raises: ModelError when a file is missing or damaged, or a tensor is missing or has the wrong shape.
         """
         path = folder / "config.json"
         try:
@@ -65,9 +65,11 @@ class TextEncoder:
     def from_parts(
         cls, settings: Mapping[str, Any], weights: Weights, path: Path, *, device: torch.device | str
     ) -> TextEncoder:
-        """A T5 that is part of another model: its configuration and weights; its tokenizer lies in the same folder.
+        """A T5 that is part of another model, from its configuration and weights; its tokenizer is in the same folder.
 
-        path: the file the weights come from. Raises ModelError as `load` does.
+        path: the file of the weights.
+
+        Raises: ModelError as `load` does.
         """
         return cls._assemble(_config(settings, path), weights, path, device)
 
@@ -77,12 +79,12 @@ class TextEncoder:
         try:
             with without_weights():
                 model = T5Encoder(config)
-        except Exception as error:  # torch fails in many ways at what is no size
+        except Exception as error:  # torch fails in many ways for impossible sizes
             raise _no_t5(path, error) from error
         weights = {name: weight for name, weight in encoder_half(weights).items() if name != EMBEDDINGS}
         model = assign(model, weights, path, device=torch.device(device), dtype=torch.float32)
         encoder = cls(model, read_tokenizer(path.parent))
-        encoder.tokenize("a")  # a tokenizer that cannot even do that is found now, not at the hundredth clip
+        encoder.tokenize("a")  # so that a broken tokenizer is found now, not at the hundredth clip
         return encoder
 
     @property
@@ -93,7 +95,7 @@ class TextEncoder:
     def tokenize(self, prompt: str) -> list[int]:
         """Token ids of a prompt, end token included; a warning beyond TRAINED_TOKENS, UsageError beyond MOST_TOKENS.
 
-        Raises ModelError where the tokenizer fails, or makes tokens that the encoder does not have.
+        Raises: ModelError if the tokenizer fails, or returns tokens that the encoder does not have.
         """
         ids = token_ids(self.tokenizer, prompt, self.model.config.vocab_size)
         if len(ids) > MOST_TOKENS:
@@ -122,7 +124,7 @@ class TextEncoder:
 
 
 def _config(settings: Mapping[str, Any], path: Path) -> T5Config:
-    """The shape that settings in the format of `transformers` describe. path: for messages."""
+    """The shape that settings in the format of `transformers` describe. path: their file, for messages."""
     try:
         return T5Config.from_settings(dict(settings))
     except (LookupError, TypeError, ValueError) as error:
@@ -130,11 +132,11 @@ def _config(settings: Mapping[str, Any], path: Path) -> T5Config:
 
 
 def _no_t5(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"{path} describes no T5: {one_line(error)}", "Fetch the text encoder again")
+    return ModelError(f"{path} does not describe a T5: {one_line(error)}", "Fetch the text encoder again")
 
 
 def encoder_half(weights: Weights) -> Weights:
-    """The encoder's tensors among those of a whole T5. Its embeddings go by two names; files hold either or both."""
+    """The encoder's tensors among those of a whole T5. Its embeddings have two names; files hold either or both."""
     encoder = {
         name: weight for name, weight in weights.items() if name.startswith("encoder.") or name == "shared.weight"
     }

@@ -1,8 +1,8 @@
-"""Reading `tokenizer.json` with care, and making tokens with it.
+"""Reading `tokenizer.json` safely, and tokenizing with it.
 
-The library that runs it is native code: where a file is damaged it can panic, which is no Exception in Python, and
-where a file makes text longer and longer it ends the process for want of memory. So the steps of a file, and how much
-longer each can make a text, are looked at before the library sees them.
+The library that runs it is native code. A damaged file can make it panic, which is no Exception in Python. A file that
+makes text longer and longer can exhaust the memory and end the process. So the steps of a file, and how much longer
+each can make a text, are checked before the library reads them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from magnet_cli.errors import ModelError, one_line, shown
 T = TypeVar("T")
 
 MOST_BYTES = 1 << 25  # t5-base's has 1.4 MB, the largest of a T5 (with 256,000 tokens) 17 MB
-MOST_STEPS = 300  # of a normalizer that rounds numbers to multiples of 1 there are 271; others have a few
-LONGEST_STRING = 10_000  # of a step; the longest that is known, of one that rounds numbers, has 1,200
-LONGEST_TABLE = 1 << 21  # of characters and what stands for them; T5's has 0.3 MB
+MOST_STEPS = 300  # a normalizer that rounds numbers to multiples of 1 has 271; others have a few
+LONGEST_STRING = 10_000  # in a step; the longest that is known, in one that rounds numbers, has 1,200
+LONGEST_TABLE = 1 << 21  # of characters and their replacements; T5's has 0.3 MB
 MOST_PIECES = 64  # of the template that puts tokens at the beginning and the end
 # Bytes for each byte of a prompt. T5's, and those of `magnet train`, can reach 132: there are letters that stand for
 # phrases. A prompt has at most 10,000 characters, and the library needs about 30 bytes for each byte of a text.
@@ -33,8 +33,8 @@ MOST_GROWTH = 200
 
 HINT = "Fetch the text encoder again"
 
-# How many times longer a step can make a text, in bytes; None: see `_growth_of`. NFKC makes 33 bytes of the 3 of
-# U+FDFA. What is prepended, is so to every part of a text, and the shortest part has a byte.
+# How many times longer a step can make a text, in bytes; None: see `_growth_of`. NFKC turns the 3 bytes of
+# U+FDFA into 33. A prefix is added to every part of a text, and the shortest part has one byte.
 NORMALIZERS: dict[str, float | None] = {
     **{"NFC": 3, "NFD": 3, "NFKC": 11, "NFKD": 11, "Lowercase": 2, "Nmt": 1, "Strip": 1, "StripAccents": 1},
     **{"BertNormalizer": 10, "ByteLevel": 2, "Replace": None, "Prepend": None, "Precompiled": None},
@@ -48,7 +48,7 @@ MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in a folder's tokenizer.json, without truncation and padding; ModelError for one not to be used."""
+    """The tokenizer in a folder's tokenizer.json, without truncation and padding; ModelError if it is unsafe."""
     path = folder / "tokenizer.json"
     try:
         text = read_text(path, most=MOST_BYTES)
@@ -62,18 +62,18 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def token_ids(tokenizer: Tokenizer, text: str, vocabulary: int) -> list[int]:
-    """The tokens of a text, all of them below `vocabulary`; ModelError where the tokenizer fails."""
+    """The tokens of a text, all below `vocabulary`; ModelError if the tokenizer fails."""
     try:
         ids: list[int] = _without_panic(lambda: tokenizer.encode(text).ids)
     except Exception as error:
-        raise ModelError(f"the tokenizer fails at the prompt {shown(text)}: {one_line(error)}", HINT) from error
+        raise ModelError(f"the tokenizer fails on the prompt {shown(text)}: {one_line(error)}", HINT) from error
     if ids and max(ids) >= vocabulary:
-        raise ModelError(f"the tokenizer makes token {max(ids)}, but the text encoder has {vocabulary}", HINT)
+        raise ModelError(f"the tokenizer returns token {max(ids)}, but the text encoder has {vocabulary}", HINT)
     return ids
 
 
 def _without_panic(call: Callable[[], T]) -> T:
-    """What a call of the native library returns, its panics as RuntimeError: they are no Exception by themselves."""
+    """The result of a call of the native library. Its panics, which are no Exception, become RuntimeError."""
     try:
         return call()
     except Exception:
@@ -89,7 +89,7 @@ def _without_panic(call: Callable[[], T]) -> T:
 
 def _parse(text: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)  # not `parse_json`, which takes its time over hundreds of thousands of tokens
+        content = json.loads(text)  # not `parse_json`, which is slow with hundreds of thousands of tokens
     except RecursionError as error:
         raise UnreadableFileError("it nests too deep") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
@@ -98,7 +98,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _check(content: dict[str, Any]) -> None:
-    """Raise UnreadableFileError for steps that are not known, or that can make a text too long."""
+    """Raise UnreadableFileError for unknown steps, and for steps that can make a text too long."""
     if content["model"].get("type", "BPE") not in MODELS:
         raise UnreadableFileError(f"its model is {shown(content['model'].get('type'))}")
     growth = 1.0
@@ -122,7 +122,7 @@ def _check(content: dict[str, Any]) -> None:
 
 
 def _steps(part: object, inner: str) -> Iterator[dict[str, Any]]:
-    """The steps of a part of the file, those of sequences one after the other."""
+    """The steps of a part of the file, with sequences flattened."""
     waiting, found = [] if part is None else [part], 0
     while waiting:
         step = waiting.pop(0)
@@ -157,7 +157,7 @@ def _growth_of(step: dict[str, Any]) -> float:
 
 
 def _least_width(pattern: object) -> int:
-    """Characters that a pattern takes at least, as far as that is plain to see; 0 where it is not."""
+    """Fewest characters that a pattern matches, where that is easily seen; else 0."""
     if not isinstance(pattern, dict):
         return 0
     if isinstance(pattern.get("String"), str):
@@ -172,9 +172,9 @@ def _least_width(pattern: object) -> int:
 
 
 def _longest_replacement(table: object) -> int:
-    """Bytes of the longest text in a table of characters and what stands for them, in SentencePiece's format.
+    """Bytes of the longest text in a table of characters and their replacements, in SentencePiece's format.
 
-    Four bytes with the size of a trie, the trie, and the texts, each with a zero behind it.
+    The format: four bytes with the size of a trie, the trie, and the texts, each followed by a zero.
     """
     if not isinstance(table, str) or len(table) > LONGEST_TABLE:
         raise UnreadableFileError("its table of characters is too large, or none")

@@ -1,4 +1,4 @@
-"""Reading tensors from files, and giving them to a network: restricted, memory-mapped, strict."""
+"""Reading tensors from files and assigning them to a network: safely, memory-mapped, strictly."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SHARD_INDEX = "model.safetensors.index.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # An error names this many tensors; a checkpoint of another kind may have hundreds that do not fit.
 NAMED_PROBLEMS = 3
-# Of a pickle without its tensors: that of the largest released model has 0.3 MB.
+# Size of a pickle without its tensors; in the largest released model it has 0.3 MB.
 MOST_PICKLE_BYTES = 1 << 24
 LEGACY_PICKLES = 5  # before 2020: a number, a version, the system, the object, and the names of its tensors
-LONGEST_GLOBAL = 200  # of a name in a pickle; those of torch have up to 60
-# What weights are stored in; others (complex and quantized numbers, or less than 8 bits) are no weights of such models.
+LONGEST_GLOBAL = 200  # characters of a name in a pickle; torch's have up to 60
+# The dtypes of weights. No such model has others (complex, quantized, or of fewer than 8 bits).
 DTYPES = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     | {torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool}
@@ -42,7 +42,7 @@ DTYPES = frozenset(
 
 
 class _NotDrawn(TorchFunctionMode):
-    """Random initial values are not drawn."""
+    """Within this block, no random initial values are drawn."""
 
     def __torch_function__(
         self,
@@ -58,9 +58,9 @@ class _NotDrawn(TorchFunctionMode):
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Networks made in this block have shapes only, on `meta`, for `assign`.
+    """Networks built in this block have shapes only, on `meta`, for `assign`.
 
-    Nor does PyTorch draw initial values there: `normal_` on `meta` imports its compiler, 1.3 s (measured, 2.11).
+    Initial values are not drawn there: `normal_` on `meta` imports its compiler, 1.3 s (measured, 2.11).
     """
     with _NotDrawn(), torch.device("meta"):
         yield
@@ -69,7 +69,9 @@ def without_weights() -> Iterator[None]:
 def read_package(path: Path) -> Mapping[Any, Any]:
     """Read the dictionary in a file of torch.save, memory-mapped.
 
-    Unpickling is restricted to tensors and plain containers, with no way around it: ModelError for anything else.
+    Unpickling is always restricted to tensors and plain containers.
+
+    Raises: ModelError for anything else.
     """
     try:
         with open_regular(path) as file:
@@ -83,32 +85,30 @@ def read_package(path: Path) -> Mapping[Any, Any]:
                     if content.tell() < len(content.getbuffer()):  # a plain pickle has nothing after it
                         _check_pickle(content)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch remarks on pickles of other versions, and then reads or refuses them
+            warnings.simplefilter("ignore")  # torch warns of pickles of other versions, and then reads or refuses them
             # Only the zip format, torch's own since 2020, can be memory-mapped.
             package = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        # torch's own message advises to read the file without restrictions, which is what an attacker would like.
+        # torch's own message advises to read the file without restrictions, as an attacker would want.
         raise ModelError(
-            f"{path} is no plain checkpoint; it was refused, because reading anything else could run code",
+            f"{path} was refused: it is not a plain checkpoint, and reading anything else could run code",
             "Get it again from its original source",
         ) from error
     except UnreadableFileError as error:
         raise ModelError(f"cannot read {path}: {error}", "Check the file and its permissions") from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "Check the file and its permissions") from error
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes, none of them telling
-        raise ModelError(f"{path} is damaged, or no checkpoint at all", "Fetch it again") from error
+    except Exception as error:  # a damaged file fails in many ways, and the messages do not help
+        raise ModelError(f"{path} is damaged or not a checkpoint", "Fetch it again") from error
     if not isinstance(package, Mapping):
         raise ModelError(f"{path} holds a {type(package).__name__}, not a checkpoint", "Choose another file")
     return package
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Raise for an archive that torch.save has not written: compressed, or with more in it than the file has.
+    """Raise for an archive that torch.save has not written: compressed, or with parts larger than the file.
 
-    2 MB of zeros, compressed, are 2 GB; so are files in an archive that share their bytes.
+    2 GB of zeros take 2 MB in a compressed archive, or in one whose files share their bytes.
     """
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
@@ -125,10 +125,10 @@ def _check_archive(file: BinaryIO) -> None:
 
 
 def _check_pickle(content: BytesIO) -> None:
-    """Raise UnpicklingError for a pickle with a name in it that torch takes, or refuses, at too high a price.
+    """Raise UnpicklingError for a pickle with a name that costs torch too much, whether it accepts or refuses it.
 
-    It may call for a block of memory of any size, and what torch has to say about a name that it refuses takes it a
-    time that grows with the square of the name's length: a minute for 100,000 characters (PyTorch 2.11).
+    A pickle may ask for a block of memory of any size. Where torch refuses a name, composing its message takes time
+    that grows with the square of the name's length: a minute for 100,000 characters (PyTorch 2.11).
     """
     for operation, argument, _ in pickletools.genops(content):
         if operation.name == "GLOBAL" and (len(str(argument)) > LONGEST_GLOBAL or "bytearray" in str(argument)):
@@ -136,7 +136,7 @@ def _check_pickle(content: BytesIO) -> None:
 
 
 def as_weights(state: object, path: Path, where: str) -> Weights:
-    """Check that these are named tensors; ModelError otherwise, which says `where` in the file they should be."""
+    """The named tensors of a value; ModelError for anything else. where: the place in the file, for messages."""
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(weight, Tensor) for name, weight in state.items()
     ):
@@ -144,12 +144,12 @@ def as_weights(state: object, path: Path, where: str) -> Weights:
     for name, weight in state.items():
         problem = _no_weight(weight)
         if problem is not None:
-            raise ModelError(f"{name} in {path} is {problem}, and no weight", "Fetch it again")
+            raise ModelError(f"{name} in {path} is {problem}, so it cannot be a weight", "Fetch it again")
     return dict(state)
 
 
 def _no_weight(tensor: Tensor) -> str | None:
-    """Why a tensor is none that a network takes, in words; None for one that it is."""
+    """Why a tensor cannot be a weight, in words; None if it can."""
     if tensor.is_nested or tensor.layout != torch.strided:
         return "sparse or nested"
     if tensor.device.type != "cpu":
@@ -160,9 +160,9 @@ def _no_weight(tensor: Tensor) -> str | None:
 
 
 def check_memory(weights: Weights, path: Path, *, most: int = 0) -> None:
-    """Raise ModelError if tensors take more memory, once they are copied, than they do in the file, and than `most`.
+    """Raise ModelError if tensors, once copied, take over `most` bytes more than in the file.
 
-    A tensor of a pickle can repeat one stored number as often as it likes.
+    A tensor of a pickle can repeat one stored number any number of times.
     """
     beyond = sum(max(0, one.numel() * one.itemsize - one.untyped_storage().nbytes()) for one in weights.values())
     if beyond > most:
@@ -172,9 +172,9 @@ def check_memory(weights: Weights, path: Path, *, most: int = 0) -> None:
 
 
 def check_parts(weights: Weights, parts: int, path: Path) -> None:
-    """Raise ModelError if a network is to have more parts, layers above all, than there are tensors.
+    """Raise ModelError if a network would have more parts (mostly layers) than there are tensors.
 
-    For use before the network is built, so that what is built is never larger than what was read.
+    Called before the network is built, so that it is never larger than what was read.
     """
     if parts > len(weights):
         raise ModelError(
@@ -222,9 +222,11 @@ def read_safetensors(path: Path) -> Weights:
 
 
 def assign(model: Built, weights: Weights, path: Path, *, device: torch.device, dtype: torch.dtype) -> Built:
-    """Give a network built on `meta` its weights, tensor by tensor, after checking every name and shape.
+    """Assign its weights to a network built on `meta`, after checking every name and shape.
 
-    On the CPU, weights that are stored in `dtype` stay memory-mapped. `path` is for the error, a ModelError.
+    On the CPU, weights that are stored in `dtype` stay memory-mapped. path: for messages.
+
+    Raises: ModelError if names or shapes differ.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

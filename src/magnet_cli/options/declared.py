@@ -43,9 +43,10 @@ class Option(TypedDict, total=False):
     panel    section of the help; by default that of the class, its PANEL
     metavar  what stands for the value in the help; by default it follows from the field's type
     unset    what applies when the option is not given, in words, where the field's default does not say it
-    flag     the long option, and so the column and the name in the configuration file; by default the field's name
+    flag     the long option, and so the column, the name in the configuration file and that of the environment
+             variable; by default the field's name
     short    the short option, `-m`
-    name     the parameter, which names the environment variable; by default the field's name
+    name     the parameter; by default the field's name
     env      one environment variable for all commands, in place of one for each command
     """
 

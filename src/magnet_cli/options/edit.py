@@ -179,7 +179,7 @@ class EditConfig:
         if self.keep is not None and self.duration is not None and self.keep >= self.duration:
             raise UsageError(
                 f"keep {self.keep:g} s leaves nothing of a duration of {self.duration:g} s",
-                "The duration counts from where what is kept begins: give a longer one, or a smaller --keep",
+                "The duration includes what is kept: give a longer duration, or a smaller --keep",
             )
         given = {one.name for one in fields(self) if getattr(self, one.name) not in (None, False, ())}
         for name, partner in _ONLY_WITH.items():
@@ -215,7 +215,7 @@ class EditConfig:
         if self.duration is not None and self.duration > clip_seconds:
             if default_seconds is not None:
                 raise UsageError(
-                    f"{self.duration:g} s are more than the {clip_seconds:g} s the model can make",
+                    f"{self.duration:g} s exceed the {clip_seconds:g} s that the model can generate",
                     "Ask for less, or choose a MAGNeT model, which decodes long clips in windows",
                 )
             seconds = self.duration

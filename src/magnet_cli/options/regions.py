@@ -32,7 +32,7 @@ def parse_region(text: str) -> Region:
             raise ValueError
         region = Region(float(start) if start.strip() else 0.0, float(end) if end.strip() else math.inf)
     except ValueError:
-        raise UsageError(f"{text!r} is no region", "Give seconds from and to, e.g. --region 2.5:5") from None
+        raise UsageError(f"{text!r} is not a region", "Give seconds from and to, e.g. --region 2.5:5") from None
     if math.isnan(region.start) or math.isnan(region.end) or region.start < 0 or math.isinf(region.start):
         raise UsageError(f"region {text} does not begin at a time", "Give seconds from and to, e.g. --region 2.5:5")
     return region

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import UsageError, did_you_mean
 
 Task = Literal["music", "sound"]
 Spans = Literal["nonoverlap", "stride1"]
@@ -87,7 +87,9 @@ class SamplingConfig:
     def with_preset(self, name: str) -> SamplingConfig:
         """This configuration, with the steps and spans of a preset; everything else stays."""
         if name not in PRESETS:
-            raise UsageError(f"unknown preset {name!r}", f"Give one of {', '.join(PRESETS)}")
+            raise UsageError(
+                f"unknown preset {name!r}", did_you_mean(name, PRESETS, f"Give one of {', '.join(PRESETS)}")
+            )
         preset = PRESETS[name]
         return replace(
             self,

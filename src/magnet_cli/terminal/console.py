@@ -39,12 +39,12 @@ class Console:
             self._stderr.print(visible(text))
 
     def detail(self, text: str) -> None:
-        """Something the user wants to know when asking for more."""
+        """Something the user wants to know with --verbose."""
         if self.verbose:
             self.message(text)
 
     def warning(self, text: str) -> None:
-        """Something the user should know, though the work goes on."""
+        """Something the user should know, although the work continues."""
         if not self.quiet:
             self._stderr.print(f"warning: {visible(text)}", style="yellow")
 
@@ -53,11 +53,11 @@ class Console:
         self._stderr.print("error: " + "\n".join(map(visible, lines)), style="red")
 
     def essential(self, text: str) -> None:
-        """Something that must be said even when quiet."""
+        """Something that is shown even when quiet."""
         self._stderr.print(visible(text))
 
     def usage(self, text: str) -> None:
-        """What the parser of the command line says, of several lines."""
+        """A message of the command-line parser, which has several lines."""
         self._stderr.print(visible_lines(text), end="")
 
     @property
@@ -111,7 +111,7 @@ class Console:
 
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
-        """Say what takes a while; gone when it is done, and on a terminal only."""
+        """Show what takes a while, until it is done; on a terminal only."""
         from rich.text import Text
 
         if self.quiet or not self._on_terminal:
@@ -154,7 +154,7 @@ class Console:
 
     @contextmanager
     def transfers(self, words: Callable[[float], str]) -> Iterator[Transfers]:
-        """Bars over downloads; `words` puts a number of bytes into words."""
+        """Bars over downloads; `words` formats a number of bytes."""
         from rich.progress import (
             BarColumn,
             DownloadColumn,
@@ -192,7 +192,7 @@ class Console:
                     raise KeyboardInterrupt from None
                 self.error(*error.lines)
                 raise typer.Exit(error.exit_code) from None
-            except BrokenPipeError:  # the reader of our results has gone; there is nobody to tell
+            except BrokenPipeError:  # the reader of our results has gone, and so has whoever would read a message
                 raise typer.Exit(1) from None
 
     @contextmanager
@@ -227,14 +227,14 @@ class Transfers:
     """Bars over downloads, one for each repository; on a stream that is no terminal, a line for each."""
 
     def __init__(self, console: Console, bar: Progress, words: Callable[[float], str]) -> None:
-        self.fetched: list[DownloadPlan] = []  # of which nothing was here before
+        self.fetched: list[DownloadPlan] = []  # of repositories that this machine had no files of before
         self._console = console
         self._bar = bar
         self._words = words
         self._tasks: dict[str, TaskID] = {}
 
     def hear(self, event: Downloading) -> None:
-        """Show how far a download is; of the first event about one, say what it will cost."""
+        """Show the progress of a download; its first event also reports the size."""
         plan, done = event.plan, event.done
         if plan.repository not in self._tasks:
             size = self._words(plan.missing_size)
@@ -253,7 +253,7 @@ class ProgressBar:
         self._task = bar.add_task("starting", total=total)
 
     def advance(self, description: str, steps: int) -> None:
-        """`steps` more are done, of what the description says."""
+        """`steps` more of the described work are done."""
         self._bar.update(self._task, description=visible(description), advance=steps)
 
 

@@ -81,7 +81,7 @@ class FileOptions:
     no_metadata: bool = field(
         default=False,
         metadata=Option(
-            help="Neither write NAME.json beside each clip nor embed in the audio file how it was generated."
+            help="Do not write NAME.json beside each clip, and do not embed in the audio file how it was generated."
         ),
     )
     force: bool = field(default=False, metadata=Option(help="Overwrite existing files.", short="-f"))
@@ -89,7 +89,7 @@ class FileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
-    """What a command says while it works."""
+    """What a command prints while it works."""
 
     PANEL: ClassVar[Panel] = "Other"
 
@@ -105,14 +105,14 @@ Quiet = Annotated[bool, option_of(Speech, "quiet")]
 
 
 def licence_note(licence: str) -> str:
-    """What the weights allow, in words."""
+    """The licence of weights and what it permits."""
     if licence == UNKNOWN_LICENCE:
         return "weights of unknown licence"
     return f"weights {licence}, non-commercial use only" if licence == NON_COMMERCIAL else f"weights {licence}"
 
 
 def human(size: float) -> str:
-    """Bytes in words: 1.9 GB."""
+    """A number of bytes with its unit: 1.9 GB."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

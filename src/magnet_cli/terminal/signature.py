@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
@@ -32,11 +32,16 @@ NONE = type(None)
 METAVARS: dict[Any, str] = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
-    """Add a function to an app as a command, under its own name unless another is given."""
+def command(app: typer.Typer, name: str | None = None, *, everyday: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Add a function to an app as a command, under its own name unless another is given.
+
+    everyday: the options that --help shows, where that is not to show all of them.
+    """
 
     def register(function: Command) -> Command:
-        app.command(name, cls=HelpCommand)(expanded(function))
+        run = expanded(function)
+        run.everyday = tuple(everyday)  # type: ignore[attr-defined]  # typer copies a function's attributes
+        app.command(name, cls=HelpCommand)(run)
         return function
 
     return register
@@ -44,11 +49,15 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Co
 
 @dataclass(frozen=True)
 class Selection:
-    """What a command takes of an options class: which of its fields, and whether as a mapping of those set."""
+    """Which fields of an options class a command takes, and whether as a mapping of those that are set.
+
+    unset: what applies where one of a mapping is not given, if that is the same for all of them.
+    """
 
     names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
     mapped: type[Any] | None = None
+    unset: str = ""
 
     def takes(self, name: str) -> bool:
         """Whether the field of this name is among them."""
@@ -65,9 +74,12 @@ def without(*names: str) -> Selection:
     return Selection(left_out=names)
 
 
-def given_of(kind: type[Any]) -> Selection:
-    """All fields of an options class; the parameter receives a mapping of those that are set."""
-    return Selection(mapped=kind)
+def given_of(kind: type[Any], *, unset: str = "") -> Selection:
+    """All fields of an options class; the parameter receives a mapping of those that are set.
+
+    unset: what applies to one that is not given, in words; by default what the options class says.
+    """
+    return Selection(mapped=kind, unset=unset)
 
 
 def option_of(kind: type[Any], name: str, *, unset: str = "") -> Any:
@@ -95,7 +107,7 @@ def expanded(function: Command) -> Command:
         function(**values, **made)
 
     run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
-    run.__annotations__ = {}  # Typer would evaluate them once more
+    run.__annotations__ = {}  # Typer would evaluate them again
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
 
@@ -125,8 +137,10 @@ def group_of(hint: Any, base: Any) -> Group | None:
     if not (isinstance(kind, type) and is_dataclass(kind)):
         return None
     offered = tuple(one for one in offers(kind, base) if selection.takes(one.field))
-    if selection.mapped is not None:  # what a mapping may lack need not be given
+    if selection.mapped is not None:  # a mapping has no required options
         offered = tuple(replace(one, default=None if one.default is MISSING else one.default) for one in offered)
+    if selection.unset:
+        offered = tuple(one.without_default(selection.unset) for one in offered)
     return Group(kind, base, offered, selection.mapped is not None)
 
 
@@ -156,6 +170,12 @@ class Offered:
         """The field's type, without None."""
         kinds = [one for one in get_args(self.hint) if one is not NONE] if NONE in get_args(self.hint) else [self.hint]
         return kinds[0]
+
+    def without_default(self, unset: str) -> Offered:
+        """The same option, for which nothing is known where it is not given but these words. A flag is then off."""
+        if self.kind is bool:
+            return replace(self, default=False)
+        return replace(self, default=None, hint=self.kind | None, declaration={**self.declaration, "unset": unset})
 
     @property
     def parsed(self) -> Any:

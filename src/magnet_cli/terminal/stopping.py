@@ -39,12 +39,12 @@ class Stopping:
 
     @staticmethod
     def current() -> Stopping | None:
-        """The one that hears Ctrl-C at present, if it is heard."""
+        """The handler of Ctrl-C at present, if there is one."""
         handler = signal.getsignal(signal.SIGINT)
         return handler if isinstance(handler, Stopping) else None
 
     def listen(self) -> None:
-        """Hear the signals, but for those that whoever started the program has it ignore (nohup, a shell's `&`)."""
+        """Handle the signals, except those that the parent process has set to be ignored (nohup, a shell's `&`)."""
         if threading.current_thread() is not threading.main_thread():  # only that one can
             return
         self._hooks = sys.unraisablehook, sys.excepthook
@@ -54,7 +54,7 @@ class Stopping:
                 signal.signal(number, self)
 
     def end(self) -> None:
-        """Nothing is left to stop: from here on Ctrl-C is ignored; a further SIGTERM is, too, if one was heard."""
+        """There is nothing left to stop: Ctrl-C is ignored from here on, and so is a second SIGTERM."""
         self._over = True
         if self._hooks is None:
             return
@@ -65,7 +65,7 @@ class Stopping:
                 signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Hear a signal."""
+        """Handle a signal."""
         if self._over:
             return
         first = self.code is None
@@ -87,7 +87,7 @@ class Stopping:
         self.check()
 
     def check(self) -> None:
-        """Raise if a signal was heard that had no effect so far."""
+        """Raise if a signal has arrived that had no effect yet."""
         if self.code is not None:
             self._raise()
 
@@ -110,15 +110,15 @@ class Stopping:
             again.start()
 
     def _printed(self, kind: Any, error: Any, traceback: Any) -> None:
-        """A library's C code prints an exception that it cannot pass on; ours is said elsewhere."""
+        """A library's C code prints an exception that it cannot pass on; ours is reported elsewhere."""
         if not self.raised and self._hooks is not None:
             self._hooks[1](kind, error, traceback)
 
 
 def say_at_once(text: str) -> None:
-    """A line on stderr, from a signal handler: what else writes there may be in the middle of that.
+    """Write a line to stderr from a signal handler, past the stream, which may be in the middle of a write.
 
-    On a terminal it takes the place of a bar, which appears again below.
+    On a terminal the line replaces a bar, which appears again below.
     """
     with suppress(OSError):
         os.write(2, f"{CLEAR_LINE if os.isatty(2) else ''}{text}\n".encode())

@@ -1,4 +1,4 @@
-"""Standard output and error as they can be: a terminal, a file, a full disk, closed; and text that is safe to show."""
+"""Standard streams of every kind (a terminal, a file, a full disk, closed), and text that is safe to show."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """The same of a text whose lines are its own."""
+    """The same for a text of several lines."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def open_closed_streams() -> None:
     """Open the null device in place of standard streams that are closed.
 
-    Else a file of ours would get their number, and what a library prints would end up in that file.
+    Otherwise, a file of ours would get their number, and the output of a library would end up in that file.
     """
     for number in range(3):
         try:
@@ -44,9 +44,9 @@ def open_closed_streams() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Let what is still in the buffers of a stream that cannot be written to, and what may come, go nowhere.
+    """Discard the buffered and all further output of a stream that cannot be written to.
 
-    Else Python tries again when it ends, and ends with exit code 120.
+    Otherwise, Python tries to write it again when it ends, and ends with exit code 120.
     """
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

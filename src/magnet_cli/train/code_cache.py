@@ -43,7 +43,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Codes of all pieces, int16 [E, K, T]; their frames that are audio and not padding; the example of each."""
+    """Codes of all pieces, int16 [E, K, T]; how many frames of each are audio and not padding; the example of each."""
 
     codes: NDArray[np.int16]
     valid: NDArray[np.int64]
@@ -76,11 +76,12 @@ def tokenize(
     """Codes of all examples, from the cache in `folder` where it has them. `on_tokens` receives the number of
     pieces done and of all pieces.
 
-    The name of a cache file says what it was made of: other audio or another codec never meets old codes.
+    The name of a cache file is a hash of the audio files and the codec, so other audio or another codec never uses
+    old codes.
     """
     pieces = cut(examples, clip_seconds)
     if max(codec.config.codes, 1) > np.iinfo(np.int16).max:
-        raise UsageError(f"{codec.config.codes} codes do not fit the cache", "Use a codec of at most 32767")
+        raise UsageError(f"{codec.config.codes} codes do not fit the cache", "Use a codec of at most 32767 codes")
     identity = _identity(codec)
     groups = [pieces[start : start + SHARD] for start in range(0, len(pieces), SHARD)]
     paths = [folder / f"{_key(group, examples, clip_seconds, identity, codebooks)}.safetensors" for group in groups]
@@ -107,7 +108,7 @@ def _read(path: Path, pieces: int, codebooks: int, most: int) -> Weights:
 
     most: how many codes a codebook has.
     """
-    hint = f"Delete {path.name}, so that it is made again"
+    hint = f"Delete {path.name}; the same command encodes the audio again"
     try:
         shard = read_safetensors(path)
         codes, valid = shard["codes"], shard["valid"]
@@ -116,7 +117,7 @@ def _read(path: Path, pieces: int, codebooks: int, most: int) -> Weights:
     whole = codes.dtype == torch.int16 and codes.dim() == 3 and codes.shape[:2] == (pieces, codebooks)
     whole = whole and valid.dtype == torch.int64 and valid.shape == (pieces,) and codes.numel() > 0
     if not whole or codes.min() < 0 or codes.max() >= most or valid.min() < 1 or valid.max() > codes.shape[2]:
-        raise OutputError(f"{path} holds other codes than it was written with", hint)
+        raise OutputError(f"{path} does not hold the codes that were written to it", hint)
     return shard
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SAMPLED = 4  # clips reconstructed as samples
-# What the codebooks of a codec that begins as a transform are made of.
+# From how much audio --begin transform computes the codebooks.
 BEGIN_FILES, BEGIN_FRAMES = 1600, 80
 
 
@@ -80,7 +80,7 @@ class TrainableCodec(nn.Module):
 
 
 class CodecTrainer:
-    """Everything that one step of training a codec needs."""
+    """A codec that is trained: its networks, optimizers and data."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ def _some_audio(examples: list[Example], config: CodecConfig, seed: int) -> Tens
     crops = []
     for index in random.permutation(len(examples))[:BEGIN_FILES]:
         path = examples[index].path
-        # In whole frames: where music keeps to a grid, so do the frames that will be coded.
+        # At a whole frame: where music keeps to a grid, the excerpt then has the frames that training will encode.
         frame = int(max(0.0, duration(path) - seconds) * random.random() * config.frame_rate)
         start = frame / config.frame_rate
         crops.append(read_segment(path, start, seconds, config.sample_rate, config.channels))
@@ -247,9 +247,10 @@ def train_codec(
 ) -> None:
     """Train a codec on a folder of audio, resuming an earlier training of the same output.
 
-    start: a codec to continue from, whose shape replaces `shape`. Writes a folder that
-    `train_decoder` takes. Raises UsageError for data or options that cannot work, OutputError for an output that is
-    neither new nor of an earlier training.
+    start: a codec to continue from, whose shape replaces `shape`. Writes a folder that `train_decoder` takes.
+
+    Raises: UsageError for data or options that cannot work; OutputError for an output that is neither new nor of an
+    earlier training.
     """
     options, optimization = options or CodecTraining(), optimization or CODEC_OPTIMIZATION
     places = Places(output)

@@ -1,4 +1,4 @@
-"""What training writes and reads beside bundles: a codec in a folder of its own."""
+"""A codec in a folder of its own, which training writes and reads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def write_codec(config: CodecConfig, weights: Weights, output: Path) -> None:
 
 
 def read_codec_folder(folder: Path) -> CodecCheckpoint:
-    """The codec in a folder of `write_codec`, or in a bundle. ModelError when it is neither."""
+    """The codec in a folder of `write_codec`, or in a bundle.
+
+    Raises: ModelError for any other folder.
+    """
     if is_bundle(folder):
         return read_bundle(folder).codec
     path = folder / CONFIG_FILE

@@ -1,8 +1,8 @@
-"""Training data: a folder of audio with texts, read as the Hugging Face audiofolder convention has it.
+"""Training data: a folder of audio with texts, in the audiofolder convention of Hugging Face.
 
-Texts come from `metadata.jsonl` or `metadata.csv` (columns `file_name` and `text`), or else from a file beside each
-audio file with its name and `.json` (its `text`, `caption` or `description`) or `.txt`. In `metadata.jsonl` and `.json`
-a text may be a list, of which one is drawn at every use.
+Texts come from `metadata.jsonl` or `metadata.csv` (columns `file_name` and `text`). Without either, they come from a
+file beside each audio file, which has its name and the suffix `.json` (key `text`, `caption` or `description`) or
+`.txt`. In `metadata.jsonl` and `.json` a text may be a list, of which one is drawn at every use.
 """
 
 from __future__ import annotations
@@ -41,9 +41,12 @@ class Example:
 
 
 def find_examples(folder: Path, *, texts: bool) -> list[Example]:
-    """The examples in a folder, by name. UsageError when there are none, or `texts` are asked for and one lacks any."""
+    """The examples in a folder, by name.
+
+    Raises: UsageError when there are none, or when `texts` is set and one has no text.
+    """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", "Give a folder of audio files and metadata.jsonl")
+        raise UsageError(f"{folder} is not a folder", "Give a folder of audio files and metadata.jsonl")
     metadata = next((folder / name for name in METADATA if (folder / name).is_file()), None)
     if metadata is not None:
         found = _from_metadata(metadata)
@@ -54,7 +57,7 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
         raise UsageError(f"there is no audio in {folder}", f"Give files ending in {', '.join(sorted(AUDIO))}")
     for example in found:
         if not os.path.isfile(example.path):  # which takes names of any length
-            raise UsageError(f"{example.path}, which {metadata} names, is not there", "Correct the metadata")
+            raise UsageError(f"{example.path}, which {metadata} names, does not exist", "Correct the metadata")
         if texts and not example.texts:
             raise UsageError(f"{example.path} has no text", "Add it to metadata.jsonl, or a .txt file beside it")
     return found
@@ -85,7 +88,7 @@ def _beside(path: Path) -> tuple[str, ...]:
             text = read_text(plain).strip()
             return (text,) if text else ()
     except UnreadableFileError as error:
-        raise UsageError(f"the text of {path} cannot be read: {error}", "Mend the file") from error
+        raise UsageError(f"the text of {path} cannot be read: {error}", "Correct the file") from error
     return ()
 
 
@@ -95,7 +98,10 @@ def _texts(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def read_segment(path: Path, start: float, seconds: float, sample_rate: int, channels: int) -> Tensor:
-    """Part of a file, resampled, float32 [C, L]; silence where the file has ended. UsageError for what is no audio."""
+    """Part of a file, resampled, float32 [C, L]; silence where the file has ended.
+
+    Raises: UsageError for a file that is not audio.
+    """
     with opened(path) as file:
         rate = int(file.samplerate)
         samples = file.part(path, round(start * rate), round(seconds * rate))
@@ -109,7 +115,7 @@ def read_segment(path: Path, start: float, seconds: float, sample_rate: int, cha
 
 
 def duration(path: Path) -> float:
-    """Seconds of audio in a file: what its header states, else the length of all that can be read."""
+    """Seconds of audio in a file: what its header states, or else what can be read."""
     with opened(path) as file:
         if file.frames < UNKNOWN_FRAMES:
             return float(file.frames / file.samplerate)
@@ -133,7 +139,10 @@ def _order(count: int, seed: int, turn: int) -> tuple[int, ...]:
 
 
 def share(items: int, process: int, processes: int) -> slice:
-    """The part of a batch that one of several processes computes. UsageError when it cannot be divided."""
+    """The part of a batch that one of several processes computes.
+
+    Raises: UsageError when the batch cannot be divided.
+    """
     if items % processes:
         raise UsageError(f"a batch of {items} cannot be divided among {processes} processes", "Change --batch-size")
     size = items // processes

@@ -1,7 +1,7 @@
 """Training MAGNeT's decoder, from scratch or from any checkpoint.
 
-Every step trains one codebook on spans hidden at a random rate, with text dropped now and then for guidance; see
-`masking`. The training writes a bundle.
+Every step trains one codebook on spans hidden at a random rate. Some clips are trained without their text, which makes
+guidance possible. See `masking`. The training writes a bundle.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ OWN_TEXT = "own"  # the name of a text encoder that was trained with the decoder
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What is written beside the weights, and in which type they are."""
+    """What the bundle says about the model, and the type of its weights."""
 
     name: str
     task: Task = "music"
@@ -122,7 +122,7 @@ def start_new(
 
 
 class DecoderTrainer:
-    """Everything that one step of training a decoder needs."""
+    """A decoder that is trained: its networks, optimizer and data."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class DecoderTrainer:
         batch, hidden = self.batch(number)
         self.network.train()
         total = self.wrapped(batch)
-        # Gradients are averaged over processes: so that they are those of the mean over all hidden codes.
+        # Gradients are averaged over processes; this factor makes them those of the mean over all hidden codes.
         self.accelerator.backward(total * (self.accelerator.num_processes / hidden))
         figures = {}
         if self.optimization.max_norm:
@@ -287,9 +287,10 @@ def train_decoder(
 ) -> None:
     """Train a decoder on a folder of audio and texts, resuming an earlier training of the same output.
 
-    parts: of `start_new` or `start_from`. Writes a bundle to `output`, at every saved state and at the end. Raises
-    UsageError for data or options that cannot work, OutputError for an output that is neither new nor of an earlier
-    training.
+    parts: of `start_new` or `start_from`. Writes a bundle to `output`, at every saved state and at the end.
+
+    Raises: UsageError for data or options that cannot work; OutputError for an output that is neither new nor of an
+    earlier training.
     """
     options, optimization = options or DecoderTraining(), optimization or Optimization()
     places = Places(output)
@@ -297,7 +298,9 @@ def train_decoder(
     config = parts.decoder.config
     shares = options.codebook_shares
     if shares is not None and (len(shares) != config.codebooks or min(shares) < 0 or sum(shares) <= 0):
-        raise UsageError(f"there are {len(shares)} shares for {config.codebooks} codebooks", "Give one for each")
+        raise UsageError(
+            f"there are {len(shares)} shares for {config.codebooks} codebooks", "Give one share for each codebook"
+        )
     accelerator = open_accelerator(run, options.precision)
     share(run.batch_size, 0, accelerator.num_processes)
     examples = find_examples(data, texts=True)

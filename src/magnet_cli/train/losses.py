@@ -41,12 +41,12 @@ class MelLoss(nn.Module):
         bank: Tensor = getattr(self, f"bank_{size}")
         spectrum = torch.stft(waveform.flatten(0, 1), size, size // 4, window=window, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
-        magnitude = (power / window.square().sum() + 1e-12).sqrt()  # the root has no slope at 0
+        magnitude = (power / window.square().sum() + 1e-12).sqrt()  # the slope of the root is infinite at 0
         return torch.einsum("bft,fm->bmt", magnitude, bank)
 
 
 def mel_bank(size: int, sample_rate: int) -> Tensor:
-    """Mel filters [F, M], without those that are narrower than a bin and hold nothing."""
+    """Mel filters [F, M], without those that are narrower than a bin and so are empty."""
     bins = size // 2 + 1
     rising = torch.linspace(0, sample_rate / 2, bins)
     ends = torch.linspace(_mel(LOWEST), _mel(sample_rate / 2), min(MOST_MELS, size // 8) + 2)
@@ -77,7 +77,7 @@ def discriminator(filters: int, windows: Sequence[int], channels: int) -> nn.Mod
 
 
 def discriminator_loss(network: nn.Module, output: Tensor, target: Tensor) -> Tensor:
-    """Hinge loss of the discriminator: real audio above 1, the codec's below -1. One pass, for the sake of DDP."""
+    """Hinge loss of the discriminator: real audio above 1, the codec's below -1. DDP needs both in one forward pass."""
     logits, _ = network(torch.cat([target, output.detach()]))
     losses = []
     for logit in logits:

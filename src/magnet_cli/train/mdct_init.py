@@ -23,10 +23,11 @@ from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
 
 SMALL = 0.05  # amplitude at which ELU bends the waveform by 2.5 % at most
-BEYOND = 20.0  # above the largest coefficients of a waveform of full scale ...
-LIFT = 2.0  # ... and above the waveform itself
-QUIET = 1e-6  # of what adds nothing yet; weight normalization needs a direction
-EMPHASIS = 0.3  # coefficients are weighted by (1 + bin / 8) to this power: high ones matter more than their energy
+BEYOND = 20.0  # larger than the coefficients of any waveform of full scale ...
+LIFT = 2.0  # ... and larger than the waveform itself
+QUIET = 1e-6  # scale of weights that add nothing yet; weight normalization needs a direction
+EMPHASIS = 0.3  # coefficients are weighted by (1 + bin / 8) to this power: high ones matter more than their
+# energy suggests
 ROUNDS = 20
 SAMPLED = 50_000  # vectors in a round of k-means
 
@@ -40,7 +41,10 @@ class Transform:
 
 
 def check_room(config: CodecConfig) -> None:
-    """Raise UsageError unless the codec has the channels that the transform takes."""
+    """Check that the codec has the channels that the transform needs.
+
+    Raises: UsageError if it has not.
+    """
     phases, channels = 1, config.n_filters
     fits = config.channels == 1 and not config.causal and config.trim_right_ratio == 1.0
     for stride in list(reversed(config.ratios))[:-1]:
@@ -90,7 +94,7 @@ def begin_as_transform(codec: Codec, waveforms: Tensor, generator: torch.Generat
     for module in codec.modules():
         if isinstance(module, EuclideanCodebook):
             centres, sizes = k_means(vectors, config.codes, generator)
-            # As if batches of one vector for each code had been averaged for long.
+            # The averages that many batches with one vector for each code would have left.
             use = sizes / sizes.sum() * config.codes
             state = {
                 "inited": torch.ones(1),
@@ -112,13 +116,13 @@ def _silence_side_paths(codec: Codec) -> None:
         elif isinstance(module, nn.LSTM):
             for name, weight in module.named_parameters():
                 size = weight.shape[0] // 4
-                weight[2 * size : 3 * size] = 0  # what would enter the cell; PyTorch's order is i, f, g, o
+                weight[2 * size : 3 * size] = 0  # the input of the cell; PyTorch's order is i, f, g, o
                 if name.startswith("bias"):
                     weight.zero_()
 
 
 def plain(module: nn.Module) -> nn.Conv1d | nn.ConvTranspose1d:
-    """The convolution of PyTorch inside one of the `encodec` package."""
+    """The PyTorch convolution inside a convolution of the `encodec` package."""
     found = module.get_submodule("conv.conv" if isinstance(module, SConv1d) else "convtr.convtr")
     if not isinstance(found, (nn.Conv1d, nn.ConvTranspose1d)):
         raise TypeError(f"{type(module).__name__} holds no convolution")
@@ -126,14 +130,14 @@ def plain(module: nn.Module) -> nn.Conv1d | nn.ConvTranspose1d:
 
 
 def bias(convolution: nn.Conv1d | nn.ConvTranspose1d) -> Tensor:
-    """Its bias, which all of SEANet's have."""
+    """Its bias, which every convolution of SEANet has."""
     if convolution.bias is None:
         raise TypeError("a convolution has no bias")
     return convolution.bias
 
 
 def _convolutions(network: nn.Module, kind: type[nn.Module]) -> list[nn.Conv1d | nn.ConvTranspose1d]:
-    """Those straight in a SEANet, not in its blocks."""
+    """The convolutions of a SEANet that are not inside its residual blocks."""
     return [plain(one) for one in network.get_submodule("model").children() if isinstance(one, kind)]
 
 
@@ -179,7 +183,7 @@ def _set_decoder(codec: Codec, config: CodecConfig, transform: Transform) -> Non
     ups[0].weight[:, :phases] = 0
     ups[0].weight[:width, :phases] = window
     ups[0].weight[width : 2 * width, :phases] = -window
-    bias(ups[0])[:phases] = LIFT  # constant over time from here on, so that it can be taken away at the end
+    bias(ups[0])[:phases] = LIFT  # constant over time from here on, so that it can be subtracted at the end
     for up, stride in zip(ups[1:], config.ratios[1:], strict=True):
         left, fewer = stride - stride // 2, phases // stride  # as SConvTranspose1d trims
         up.weight[:, :fewer] = 0

@@ -26,7 +26,7 @@ class RunOptions:
 
     steps: int = field(
         metadata=Option(
-            help="Number of updates of the weights, in all. With 0, what training would begin with is written.",
+            help="Number of updates of the weights, in all. With 0, the model is written untrained.",
             panel="Training",
         )
     )
@@ -59,7 +59,9 @@ class RunOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "save_every", "log_every"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', ' ')} must be at least 1, not {getattr(self, name)}", "Give more")
+                raise UsageError(
+                    f"{name.replace('_', ' ')} must be at least 1, not {getattr(self, name)}", "Give 1 or more"
+                )
         if min(self.steps, self.sample_every, self.seed) < 0:
             raise UsageError("steps, sample-every and seed must not be negative", "Give 0 or more")
 
@@ -113,7 +115,9 @@ class Optimization:
         if self.warmup < 0 or self.max_norm < 0 or self.weight_decay < 0:
             raise UsageError("warmup, clipping and weight decay must not be negative", "Give 0 to switch one off")
         if not 0 <= self.ema < 1 or self.ema_every < 1:
-            raise UsageError(f"the decay of the average must be at least 0 and below 1, not {self.ema}", "Give 0.99")
+            raise UsageError(
+                f"the decay of the average must be at least 0 and below 1, not {self.ema}", "Give e.g. 0.99"
+            )
 
 
 # The codec's, as published (audiocraft `config/solver/compression/default.yaml`), where the rate stays as it is.
@@ -155,7 +159,8 @@ class CodecTraining:
     """EnCodec's training; defaults as published (audiocraft `config/solver/compression/default.yaml`).
 
     The weights are those of the balanced losses: waveform L1, multi-scale mel, adversarial and feature matching.
-    dead_codes: a code is replaced when it is used less than this share of its equal part
+    dead_codes: a code is replaced when it is used less often than this share of what it would be used if all codes were
+    used equally often.
     """
 
     PANEL: ClassVar[Panel] = "Training"
@@ -205,8 +210,9 @@ class CodecTraining:
 class DecoderShape:
     """Size of a new decoder; the defaults are those of the released small model.
 
-    max_period  longest period of the sinusoidal positions, in frames over 2 pi. Those far beyond a clip's length say
-                nothing: a narrow network can tell rhythms apart better when all lie between a note and a clip
+    max_period  longest period of the sinusoidal positions, in frames over 2 pi. Periods far beyond a clip's length
+                carry no information: a narrow network tells rhythms apart better when all periods lie between the
+                length of a note and that of a clip
     """
 
     PANEL: ClassVar[Panel] = "Shape of a new decoder"
@@ -306,7 +312,8 @@ class DecoderTraining:
     codebook_shares: tuple[float, ...] | None = field(
         default=None,
         metadata=Option(
-            help="How often each codebook is trained, in proportion, e.g. 3,1,1,1.", unset="all equally often"
+            help="How often each codebook is trained, in proportion to the others, e.g. 3,1,1,1.",
+            unset="all equally often",
         ),
     )
     precision: Precision = field(
@@ -321,7 +328,7 @@ class DecoderTraining:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a training keeps things: beside `output`, which becomes the model, `output.run` holds everything else."""
+    """Where a training writes: `output` becomes the model, and `output.run` beside it holds everything else."""
 
     output: Path
 
@@ -336,20 +343,22 @@ class Places:
         return self.run / "state.pt"
 
     def check(self, kind: TrainingKind, inputs: Sequence[Path]) -> None:
-        """Raise OutputError unless a training of this kind may write here; called before any work.
+        """Check, before any work, that a training of this kind may write here.
 
-        What is replaced is the output of an earlier training, with its run beside it, and nothing else. Neither folder
-        may be one of the inputs, nor a folder above or in one.
+        Only the output of an earlier training, with its run beside it, is ever replaced. Neither folder may be one of
+        the inputs, nor a folder above or in one.
+
+        Raises: OutputError if it may not.
         """
         check_target(self.output, OUTPUTS[kind], overwrite=True)
         for folder in (self.output, self.run):
             check_apart(folder, inputs)
         if not check_run(self.run, kind) and self.output.is_dir() and any(self.output.iterdir()):
             raise OutputError(
-                f"{self.output} is not of a training: there is no {self.run} beside it",
+                f"{self.output} was not written by a training: there is no {self.run} beside it",
                 "Choose another output, or move that folder away",
             )
 
 
-# By task, as published.
+# Shares of clips trained without their text, by task, as published.
 TEXT_DROPOUT = {"music": 0.3, "sound": 0.1}

@@ -62,14 +62,17 @@ def new_text_encoder(shape: TextShape, tokenizer: Tokenizer) -> TextEncoder:
         eos_token_id=tokenizer.token_to_id(END) or 0,
     )
     model = T5Encoder(config)
-    # Embeddings of variance 1, as T5 has them. Smaller ones drown in what the layers add, and words that differ little
-    # in use, such as numbers, come to look the same: a model that began with 0.01 never learned to follow a tempo.
+    # Embeddings of variance 1, as in T5. Smaller ones vanish beside what the layers add, and words that are used alike,
+    # such as numbers, get nearly the same states: a model that began with 0.01 never learned to follow a tempo.
     model.initialize()
     return TextEncoder(model, tokenizer)
 
 
 def write_text_encoder(encoder: TextEncoder, folder: Path, dtype: torch.dtype) -> None:
-    """Write a folder that `TextEncoder.load` reads. Raises OutputError, or OSError."""
+    """Write a folder that `TextEncoder.load` reads.
+
+    Raises: OutputError, OSError.
+    """
     settings = {"model_type": "t5", "architectures": ["T5EncoderModel"], **asdict(encoder.model.config)}
     texts = {"config.json": json.dumps(settings, indent=2), "tokenizer.json": encoder.tokenizer.to_str(pretty=True)}
     for name, text in texts.items():

@@ -130,7 +130,8 @@ def train(
             figures = trainer.step(number)
             if not math.isfinite(figures["loss"]):
                 raise NumericsError(
-                    f"the loss at step {number} is {figures['loss']}", "Lower --learning-rate, or use bfloat16"
+                    f"the loss at step {number} is {figures['loss']}",
+                    "Give a lower --learning-rate, or --precision bfloat16",
                 )
             done = number + 1
             progress = clock.tick(done, options.steps, figures)
@@ -184,11 +185,11 @@ def start_folder(places: Places, settings: Mapping[str, Any], first: int) -> Non
     try:
         if first == 0:
             places.state.unlink(missing_ok=True)
-        # First of all: a later training recognizes the folder of a training by its settings.
+        # Written first: a later training recognizes the folder of a training by its settings.
         write_atomic(places.run / SETTINGS, lambda file: file.write(text), overwrite=True)
         (places.run / SAMPLES).mkdir(parents=True, exist_ok=True)
         for folder in (places.run, *(places.run / name for name in (SAMPLES, TOKENS_FOLDER, TEXT_FOLDER))):
-            sweep(folder)  # a state that was being saved when its training was killed
+            sweep(folder)  # removes a state that was being saved when its training was killed
     except OSError as error:
         raise OutputError(f"cannot write {places.run}: {error.strerror}", "Choose another output") from error
 
@@ -295,7 +296,7 @@ class Log:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._board is not None:
-            with suppress(OSError) if kind else nullcontext():  # what could not be written before
+            with suppress(OSError) if kind else nullcontext():  # a failed write fails here again
                 self._board.close()
 
     def write(self, progress: Progress) -> None:
@@ -311,13 +312,13 @@ class Log:
                 self._board.add_scalar(name, value, progress.step)
 
     def _append(self, line: bytes) -> None:
-        """Add a line, whole or not at all: a part of it would be read as another step's."""
+        """Append a line, whole or not at all: part of a line would be read as the figures of another step."""
         with self._path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
                 written = file.write(line)
                 if written != len(line):
-                    file.write(line[written:])  # which raises what stopped the first one
+                    file.write(line[written:])  # raises what stopped the first write
             except OSError:
                 file.truncate(before)
                 raise
@@ -360,8 +361,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 class Average:
     """The exponential moving average of a network's weights, which is what is published.
 
-    Early on it forgets faster, as `min(decay, (1 + n) / (10 + n))` after n updates, so that a short training is not
-    an average with its random beginning.
+    Its decay is `min(decay, (1 + n) / (10 + n))` after n updates: an early average forgets faster, so that after a
+    short training it is not dominated by the initial weights.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -24,8 +24,9 @@ ADAPTER = "default"
 class Batch:
     """What one process computes of a step; items with a text come first.
 
-    codes: int64 [B, K, T], what is to be found; seen: the same with codes hidden; mask: bool [B, T], where the loss is;
-    codebook: which is trained; tokens: int64 [B', N] and lengths: those of the texts of the first B' items.
+    codes: int64 [B, K, T], the right ones; seen: the same with codes hidden; mask: bool [B, T], which frames count in
+    the loss; codebook: the one that is trained; tokens: int64 [B', N] and lengths: those of the texts of the first B'
+    items.
     """
 
     codes: Tensor
@@ -37,13 +38,13 @@ class Batch:
 
 
 class TrainableDecoder(nn.Module):
-    """Batch in, summed cross-entropy out. All that has gradients is in here, as DistributedDataParallel wants it."""
+    """Batch in, summed cross-entropy out. It holds every trained weight, as DistributedDataParallel requires."""
 
     def __init__(self, decoder: MaskedTransformer, text: T5Encoder, *, train_text: bool) -> None:
         super().__init__()
         self.decoder = decoder
         self.train_text = train_text
-        # A frozen text encoder is no part of what is trained, saved and averaged.
+        # A frozen text encoder is neither trained nor saved nor averaged, so it is not a submodule.
         self.text = text if train_text else None
         self._frozen = [] if train_text else [text.eval().requires_grad_(False)]
 
