@@ -155,7 +155,7 @@ def replay(
         if not check:
             from magnet_cli.jobs.targets import check_targets
 
-            check_targets([target], wanted.output.subtype, overwrite=files.force)
+            check_targets([target], wanted.output, overwrite=files.force)
         runtime = runtime_as_then(record, device, dtype)
         named, helpers = resolve(model or wanted.model, places), resolve_helpers(wanted.helpers, places)
         if not download:

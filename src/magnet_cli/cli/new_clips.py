@@ -107,7 +107,7 @@ class Order:
             Target.beside(path, metadata=not self.files.no_metadata, codes=self.files.save_codes, folder=folder)
             for path in paths
         ]
-        check_targets(targets, self.finish.subtype, overwrite=self.files.force)
+        check_targets(targets, self.finish, overwrite=self.files.force)
         return targets
 
 

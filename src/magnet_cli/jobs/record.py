@@ -121,7 +121,7 @@ def recipe(record: Mapping[str, Any]) -> Recipe:
             raise ValueError("prompt")
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise ValueError("seed")
-        output = from_plain(OutputConfig, record.get("output"))
+        output = from_plain(OutputConfig, record.get("output"), later=("sample_rate",))
         if not all(math.isfinite(value) for value in (output.lufs, output.true_peak)):
             raise ValueError("output")
         sampling = record.get("sampling")

@@ -9,7 +9,7 @@ from pathlib import Path
 from magnet_cli.audio.formats import check_format
 from magnet_cli.disk.atomic import check_writable
 from magnet_cli.disk.confine import Confinement
-from magnet_cli.options.output import Subtype
+from magnet_cli.options.output import OutputConfig
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def sidecar(audio: Path) -> Path:
     return audio.with_name(f"{audio.stem}.json")
 
 
-def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: bool) -> None:
+def check_targets(targets: Sequence[Target], finish: OutputConfig, *, overwrite: bool) -> None:
     """Check that the files of all targets can be written.
 
     Raises:
@@ -50,7 +50,7 @@ def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: boo
     """
     confinements = {folder: Confinement(folder) for target in targets if (folder := target.folder) is not None}
     for target in targets:
-        check_format(target.audio, subtype)
+        check_format(target.audio, finish.subtype, finish.sample_rate)
         if target.folder is not None:
             for path in target.files:
                 confinements[target.folder].check(path)

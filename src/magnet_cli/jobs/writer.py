@@ -112,7 +112,7 @@ class Production:
         clips = self.pipeline.generate([item.job for item in ordered], output=self.output, listener=hear)
         for clip in clips:
             item = ordered[clip.index]
-            record = self.record(clip)
+            record = self.record(clip, suffix=item.target.audio.suffix)
             if write:
                 self._write(item, clip, record)
             yield Product(item, clip, record)
@@ -126,9 +126,8 @@ class Production:
             archive = io.BytesIO()
             np.savez(archive, codes=clip.codes)
             contents.append((target.codes, archive.getvalue()))
-        audio = encode_audio(
-            target.audio, clip.waveform, clip.sample_rate, self.output.subtype, tags=tags, marks=clip.marks
-        )
+        output = self._output(clip.job.edit, target.audio.suffix)
+        audio = encode_audio(target.audio, clip.waveform, clip.sample_rate, output.samples, tags=tags, marks=clip.marks)
         contents.append((target.audio, audio))
         manifest = self.manifest
         if target.metadata is not None:
@@ -156,13 +155,17 @@ class Production:
         manifest.check_folder()
         write_together(contents, overwrite=self.overwrite, within=target.folder, before_publishing=note)
 
+    def _output(self, edit: EditConfig, suffix: str) -> OutputConfig:
+        """The output of a clip with this edit, in a file of this suffix."""
+        return self.pipeline.arranger.inputs.output(self.output, edit.input, suffix)
+
     def _input(self, edit: EditConfig) -> dict[str, str] | None:
         """The audio file that a clip starts from."""
         if edit.input is None:
             return None
         return {"path": os.path.abspath(edit.input), "sha256": self.pipeline.arranger.inputs.sha256(edit.input)}
 
-    def record(self, clip: Clip) -> Record:
+    def record(self, clip: Clip, *, suffix: str = ".wav") -> Record:
         """The record of a clip, as plain values."""
         info, audio = self.pipeline.info, clip.audio
         return {
@@ -175,7 +178,7 @@ class Production:
             "sampling": asdict(clip.job.sampling),
             "edit": asdict(clip.job.edit),
             "input": self._input(clip.job.edit),
-            "output": asdict(self.output),
+            "output": asdict(self._output(clip.job.edit, suffix)),
             "model": {
                 "name": info.name,
                 "given": self.model,

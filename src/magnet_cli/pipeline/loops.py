@@ -1,10 +1,12 @@
-"""The last steps of a loop: its tempo is measured, and it begins on a downbeat."""
+"""The last steps of a clip in time: a loop's tempo is measured, it begins on a downbeat, and the rate is changed."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from magnet_cli.audio.blocks import Waveform
+from magnet_cli.audio.looping import fit_period
+from magnet_cli.audio.resampling import FINE, resample
 from magnet_cli.audio.riff_info import LoopMarks
 from magnet_cli.music.downbeat import BEATS, downbeat
 from magnet_cli.music.onsets import find_onsets
@@ -33,3 +35,12 @@ def loop_marks(arrangement: Arrangement, bpm: float | None) -> LoopMarks | None:
     if period is None:
         return None
     return LoopMarks() if period.bars is None else LoopMarks(BEATS * period.bars, bpm)
+
+
+def at_rate(waveform: Waveform, sample_rate: int, target_rate: int, arrangement: Arrangement) -> Waveform:
+    """A clip [C, L] at another sample rate (Hz); a loop as a circle, which stays exact to half a sample."""
+    if sample_rate == target_rate:
+        return waveform
+    if arrangement.period is None:
+        return resample(waveform, sample_rate, target_rate, FINE)
+    return fit_period(waveform, round(arrangement.period.seconds * target_rate))

@@ -56,7 +56,7 @@ from magnet_cli.pipeline.events import (
 )
 from magnet_cli.pipeline.generators import Generator
 from magnet_cli.pipeline.inputs import InputFiles
-from magnet_cli.pipeline.loops import in_time, loop_marks
+from magnet_cli.pipeline.loops import at_rate, in_time, loop_marks
 from magnet_cli.pipeline.rules import check_job, default_seconds
 from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
 
@@ -316,6 +316,8 @@ class Pipeline:
             tempo = None
             if arrangements[row].loop is not None:
                 waveform, tempo = in_time(waveform, rate, arrangements[row], job.edit.bpm)
+            if output.sample_rate is not None:
+                waveform, rate = at_rate(waveform, rate, output.sample_rate, arrangements[row]), output.sample_rate
             audio = level(waveform, rate, replace(output, normalize=kind), loop=job.edit.loop)
             own.lap("loudness")
             yield Clip(
