@@ -62,7 +62,8 @@ train-bundled: $(VENV)/installed-train
 	    --weight-decay 0.05 --text-dropout 0.15 --codebook-shares 3,1,1,1 --ema 0.995 --ema-every 1 --seed 1 \
 	    --name bundled --licence MIT
 	$(BIN)/magnet models defaults $(BUNDLED)/model --steps 12,4,4,4 --temperature 1 --guidance 3
-	$(BIN)/python examples/bundled/report.py $(BUNDLED)/model $(BUNDLED)/data --out $(BUNDLED)/report
+	$(BIN)/magnet models convert $(BUNDLED)/model $(BUNDLED)/shipped --force
+	$(BIN)/python examples/bundled/report.py $(BUNDLED)/shipped $(BUNDLED)/data --out $(BUNDLED)/report
 
 clean:
 	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

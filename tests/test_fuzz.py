@@ -25,7 +25,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.audio.codes_file import read_codes
+from magnet_cli.audio.codes_file import CodesSource, encode_codes, read_codes, read_source
 from magnet_cli.checkpoints.bundle import read_bundle
 from magnet_cli.checkpoints.hugging_face_codec import read_hugging_face_codec
 from magnet_cli.checkpoints.musicgen import read_musicgen
@@ -221,6 +221,10 @@ def codes() -> list[bytes]:
     return found
 
 
+def named_codes() -> list[bytes]:
+    return [encode_codes(np.arange(24, dtype=np.int16).reshape(4, 6), CodesSource("magnet-small-10secs", "0" * 64))]
+
+
 def small_safetensors() -> list[bytes]:
     from safetensors.torch import save
 
@@ -331,6 +335,7 @@ READERS = {
         json_damaged,
     ),
     "codes": Reader(read_codes, "codes.npz", codes, archive_damaged),
+    "codes' source": Reader(read_source, "codes.npz", named_codes, archive_damaged),
     "prompts, text": Reader(read_prompts("txt"), "p.txt", lambda: [b"rain\n# no\nwind\r\n"], bytes_damaged),
     "prompts, CSV": Reader(read_prompts("csv"), "p.csv", lambda: [CSV.encode()], bytes_damaged),
     "prompts, TSV": Reader(

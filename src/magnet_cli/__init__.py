@@ -2,8 +2,9 @@
 
 from magnet_cli import Pipeline
 
-pipeline = Pipeline.load("magnet-small-10secs")
-for clip in pipeline.generate(["disco beat", "rain on a tin roof"], seed=7):
+pipeline = Pipeline.load("small", device="cuda")
+pipeline.generate_one("disco beat", seed=7, guidance=5, duration=4).save("disco.wav")
+for clip in pipeline.generate(["slow jazz piano", "rain on a tin roof"], seed=7, progress=True):
     clip.save(f"{clip.job.prompt}.wav")
 """
 
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from magnet_cli.options.output import OutputConfig
     from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
     from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-    from magnet_cli.pipeline.pipeline import Clip, Pipeline
+    from magnet_cli.pipeline.clip import Clip
+    from magnet_cli.pipeline.pipeline import Pipeline
 
 # Imported on first use: some need torch, which takes seconds to import, and the command does not need them to start.
 _LAZY = {
-    "Clip": "pipeline.pipeline",
+    "Clip": "pipeline.clip",
     "EditConfig": "options.edit",
     "Job": "options.job",
     "Known": "decoding.masked",
@@ -60,3 +62,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(f"magnet_cli.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -50,9 +50,9 @@ def batch(magnet: Magnet, tiny: str, tmp_path: Path) -> Batch:
 
 
 def names(folder: str | Path = "clips") -> list[str]:
-    """The files in a folder but for the manifest and its lock."""
+    """The files in a folder but for the manifest, its lock and what shows the results."""
     found = (path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
-    return sorted(name for name in found if name not in (MANIFEST_FILE, ".magnet.lock"))
+    return sorted(name for name in found if name not in (MANIFEST_FILE, ".magnet.lock", "results.csv", "index.html"))
 
 
 def both(*stems: str) -> list[str]:

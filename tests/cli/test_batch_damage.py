@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from magnet_cli.audio.formats import sidecar
 from magnet_cli.disk.atomic import write_together
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, START, Entry, Header, Made, Manifest, digest
 from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, plan_batch, plan_rows
 from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.seal import is_sealed, sealed
-from magnet_cli.jobs.targets import check_targets, sidecar
+from magnet_cli.jobs.targets import check_targets
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.options.sampling_overrides import Overrides
@@ -44,7 +45,9 @@ def codes(folder: str | Path = "clips") -> dict[str, str]:
 
 
 def lines(folder: str | Path = "clips") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(folder) / MANIFEST_FILE).read_text().splitlines()]
+    """The lines of the manifest but for those about the files that show the results."""
+    every = [json.loads(line) for line in (Path(folder) / MANIFEST_FILE).read_text().splitlines()]
+    return [line for line in every if "reports" not in line]
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

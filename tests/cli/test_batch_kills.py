@@ -22,7 +22,7 @@ import soundfile
 
 from magnet_cli.disk.unfinished import UNFINISHED_NAME
 from magnet_cli.jobs.manifest import MANIFEST_FILE
-from magnet_cli.jobs.record import codes_hash
+from magnet_cli.pipeline.record import codes_hash
 from support.forked import Server
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.hub import library as store
+from magnet_cli.terminal.console import Console
 from support.command import Magnet, one_line_error
 from support.golden import GOLDEN
 
@@ -63,16 +64,32 @@ def bundled(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("bundled")
-def test_without_the_hub_the_model_inside_the_package_stands_in(magnet: Magnet) -> None:
-    result = magnet("generate", "x", "-o", "{model}.wav", "--json", "--offline", *QUICK)
+def test_without_the_hub_the_model_inside_the_package_stands_in_if_asked(magnet: Magnet) -> None:
+    result = magnet("generate", "x", "-o", "{model}.wav", "--json", "--offline", "--fallback", *QUICK)
     assert result.code == 0, result.err
-    assert "This is the small bundled model" in result.err
+    assert "Falling back to the small model bundled" in result.err
     (record,) = result.records
     assert record["path"] == "bundled.wav"
     assert record["model"]["given"] == "bundled"
     assert "offline" in record["model"]["fallback"]
     assert magnet("replay", "bundled.wav", "--check").out == "same\n"
     assert "bundled" in magnet("models", "list").out
+
+
+@pytest.mark.usefixtures("bundled")
+def test_without_a_terminal_nothing_stands_in(magnet: Magnet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    generate = ("generate", "x", "-o", "a.wav", "--offline", *QUICK)
+    parts = ("magnet models download magnet-small-10secs", "--model bundled")
+    one_line_error(magnet(*generate), 4, *parts)
+    assert not Path("a.wav").exists()
+    monkeypatch.setattr(Console, "is_watched", True)
+    one_line_error(magnet(*generate, "--no-fallback"), 4, *parts)
+    (tmp_path / "config.toml").write_text("[generate]\nfallback = false\n")
+    monkeypatch.setenv("MAGNET_CONFIG", str(tmp_path / "config.toml"))
+    one_line_error(magnet(*generate), 4, *parts)
+    assert magnet(*generate, "--fallback").code == 0
+    monkeypatch.delenv("MAGNET_CONFIG")
+    assert magnet(*generate, "--force").code == 0
 
 
 @pytest.mark.usefixtures("bundled")

@@ -687,6 +687,24 @@ def test_codes_that_are_not_the_codecs_are_refused(magnet: Magnet, codes: NDArra
     assert not Path("x.wav").exists()
 
 
+def test_codes_name_their_model_and_decode_compares_it(magnet: Magnet) -> None:
+    write_coded("in.wav", 1.1)
+    assert magnet("encode", "in.wav", "-o", "c.npz", "--model", MUSIC).code == 0
+    one_line_error(
+        magnet("decode", "c.npz", "-o", "x.wav", "--model", "bundled"),
+        2,
+        "holds codes of the codec of music",
+        "--model",
+    )
+    assert not Path("x.wav").exists()
+    named = magnet("decode", "c.npz", "-o", "x.wav", "--model", MUSIC)
+    assert (named.code, "name" in named.err) == (0, False)
+    np.savez("old.npz", codes=codes_of("c.npz"))  # as earlier versions wrote it
+    old = magnet("decode", "old.npz", "-o", "y.wav", "--model", MUSIC)
+    assert (old.code, "old.npz does not name its model" in old.err) == (0, True)
+    assert Path("x.wav").read_bytes() == Path("y.wav").read_bytes()
+
+
 def test_files_that_hold_no_codes_are_refused(magnet: Magnet) -> None:
     decode = ("-o", "x.wav", "--model", MUSIC)
     one_line_error(magnet("decode", "no.npz", *decode), 2, "cannot read no.npz")

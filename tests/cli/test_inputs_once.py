@@ -76,4 +76,4 @@ def test_a_batch_is_planned_once_its_model_is_known(
     result = magnet(*batch, "--model", str(GOLDEN / "music") if released else tiny)
     assert result.code == 0, result.err
     assert counts == {"plan_rows": plans, "plan_batch": plans}
-    assert sorted(os.listdir("clips"))[-1] == "manifest.jsonl"
+    assert "manifest.jsonl" in os.listdir("clips")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from magnet_cli.hub import library
 from magnet_cli.hub.library import Store
 from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS
+from magnet_cli.terminal.options import human
 from support.command import Magnet, one_line_error, seconds_when_idle
 from support.golden import GOLDEN
 
@@ -34,12 +37,22 @@ def music(magnet: Magnet, store: Store) -> Path:
 
 def test_the_list_shows_the_released_models_and_what_is_here(magnet: Magnet, music: Path) -> None:
     lines = magnet("models", "list").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["NAME", *MODELS, *RESCORERS, BUNDLED, "music"]
+    assert [line.split()[0] for line in lines] == ["NAME", *MODELS, *RESCORERS, BUNDLED, "music", "total"]
     small = lines[1]
     for part in ("music", "10 s", "419M", "about 2.0 GB", "CC-BY-NC-4.0"):
         assert part in small
-    assert " here " not in small
-    assert " here " in lines[-1]
+    assert lines[0].split() == ["NAME", "MAKES", "CLIP", "PARAMETERS", "DOWNLOAD", "ON", "DISK", "LICENCE"]
+    assert re.search(r"419M +about 2.0 GB +- +CC", small)
+    assert re.search(r"musicgen-medium .* 1.5B +about 8.0 GB +- ", "\n".join(lines))
+    size = human(magnet("models", "show", "music", "--json").records[0]["bytes"])
+    assert re.search(rf" - +{size} ", lines[-2])
+
+
+def test_the_list_ends_with_a_total(magnet: Magnet, music: Path) -> None:
+    sizes = [record["bytes"] for record in magnet("models", "list", "--json").records if record["here"]]
+    assert len(sizes) == 2
+    last = magnet("models", "list").out.splitlines()[-1]
+    assert re.fullmatch(rf"total on this machine +{human(sum(sizes))}", last)
 
 
 def test_the_list_is_json_for_programs(magnet: Magnet, music: Path) -> None:
@@ -116,13 +129,43 @@ def test_sampling_that_cannot_work_is_not_written(
 
 
 @pytest.mark.parametrize("change", [{"steps": [1]}, {"temperature": "hot"}, {"temperature": -1.0}, {"color": 1}])
-def test_damaged_sampling_is_an_error(magnet: Magnet, music: Path, change: dict[str, object]) -> None:
+@pytest.mark.parametrize("place", ["bundle", "user"])
+def test_damaged_sampling_is_an_error(
+    magnet: Magnet, music: Path, store: Store, change: dict[str, object], place: str
+) -> None:
     assert magnet("models", "defaults", "music", "--top-k", "5").code == 0
-    config = json.loads((music / "config.json").read_text())
-    config["sampling"] |= change
-    (music / "config.json").write_text(json.dumps(config))
+    config, user = music / "config.json", store.root / "sampling.json"
+    values = json.loads(user.read_text())[str(music)] | change
+    if place == "bundle":
+        user.unlink()
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"sampling": values}))
+    else:
+        user.write_text(json.dumps({str(music): values}))
     one_line_error(magnet("generate", "x", "-o", "a.wav", "--model", "music", "--device", "cpu"), 3, "sampling")
     assert not Path("a.wav").exists()
+
+
+def test_defaults_leave_the_bundle_as_it_is(magnet: Magnet, music: Path, store: Store) -> None:
+    package = Path(library.__file__).parents[1] / "bundled" / "config.json"
+    before, shipped = package.read_bytes(), magnet("models", "defaults", "bundled").out
+    assert "steps                    12,4,4,4" in shipped
+    changed = magnet("models", "defaults", "bundled", "--steps", "3,1,1,1").out
+    assert "steps                    3,1,1,1" in changed
+    assert magnet("models", "show", "bundled", "--json").records[0]["sampling"]["steps"] == [3, 1, 1, 1]
+    assert package.read_bytes() == before
+    assert magnet("models", "defaults", "bundled", "--reset").out == shipped
+    assert json.loads((store.root / "sampling.json").read_text()) == {}
+
+
+def test_what_is_set_for_a_bundle_goes_with_it(magnet: Magnet, music: Path, store: Store) -> None:
+    assert magnet("models", "defaults", "music", "--top-k", "5").code == 0
+    assert magnet("models", "remove", "music", "--yes").code == 0
+    assert json.loads((store.root / "sampling.json").read_text()) == {}
+
+
+def test_settings_that_cannot_be_read_are_named(magnet: Magnet, music: Path, store: Store) -> None:
+    (store.root / "sampling.json").write_text("[")
+    one_line_error(magnet("models", "defaults", "music"), 3, "sampling.json", "delete it")
 
 
 def test_verify_finds_a_changed_byte(magnet: Magnet, music: Path) -> None:

@@ -19,11 +19,12 @@ from magnet_cli.audio.files import encode_audio
 from magnet_cli.audio.riff_info import TAGS, read_tags
 from magnet_cli.cli.info import told
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.jobs.record import FORMAT, VERSION, as_sidecar, as_tags, codes_hash, differences, read_record, recipe
+from magnet_cli.jobs.record import differences, read_record, recipe
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.options.strict_json import from_plain
+from magnet_cli.pipeline.record import FORMAT, VERSION, as_sidecar, as_tags, codes_hash
 from magnet_cli.terminal.streams import visible
 from support.command import Magnet, one_line_error
 

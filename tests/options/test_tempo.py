@@ -50,7 +50,7 @@ def test_the_tempo_is_added_unless_it_is_there(prompt: str, bpm: float | None, e
 
 
 def test_another_tempo_is_refused() -> None:
-    with pytest.raises(UsageError, match="the prompt names 100 and 130 to 140 bpm, but --bpm is 120") as refused:
+    with pytest.raises(UsageError, match="the prompt names 100 and 130 to 140 bpm, but bpm is 120") as refused:
         with_tempo("100 bpm, then 130-140 bpm", 120)
     assert "leave it out of the prompt" in refused.value.hint
 

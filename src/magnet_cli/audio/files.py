@@ -112,7 +112,7 @@ def read_audio(path: Path) -> tuple[Waveform, int]:
     return waveform, sample_rate
 
 
-class Measured(NamedTuple):
+class AudioForm(NamedTuple):
     """The form of an audio file. samples: in each channel; sample_rate: Hz; subtype: libsndfile's sample format."""
 
     channels: int
@@ -121,13 +121,13 @@ class Measured(NamedTuple):
     subtype: str
 
 
-def measure_audio(path: Path) -> Measured:
+def measure_audio(path: Path) -> AudioForm:
     """The form of an audio file. Reads all of it; see `read_audio`."""
     with opened(path) as file:
         frames = sum(len(block) for block in file.blocks_of(path))
         if frames == 0:
             raise UsageError(f"{path} has no samples", "Give a file that contains audio")
-        return Measured(file.channels, frames, int(file.samplerate), str(file.subtype))
+        return AudioForm(file.channels, frames, int(file.samplerate), str(file.subtype))
 
 
 def _encode(

@@ -1,4 +1,4 @@
-"""The audio formats that can be written."""
+"""The audio formats that can be written, and the names of the files beside an audio file."""
 
 from __future__ import annotations
 
@@ -41,3 +41,13 @@ def check_mp3(path: Path, sample_rate: int | None) -> None:
         )
     if sample_rate not in (None, *MP3_RATES):
         raise UsageError(f"an MP3 file cannot have {sample_rate} Hz", "Give --sample-rate 44100, or use .flac or .wav")
+
+
+def sidecar(audio: Path) -> Path:
+    """The JSON file that says how an audio file was generated."""
+    return audio.with_name(f"{audio.stem}.json")
+
+
+def codes_beside(audio: Path) -> Path:
+    """The file of the codes of an audio file."""
+    return audio.with_name(f"{audio.stem}.codes.npz")

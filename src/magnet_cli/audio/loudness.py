@@ -7,8 +7,10 @@ Waveforms are numpy arrays [C, L] of floats, full scale at 1.
 from __future__ import annotations
 
 import math
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -73,8 +75,24 @@ class Normalized:
     reached: bool
 
 
-def import_meters() -> None:
-    """Import what the functions below use. It takes most of a second, so a thread can do it while a clip is decoded."""
+@contextmanager
+def importing_meters() -> Iterator[None]:
+    """Import what the functions below use, which takes most of a second, in a thread beside the block.
+
+    The thread has ended when the block has: a process that forked while it ran could not import anything.
+    """
+    if "pyloudnorm" in sys.modules:
+        yield
+        return
+    thread = threading.Thread(target=_import_meters)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _import_meters() -> None:
     with suppress(ImportError):  # reported by the function that needs it
         import pyloudnorm  # noqa: F401
         import scipy.ndimage

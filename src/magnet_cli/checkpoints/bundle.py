@@ -28,7 +28,6 @@ from magnet_cli.hub.folders import (
     DECODER_FILE,
     FORMAT,
     TEXT_FOLDER,
-    UNFINISHED,
     new_folder,
 )
 from magnet_cli.hub.library import VERSION, BundleInfo, is_bundle, magnet_facts, sha256
@@ -36,7 +35,7 @@ from magnet_cli.hub.registry import ModelFacts
 from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
 from magnet_cli.model.text_encoder import encoder_half
 from magnet_cli.model.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights
-from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
+from magnet_cli.options.sampling import SamplingConfig, default_sampling
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Origin:
 class Model:
     """All parts of a model, read but not built: weights are memory-mapped.
 
-    own_sampling: the bundle's own sampling options; None: those of its kind in its authors' library.
+    own_sampling: the sampling options that the user has set for the bundle, or that it names; None: those of its kind
+        in its authors' library.
     """
 
     origin: Origin
@@ -127,23 +127,6 @@ def read_bundle(folder: Path) -> Model:
         weights=read_safetensors(folder / CODEC_FILE),
     )
     return Model(origin, decoder, codec, folder / TEXT_FOLDER, info.own_sampling)
-
-
-def set_sampling(folder: Path, sampling: SamplingConfig | None) -> None:
-    """Write a bundle's default sampling options; None restores those of its kind. Raises UsageError or OutputError."""
-    model, info = read_bundle(folder), BundleInfo.read(folder)
-    if sampling is not None:
-        check_steps(sampling, codebooks=model.decoder.config.codebooks)
-    config = {**info.config, "sampling": None if sampling is None else asdict(sampling)}
-    unfinished = folder / f"{UNFINISHED}{CONFIG_FILE}"
-    try:
-        _write_config(config, unfinished)
-        unfinished.replace(folder / CONFIG_FILE)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {folder / CONFIG_FILE}: {error.strerror}", "Check the space and permissions there"
-        ) from error
 
 
 def write_bundle(model: Model, target: Path, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> None:

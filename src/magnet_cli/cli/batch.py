@@ -71,6 +71,22 @@ def batch(
     mix: Annotated[
         bool, typer.Option("--mix", help="Add to a folder that holds another batch.", rich_help_panel="Batch")
     ] = False,
+    failed: Annotated[
+        bool,
+        typer.Option(
+            "--failed",
+            help="Generate only the clips whose latest attempt failed. With --dry-run, list them with their errors.",
+            rich_help_panel="Batch",
+        ),
+    ] = False,
+    move_stale: Annotated[
+        bool,
+        typer.Option(
+            "--move-stale",
+            help="Move clips of rows that were changed or removed into the subfolder stale. Otherwise, they stay.",
+            rich_help_panel="Batch",
+        ),
+    ] = False,
     fail_fast: Annotated[
         bool,
         typer.Option(
@@ -119,7 +135,7 @@ def batch(
             mix=mix,
             force=files.force,
         )
-        command = Command(request, wanted, format, runtime, fail_fast, speech.json)
+        command = Command(request, wanted, format, runtime, fail_fast, speech.json, failed, move_stale)
         if dry_run:
             show(console, command)
         else:

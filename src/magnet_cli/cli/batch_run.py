@@ -22,12 +22,14 @@ from magnet_cli.cli.run_jobs import (
     result,
     shortened,
 )
-from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, one_line
+from magnet_cli.errors import BatchError, MagnetError, MagnetWarning, OutputError, UsageError, one_line
 from magnet_cli.hub.locate import ResolvedModel
 from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, ModelFacts
+from magnet_cli.jobs.contact_sheet import CONTACT_SHEET_FILE, contact_sheet
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Item, Manifest
-from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, counted, plan_batch, plan_rows
+from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, counted, plan_batch, plan_rows, stale_clips
 from magnet_cli.jobs.prompt_file import Problems, PromptFile, read_prompt_file
+from magnet_cli.jobs.results import RESULTS_FILE, Report, as_csv
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
@@ -40,13 +42,21 @@ if TYPE_CHECKING:
     from magnet_cli.jobs.writer import ItemFailed, Production
     from magnet_cli.pipeline.events import StepDone, TextEncoded
 
+STALE = "stale"  # the subfolder of clips that belong to no row
+SHOWN_STALE = 10
+LONGEST_ERROR = 80  # characters of an error in the dry run
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
+PAGES = {RESULTS_FILE: as_csv, CONTACT_SHEET_FILE: contact_sheet}
 RECORD_BYTES = 2500  # of a clip's record, which is in the audio file and beside it
 
 
 @dataclass(frozen=True)
 class Command:
-    """A batch as the command line gives it. format: of the file; None means by its extension."""
+    """A batch as the command line gives it.
+
+    format: of the file; None means by its extension. failed: generate only what failed before. move_stale: move clips
+    that belong to no row.
+    """
 
     request: Request
     model: ResolvedModel
@@ -54,6 +64,8 @@ class Command:
     runtime: RuntimeConfig
     fail_fast: bool
     as_json: bool
+    failed: bool = False
+    move_stale: bool = False
 
     @cached_property
     def helpers(self) -> dict[str, ResolvedModel]:
@@ -73,6 +85,10 @@ def run(console: Console, command: Command) -> None:
     with Manifest.opened(request.folder) as manifest:
         if not manifest.says_as(before):
             plan = batch.plan(opened.group, manifest)
+        if tell_stale(console, command, plan, manifest):
+            for entry in stale_clips(plan, manifest):
+                manifest.move(entry, STALE)
+            plan = batch.plan(opened.group, manifest)  # the names of the moved clips are free
         manifest.sweep(item.target.audio for item in plan.todo)
         if manifest.recalled:
             count = counted(len(manifest.recalled))
@@ -84,8 +100,10 @@ def run(console: Console, command: Command) -> None:
         check_room(console, plan, command, opened)
         if plan.done:
             console.message(f"{len(plan.done):,} of {len(plan.items):,} clips already generated")
+        report = Report(plan, request, batch.file, manifest, PAGES)
         if not plan.todo:
-            console.message("nothing to generate")
+            console.message("no clip has failed" if command.failed else "nothing to generate")
+            write_report(console, report)
             return
         if request.seed is None and console.quiet and not command.as_json:
             console.essential(f"seed {plan.header.seed}")
@@ -102,7 +120,32 @@ def run(console: Console, command: Command) -> None:
             manifest=manifest,
             helpers=request.helpers,
         )
-        work(console, production, plan, fail_fast=command.fail_fast, as_json=command.as_json)
+        try:
+            work(console, production, plan, report, fail_fast=command.fail_fast, as_json=command.as_json)
+        finally:
+            write_report(console, report)
+
+
+def tell_stale(console: Console, command: Command, plan: BatchPlan, manifest: Manifest) -> bool:
+    """Name the clips that belong to no row; whether they are to be moved."""
+    stale = stale_clips(plan, manifest)
+    if not stale:
+        return False
+    names = [entry.files[-1].path for entry in stale]
+    named = ", ".join(names[:SHOWN_STALE]) + (f" and {len(names) - SHOWN_STALE:,} more" if names[SHOWN_STALE:] else "")
+    where = manifest.folder / STALE
+    what = f"moved to {where}" if command.move_stale else f"left in place; --move-stale moves them to {where}"
+    console.message(f"clips of rows that were changed or removed: {named} ({what})")
+    return command.move_stale
+
+
+def write_report(console: Console, report: Report) -> None:
+    """Rewrite the files that show the results. A failure is only a warning: the manifest has all that they show."""
+    try:
+        for path in report.write():
+            console.warning(f"another file was in the place of one that shows the results; it was renamed to {path}")
+    except OutputError as error:
+        console.warning(f"{' and '.join(PAGES)} are not up to date: {error.message}.")
 
 
 @dataclass(frozen=True)
@@ -143,6 +186,8 @@ class PromptBatch:
             OutputError: if the folder holds another batch.
         """
         request, hashes = self.command.request, models.hashes or {}
+        if self.command.failed and not manifest.entries:
+            raise UsageError(f"{request.folder} holds no batch", "Name the folder of a batch, or omit --failed")
         settings = request.settings(hashes)
         seed = manifest.seed(settings) if request.seed is None else request.seed
         if seed is None:
@@ -162,7 +207,7 @@ class PromptBatch:
         problems.check()
         if models.hashes is not None and not request.mix:
             check_same(plan, manifest, drawn=request.seed is None)
-        return plan
+        return plan.only_failed() if self.command.failed else plan
 
 
 def are_here(command: Command) -> bool:
@@ -186,14 +231,16 @@ def check_room(console: Console, plan: BatchPlan, command: Command, opened: Open
         console.warning(f"the clips need about {human(needed)}, but {request.folder} has {human(free)} free")
 
 
-def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast: bool, as_json: bool) -> None:
+def work(
+    console: Console, production: Production, plan: BatchPlan, report: Report, *, fail_fast: bool, as_json: bool
+) -> None:
     """Generate the clips of the plan.
 
     Raises:
         BatchError: at the end, if clips failed.
     """
     started = time.monotonic()
-    total, failed = len(plan.items), 0
+    total, failed = len(plan.done) + len(plan.todo), 0
 
     def numbers(done: int) -> str:
         each = (time.monotonic() - started) / done
@@ -219,12 +266,15 @@ def work(console: Console, production: Production, plan: BatchPlan, *, fail_fast
                 stop_if_asked()
 
         for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
+            report.add(product.item)
             console.result(result(product, as_json=as_json))
+            if report.is_due():
+                write_report(console, report)
         stop_if_asked()
     made, seconds = len(plan.todo) - failed, time.monotonic() - started
     if made:
         each = rate(seconds / made)
-        console.message(f"generated {counted(made)} in {duration_word(seconds)}, {each}; {MANIFEST_FILE} lists them")
+        console.message(f"generated {counted(made)} in {duration_word(seconds)}, {each}; {RESULTS_FILE} lists them")
     if failed:
         raise BatchError(f"{failed:,} of {counted(total)} failed", "Run the same command to try again")
 
@@ -241,15 +291,20 @@ def show(console: Console, command: Command) -> None:
     if are_here(command) and (batch.known.hashes is None or command.helpers):  # only this shows whether they can work
         opened = open_parts(console, command.model, command.helpers)
         plan = batch.plan(opened.group, manifest)
-    there = {item.key for item, _ in plan.done}
-    for item in plan.items:
-        state = "done" if item.key in there else "waiting"
+    states = {item.key: "done" for item, _ in plan.done} | dict.fromkeys(plan.failed, "failed")
+    for item in plan.todo if command.failed else plan.items:
+        state, error = states.get(item.key, "waiting"), plan.failed.get(item.key)
         if command.as_json:
             job = {"prompt": item.job.prompt, "seed": item.job.seed, "sampling": asdict(item.job.sampling)}
-            console.result({"path": str(item.target.audio), "state": state, "line": plan.rows[item.key].line, **job})
+            about = {"path": str(item.target.audio), "state": state, "line": plan.rows[item.key].line, **job}
+            console.result(about if error is None else {**about, "error": error})
         else:
-            console.result(f"{item.target.audio}  {state}  seed {item.job.seed}  {shortened(item.job.prompt)}")
-    console.message(f"{counted(len(plan.items))}: {len(plan.done):,} done, {len(plan.todo):,} waiting")
+            text = f"{item.target.audio}  {state}  seed {item.job.seed}  {shortened(item.job.prompt)}"
+            console.result(text if error is None else f"{text}  {shortened(error, LONGEST_ERROR)}")
+    waiting = len(plan.items) - len(states)
+    failed = f"{len(plan.failed):,} failed, " if plan.failed else ""
+    console.message(f"{counted(len(plan.items))}: {len(plan.done):,} done, {failed}{waiting:,} waiting")
+    tell_stale(console, command, plan, manifest)
     if not are_here(command):
         missing = " and ".join(one.given for one in (command.model, *command.helpers.values()) if one.folder is None)
         basis = f"on {DEFAULT_MODEL}" if command.model.facts is None else "on what is known of it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +20,7 @@ from magnet_cli.terminal.signature import only
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from magnet_cli.audio.codes_file import CodesSource
     from magnet_cli.model.codec import Codec
 
 
@@ -38,7 +38,8 @@ def encode(
 ) -> None:
     """Encode an audio file with a model's codec.
 
-    Writes an .npz file with `codes`, int16 [codebooks, frames], of all codebooks that the model uses.
+    Writes an .npz file with `codes`, int16 [codebooks, frames], of all codebooks that the model uses, and the name of
+    the model.
 
     Example: magnet encode disco.wav -o disco.npz
     """
@@ -56,14 +57,15 @@ def encode(
 
         import numpy as np
 
+        from magnet_cli.audio.codes_file import encode_codes
         from magnet_cli.audio.splicing import prepare
+        from magnet_cli.pipeline.build import codes_source
 
         codec = build(opened, runtime)
         codebooks = opened.source.facts.codebooks
         codes = codec.encode(prepare(waveform, rate, codec.config))[0, :codebooks].cpu().numpy().astype(np.int16)
-        archive = io.BytesIO()
-        np.savez(archive, codes=codes)
-        write_atomic(output, lambda target: target.write(archive.getvalue()), overwrite=files.force)
+        content = encode_codes(codes, codes_source(opened.source))
+        write_atomic(output, lambda target: target.write(content), overwrite=files.force)
         seconds = waveform.shape[1] / rate
         console.message(f"{output.name}: {seconds:.2f} s as {codes.shape[0]} codebooks of {codes.shape[1]} frames")
         console.result(output)
@@ -92,20 +94,20 @@ def decode(
 ) -> None:
     """Decode a file of codes with a model's codec.
 
-    The audio keeps the level that the codec gives it.
+    The audio keeps the level that the codec gives it. Codes of another codec are refused.
 
     Example: magnet decode disco.npz -o disco.wav
     """
     console = Console(quiet=speech.quiet)
     with console.reporting():
-        from magnet_cli.audio.codes_file import read_codes
+        from magnet_cli.audio.codes_file import read_codes, read_source
         from magnet_cli.audio.files import write_audio
         from magnet_cli.audio.formats import check_format
         from magnet_cli.disk.atomic import check_writable
         from magnet_cli.hub.locate import resolve
 
         check_format(output, finish.subtype)
-        codes = read_codes(file)
+        codes, source = read_codes(file), read_source(file)
         check_writable([output], overwrite=files.force)
         opened = open_parts(console, resolve(model, places), {})
 
@@ -113,8 +115,12 @@ def decode(
 
         from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
 
+        if source is not None:
+            check_source(source, opened, file)
         codec = build(opened, runtime)
         check_codes(codes, codec, file, model)
+        if source is None:
+            console.message(f"{file.name} does not name its model: the codes are taken for those of {model}")
         check_room(codec, 1, codes.shape[1])
         (waveform,) = decode_waveforms(codec, torch.tensor(codes.astype("int64")).unsqueeze(0), loop=loop)
         write_audio(output, waveform, codec.config.sample_rate, finish.samples, overwrite=files.force)
@@ -128,6 +134,19 @@ def build(opened: Opened, runtime: RuntimeConfig) -> Codec:
     from magnet_cli.engines.device import resolve_device
 
     return build_codec(opened.source.codec, resolve_device(runtime))
+
+
+def check_source(source: CodesSource, opened: Opened, path: Path) -> None:
+    """Raise UsageError for codes of another codec than the model's."""
+    from magnet_cli.pipeline.build import codes_source
+
+    own = codes_source(opened.source)
+    if source.codec != own.codec:
+        what = "another codec" if source.model == own.model else f"the codec of {source.model}"
+        raise UsageError(
+            f"{path} holds codes of {what}, which {own.model} cannot decode",
+            "Name the model that wrote the codes with --model",
+        )
 
 
 def check_codes(codes: NDArray[Any], codec: Codec, path: Path, model: str) -> None:

@@ -346,7 +346,9 @@ def check_bundles() -> Iterator[Check]:
     for folder in folders:
         name = f"model {folder.name}"
         if folder.name.startswith((UNFINISHED, REPLACED)):
-            yield Check(name, "warning", f"{human(disk_size(folder))} of an unfinished model", f"Remove {folder}")
+            yield Check(
+                name, "warning", f"{human(disk_size(folder))} of an unfinished model", "Run magnet models prune"
+            )
             continue
         try:
             info = BundleInfo.read(folder)

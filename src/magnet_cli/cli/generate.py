@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from magnet_cli.cli.new_clips import Order, SweepOption, make_new_clips
-from magnet_cli.errors import UsageError
+from magnet_cli.cli.prompts import read_prompts
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_MODEL
 from magnet_cli.jobs.sweep import combinations
 from magnet_cli.options.edit import EditConfig
-from magnet_cli.options.job import check_prompt
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides
@@ -40,12 +37,21 @@ def generate(
             "-m",
             metavar=options.MODEL_METAVAR,
             help=options.MODEL_HELP,
-            show_default=f"{DEFAULT_MODEL}, or {BUNDLED} where that is not here and cannot be downloaded",
+            show_default=DEFAULT_MODEL,
             rich_help_panel="Clips",
         ),
     ] = None,
     clips: ClipOptions,
     sweep: SweepOption = None,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes",
+            "-y",
+            help="Ask nothing: take many prompts, and prompts that are names of files.",
+            rich_help_panel="Clips",
+        ),
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -65,6 +71,15 @@ def generate(
     finish: OutputConfig,
     runtime: Annotated[RuntimeConfig, without("batch_size")],
     places: PlacesConfig,
+    fallback: Annotated[
+        bool | None,
+        typer.Option(
+            "--fallback/--no-fallback",
+            help=f"Use the small model {BUNDLED} if the default model is not on this machine and cannot be downloaded.",
+            show_default="only on a terminal, where you see it",
+            rich_help_panel="Model files",
+        ),
+    ] = None,
     speech: Speech,
 ) -> None:
     """Generate audio from text.
@@ -80,7 +95,7 @@ def generate(
         from magnet_cli.hub.locate import resolve
 
         order = Order(
-            texts=read_prompts(prompts or [], unconditional=edit.unconditional),
+            texts=read_prompts(console, prompts or [], unconditional=edit.unconditional, sure=yes),
             clips=clips,
             model=resolve(model or DEFAULT_MODEL, places),
             helpers=helpers.names(hybrid=edit.hybrid is not None),
@@ -90,29 +105,6 @@ def generate(
             finish=finish,
             output=output,
             files=files,
-            fallback=model is None,
+            fallback=None if model is not None else console.is_watched if fallback is None else fallback,
         )
         make_new_clips(console, order, runtime, speech)
-
-
-def read_prompts(prompts: Sequence[str], *, unconditional: bool) -> list[str]:
-    """Check the prompts, and read the one that is given as `-` from standard input. None: one empty one."""
-    if unconditional and not prompts:
-        return [""]
-    if not prompts:
-        raise UsageError("there is no prompt", 'Describe the sound, e.g. magnet generate "disco beat"')
-    if prompts.count("-") > 1:
-        raise UsageError("standard input is named twice", "Give - once")
-    texts = [_read_standard_input() if prompt == "-" else prompt for prompt in prompts]
-    for text in texts:
-        check_prompt(text)
-    return texts
-
-
-def _read_standard_input() -> str:
-    if sys.stdin is None:
-        raise UsageError("standard input is closed", "Pipe the prompt in, or give it as an argument")
-    try:
-        return sys.stdin.read().strip()
-    except UnicodeDecodeError:
-        raise UsageError(f"standard input is not valid {sys.stdin.encoding}", "Convert the text first") from None

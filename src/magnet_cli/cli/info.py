@@ -167,8 +167,9 @@ def replay(
         pipeline = load(console, opened, runtime, inputs)
 
         from magnet_cli.jobs.manifest import Item
-        from magnet_cli.jobs.record import codes_hash, differences
+        from magnet_cli.jobs.record import differences
         from magnet_cli.jobs.writer import Production
+        from magnet_cli.pipeline.record import codes_hash
 
         production = Production(pipeline, named.given, wanted.output, overwrite=files.force, helpers=wanted.helpers)
         (product,) = make(console, production, [Item(wanted.job, target)], write=not check)

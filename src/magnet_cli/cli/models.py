@@ -13,6 +13,7 @@ from magnet_cli.errors import ModelError, UsageError
 from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, ModelFacts, ModelSpec, RescorerSpec, registered
 from magnet_cli.options.runtime import PlacesConfig
+from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.help import HelpGroup
@@ -50,7 +51,7 @@ def list_models(*, as_json: AsJson = False, places: Annotated[PlacesConfig, with
             for record in records:
                 console.result(record)
             return
-        for line in table([list_row(record) for record in records]):
+        for line in table([*map(list_row, records), total_row(records)]):
             console.result(line)
 
 
@@ -195,6 +196,38 @@ def remove(
 
 
 @command(app)
+def prune(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking for confirmation.")] = False,
+    quiet: Quiet = False,
+    places: Annotated[PlacesConfig, without("offline")],
+) -> None:
+    """Delete what earlier commands have left and no model needs.
+
+    That is unfinished bundles of processes that have ended, and revisions of MAGNeT models in the Hub cache that a
+    newer download has replaced. Nothing that other programs wrote is deleted.
+
+    Example: magnet models prune
+    """
+    console = Console(quiet=quiet)
+    with console.reporting():
+        from magnet_cli.hub.leftovers import leftovers, remove_leftover
+
+        found = leftovers(Store.at(places.model_dir).root, places.cache_dir)
+        size = human(sum(one.size for one in found))
+        if not found:
+            console.message("there is nothing to delete")
+            return
+        for one in found:
+            console.message(f"{one.what}, {human(one.size)}: {one.folder}")
+        if not yes:
+            console.confirm(f"Delete {'this' if len(found) == 1 else f'these {len(found)}'}, {size}?")
+        for one in found:
+            remove_leftover(one)
+        console.message(f"deleted {size}")
+
+
+@command(app)
 def convert(
     source: Annotated[
         str, typer.Argument(metavar="SRC", help="Name of a model, repository on the Hugging Face Hub, or folder.")
@@ -271,13 +304,18 @@ def defaults(
     *,
     overrides: Annotated[Overrides, without("greedy")],
     reset: Annotated[
-        bool, typer.Option("--reset", help="Restore the defaults of released models of its kind.")
+        bool, typer.Option("--reset", help="Restore the defaults that the bundle was written with.")
     ] = False,
     places: Annotated[PlacesConfig, only("model_dir")],
 ) -> None:
     """Show or set the default sampling options of a bundle.
 
-    With options, writes them into the bundle. Always prints the defaults.
+    With options, sets them for this user, in the folder of models; the bundle itself stays as it is. Always prints the
+    defaults.
+
+    Example: magnet models defaults bundled --guidance 5
+
+    Example: magnet models defaults bundled --reset
     """
     console = Console()
     with console.reporting():
@@ -286,12 +324,14 @@ def defaults(
         changed = overrides != Overrides()
         if reset and changed:
             raise UsageError("--reset takes no other options", "Reset first, then set options")
-        folder = resolve(name, places).bundle or require(name, Store.at(places.model_dir)).folder
-        from magnet_cli.checkpoints.bundle import read_bundle, set_sampling
-
-        if reset or changed:
-            set_sampling(folder, None if reset else overrides.apply(read_bundle(folder).sampling))
-        for key, value in flatten(asdict(read_bundle(folder).sampling)):
+        store = Store.at(places.model_dir)
+        info = BundleInfo.read(resolve(name, places).bundle or require(name, store).folder)
+        if reset:
+            info.set_sampling(None)
+        own = info.facts.sampling
+        if changed and isinstance(own, SamplingConfig):
+            info.set_sampling(overrides.apply(own))
+        for key, value in flatten(asdict(info.facts.sampling)):
             console.result(f"{key:24} {value}")
 
 
@@ -340,13 +380,16 @@ def from_spec(spec: ModelSpec) -> dict[str, Any]:
 
 def from_musicgen(spec: RescorerSpec, folder: Path | None) -> dict[str, Any]:
     """What is known of a MusicGen, which stays in the Hub cache as it was downloaded."""
-    here = {"here": False} if folder is None else {"here": True, "folder": str(folder), "revision": folder.name}
+    here: dict[str, Any] = {"here": False}
+    if folder is not None:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        here = {"here": True, "folder": str(folder), "bytes": size, "revision": folder.name}
     return {**asdict(spec), "use": MUSICGEN_USES, "commercial_use": False, **here}
 
 
 def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
     """What a bundle's own files say of it."""
-    config = info.config
+    config, own = info.config, info.own_sampling
     return {
         "here": True,
         "folder": str(info.folder),
@@ -358,7 +401,7 @@ def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
         "text_encoder": facts.text_encoder,
         "licence": facts.licence,
         "revision": (config.get("source") or {}).get("revision"),
-        **({"sampling": config["sampling"]} if config.get("sampling") else {}),
+        **({} if own is None else {"sampling": asdict(own)}),
         "decoder": config["decoder"],
         "codec": config["codec"],
         "files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in info.files.items()},
@@ -370,24 +413,31 @@ def from_bundle(info: BundleInfo, facts: ModelFacts) -> dict[str, Any]:
 
 def list_row(record: dict[str, Any]) -> tuple[str, ...]:
     """A line of the list."""
-    parameters = record.get("parameters")
-    disk = human(record["bytes"]) if "bytes" in record else ""
-    if not disk and "download_bytes" in record:
-        disk = f"about {human(record['download_bytes'])}"
     return (
         record["name"],
         record["task"],
         f"{record['seconds']:g} s",
-        f"{parameters / 1e6:.0f}M" if parameters else "",
-        disk,
-        "here" if record["here"] else "",
+        parameters_word(record["parameters"]),
+        f"about {human(record['download_bytes'])}" if "download_bytes" in record else "-",
+        human(record["bytes"]) if record["here"] else "-",
         record["licence"],
     )
 
 
+def parameters_word(count: int) -> str:
+    """A number of parameters with its unit: 419M, 1.84B."""
+    return f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.0f}M"
+
+
+def total_row(records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The last line of the list: what the models on this machine take together."""
+    sizes = [record["bytes"] for record in records if record["here"]]
+    return ("total on this machine", "", "", "", "", human(sum(sizes)), "")
+
+
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines with aligned columns, under a heading."""
-    lines = [("NAME", "MAKES", "CLIP", "SIZE", "DISK", "", "LICENCE"), *rows]
+    lines = [("NAME", "MAKES", "CLIP", "PARAMETERS", "DOWNLOAD", "ON DISK", "LICENCE"), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 

@@ -56,7 +56,7 @@ class Order:
     helpers       names of the models that help, by what they do
     sampling      what the overrides change, where the model is of the same kind; None: the model's own
     combinations  those of a sweep; without one, a single one that changes nothing
-    fallback      whether the bundled model may take the place of one that cannot be downloaded
+    fallback      whether the bundled model may take the place of one that cannot be downloaded; None: that was named
     """
 
     texts: Sequence[str]
@@ -70,7 +70,7 @@ class Order:
     finish: OutputConfig
     output: str | None
     files: FileOptions
-    fallback: bool
+    fallback: bool | None
 
     def plan(self) -> list[tuple[Job, Combination]]:
         """The clips before the model is read: its sampling options are those usual for its kind. UsageError."""
@@ -129,14 +129,10 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     try:
         opened = open_parts(console, wanted, helping)
     except HubError as error:
-        from magnet_cli.hub.locate import bundled_model
-
-        instead = bundled_model(wanted.places) if order.fallback else None
-        if instead is None:
-            raise
+        instead = stand_in(order, error)
         console.essential(
-            f"no {wanted.given}: {error.message}. {error.hint}. "
-            f"This is the small {BUNDLED} model instead, no match for it."
+            f"{wanted.given} is not available: {error.message}. {error.hint}. "
+            f"Falling back to the small model {BUNDLED}, which is much simpler; --no-fallback prevents this."
         )
         wanted, fallback = instead, error.message
         targets = order.targets(drafts, wanted)
@@ -171,6 +167,20 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
         header = [*(name for name, _ in order.combinations[0].words), "seed", "took", "LUFS", "file"]
         for line in aligned([header, *rows]):
             console.message(line)
+
+
+def stand_in(order: Order, error: HubError) -> ResolvedModel:
+    """The bundled model, in place of one that cannot be downloaded; the error itself unless that may be."""
+    from magnet_cli.hub.locate import bundled_model
+
+    instead = None if order.fallback is None else bundled_model(order.model.places)
+    if instead is None:
+        raise error
+    if not order.fallback:
+        download = f"magnet models download {order.model.given}"
+        ways = error.hint if download in error.hint else f"{error.hint}. On a connected machine run `{download}`"
+        raise HubError(error.message, f"{ways}; or give --model {BUNDLED}, the small model inside this package")
+    return instead
 
 
 def sweep_row(product: Product, words: Sequence[tuple[str, str]]) -> Sequence[str]:

@@ -21,17 +21,19 @@ HEAD = r"""<!-- Written by `make docs` from the code: change the code instead. -
 
 # Command line
 
-`magnet COMMAND --help` shows what this page says of a command.
+`magnet COMMAND --help` shows the everyday options of a command, `magnet COMMAND --help-all` all that this page has.
 
 ## Defaults of your own
 
 An option on the command line takes precedence over an environment variable, which takes precedence over the
 configuration file.
 
-- **Environment variables** are listed below for every option. `1` or `true` switches a flag on.
+- **Environment variables** are listed below for every option, and are named after it. `magnet doctor` names those that
+  are set but have no effect. `1` or `true` switches a flag on.
 - **The configuration file** is `config.toml` in `~/.config/magnet` on Linux, `~/Library/Application Support/magnet` on
   macOS and `%LOCALAPPDATA%\magnet\magnet` on Windows, or the file that `MAGNET_CONFIG` names. It has a section for each
-  command; those of `magnet models` and `magnet train` have none. The keys are the names of the options:
+  command. `[models]` and `[train]` count for all their commands, and e.g. `[train.decoder]` for one. The keys are the
+  names of the options:
 
   ```toml
   [generate]

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from magnet_cli.jobs.manifest import Item
     from magnet_cli.jobs.writer import ItemFailed, Product, Production, ProductionListener
     from magnet_cli.pipeline.build import ModelInfo
+    from magnet_cli.pipeline.clip import Clip
     from magnet_cli.pipeline.events import StepDone, TextEncoded
     from magnet_cli.pipeline.inputs import InputFiles
-    from magnet_cli.pipeline.pipeline import Clip, Pipeline
+    from magnet_cli.pipeline.pipeline import Pipeline
 
 LONGEST_LABEL = 40
 MOST_LINES = 3  # about inputs

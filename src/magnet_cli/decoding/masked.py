@@ -34,12 +34,16 @@ from magnet_cli.model.decoder import TextMemory
 from magnet_cli.options.sampling import SamplingConfig, check_steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Known:
     """Given codes. codes: int64 [B, K, T]; keep: bool [B, K, T], True where the code stays as it is."""
 
     codes: Tensor
     keep: Tensor
+
+    def __repr__(self) -> str:
+        """Short: no codes."""
+        return f"<Known codes {list(self.codes.shape)}, of which {self.keep.float().mean():.0%} are kept>"
 
     @classmethod
     def prefix(cls, codes: Tensor, frames: int) -> Known:

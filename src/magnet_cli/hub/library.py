@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, get_args
 
@@ -29,6 +29,7 @@ from magnet_cli.hub.folders import (
     remove_folder,
 )
 from magnet_cli.hub.registry import BUNDLED, ModelFacts, registered
+from magnet_cli.hub.user_sampling import SAMPLING_FILE, read_user_sampling, write_user_sampling
 from magnet_cli.model.config import CodecConfig, DecoderConfig, ShapeError, TextConfig
 from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
 from magnet_cli.options.strict_json import from_plain
@@ -123,17 +124,39 @@ class BundleInfo:
 
     @property
     def own_sampling(self) -> SamplingConfig | None:
-        """The bundle's own sampling options, if it has any."""
-        if self.config.get("sampling") is None:
+        """The sampling options that the user has set for the bundle, else those that it names; None for neither."""
+        models = Store.at().root
+        path, values = models / SAMPLING_FILE, read_user_sampling(models).get(self.key)
+        hint = "Correct it, or delete that file"
+        if values is None:
+            path, values = self.folder / CONFIG_FILE, self.config.get("sampling")
+            hint = "Download or convert the model again"
+        if values is None:
             return None
         try:
-            sampling = self.part(SamplingConfig, "sampling")
+            sampling = from_plain(SamplingConfig, values)
             check_steps(sampling, codebooks=self.part(DecoderConfig, "decoder").codebooks)
         except UsageError as error:
-            raise ModelError(
-                f"sampling in {self.folder / CONFIG_FILE}: {error.message}", "Set it again with magnet models defaults"
-            ) from error
+            raise ModelError(f"sampling in {path}: {error.message}", hint) from error
+        except ValueError as error:
+            raise ModelError(f"sampling.{error} in {path} is missing or wrong", hint) from error
         return sampling
+
+    @property
+    def key(self) -> str:
+        """What the user's settings call it: the same wherever the package is installed, else its folder."""
+        return BUNDLED if self.folder == BUNDLED_FOLDER else str(self.folder.resolve())
+
+    def set_sampling(self, sampling: SamplingConfig | None) -> None:
+        """Set how it is sampled unless told otherwise, in the user's settings; None: as it was written.
+
+        Raises:
+            UsageError: the options do not fit the model.
+            OutputError: the settings cannot be written.
+        """
+        if sampling is not None:
+            check_steps(sampling, codebooks=self.part(DecoderConfig, "decoder").codebooks)
+        write_user_sampling(Store.at().root, self.key, None if sampling is None else asdict(sampling))
 
     @property
     def facts(self) -> ModelFacts:
@@ -305,8 +328,16 @@ class Store:
         return folder
 
     def remove(self, name: str) -> int:
-        """Delete the bundle of a model; returns the bytes it took. Raises what `removable` does."""
-        return remove_folder(self.removable(name), BUNDLE)
+        """Delete the bundle of a model and what the user has set for it; returns the bytes it took.
+
+        Raises what `removable` does.
+        """
+        folder = self.removable(name)
+        key, models = str(folder.resolve()), Store.at().root
+        size = remove_folder(folder, BUNDLE)
+        if key in read_user_sampling(models):
+            write_user_sampling(models, key, None)
+        return size
 
 
 def read_ahead(folder: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from magnet_cli.errors import MagnetWarning, ModelError, UsageError, did_you_mean
+from magnet_cli.errors import MagnetWarning, ModelError, UsageError, did_you_mean, near
 from magnet_cli.hub.cache import CODEC, MODEL, MODEL_FILES, RESCORER, TEXT_ENCODER, Wanted, cached
 from magnet_cli.hub.download import DEFAULT_ACCESS, Access, download, plan_download
 from magnet_cli.hub.library import BundleInfo, Store, is_bundle, is_musicgen
@@ -113,10 +113,10 @@ def resolve(name: str, places: PlacesConfig | None = None) -> ResolvedModel:
         return _of_hub(name, places, store)
     if "/" in name or "\\" in name or name.startswith((".", "~")):
         raise ModelError(f"there is no folder {name}", "Check the path, or give a model's name or Hub id")
-    raise UsageError(
-        f"unknown model {name!r}",
-        did_you_mean(name, model_names(store), f"Choose one of {', '.join(MODELS)}, a folder or a Hub id"),
-    )
+    names, hint = model_names(store), f"Choose one of {', '.join(MODELS)}, a folder or a Hub id"
+    if near(name, names):  # a list of other kinds of models beside the suggestion would mislead
+        hint = did_you_mean(name, names, "See magnet models list, or give a folder or a Hub id")
+    raise UsageError(f"unknown model {name!r}", hint)
 
 
 def model_names(store: Store) -> list[str]:

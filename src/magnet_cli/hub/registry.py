@@ -107,12 +107,14 @@ MODELS: dict[str, ModelSpec] = {
 class RescorerSpec:
     """A released MusicGen, which generates, rescores and begins hybrids. Its files are not converted.
 
-    parameters: the number that its authors give. seconds: length of its longest clip.
+    parameters: the number that its authors give. seconds: length of its longest clip. download_bytes: about what its
+    download takes; decoder, text encoder and codec are in float32.
     """
 
     name: str
     repository: str
     parameters: int
+    download_bytes: int
     task: Task = "music"
     seconds: int = 30
     licence: str = NON_COMMERCIAL
@@ -137,9 +139,9 @@ class RescorerSpec:
 RESCORERS: dict[str, RescorerSpec] = {
     spec.name: spec
     for spec in (
-        RescorerSpec("musicgen-small", "facebook/musicgen-small", 300_000_000),
-        RescorerSpec("musicgen-medium", "facebook/musicgen-medium", 1_500_000_000),
-        RescorerSpec("musicgen-large", "facebook/musicgen-large", 3_300_000_000),
+        RescorerSpec("musicgen-small", "facebook/musicgen-small", 300_000_000, 2_400_000_000),
+        RescorerSpec("musicgen-medium", "facebook/musicgen-medium", 1_500_000_000, 8_000_000_000),
+        RescorerSpec("musicgen-large", "facebook/musicgen-large", 3_300_000_000, 13_700_000_000),
     )
 }
 

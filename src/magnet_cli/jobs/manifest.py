@@ -18,19 +18,20 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli.disk.atomic import Content
+from magnet_cli.audio.formats import sidecar
+from magnet_cli.disk.atomic import Content, write_together
 from magnet_cli.disk.confine import Confinement, check_within
 from magnet_cli.disk.small_files import MissingFileError, UnreadableFileError, read_bytes
 from magnet_cli.disk.unfinished import sweep
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.seal import is_sealed, sealed
-from magnet_cli.jobs.targets import Target, sidecar
+from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 
@@ -61,6 +62,18 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What was measured of a clip: its length in seconds, its loudness in LUFS, its true peak in dBTP.
+
+    None is unknown or, of silence, has no value.
+    """
+
+    seconds: float | None
+    lufs: float | None
+    true_peak: float | None
+
+
+@dataclass(frozen=True)
 class Entry:
     """An item that was generated; its audio file is the last of `files`.
 
@@ -71,6 +84,7 @@ class Entry:
     files: tuple[Made, ...]
     error: str | None = None
     seconds: float = 0.0  # that its generation took
+    measured: Measured | None = None  # missing in the manifests of earlier versions
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,7 @@ class Manifest:
         self.folder = folder
         self.headers = headers
         self.entries = entries
+        self.reports: dict[str, set[str]] = {}  # SHA-256 of the files about the batch, by name; see `publish`
         self.recalled: list[Entry] = []  # restored from records beside clips; `start` writes them to the file
         self._started: Header | None = None
         self._added = 0  # lines of items, since the file was opened or somebody deleted it
@@ -150,6 +165,7 @@ class Manifest:
             raise OutputError(f"cannot read {path}: {error}", "Choose another folder") from error
         headers: list[Header] = []
         entries: dict[str, Entry] = {}
+        reports: dict[str, set[str]] = {}
         whole, traces = False, 0
         for line in filter(None, lines):
             value = _parse(line)
@@ -162,6 +178,8 @@ class Manifest:
             headers += filter(lambda one: one not in headers, _headers(value))
             if (entry := _entry(value)) is not None:
                 entries[entry.item] = _after(entries.get(entry.item), entry)
+            for name, sha in _reports(value):
+                reports.setdefault(name, set()).add(sha)
         headers = headers or _headers_beside(folder)
         cut = len(lines) == 1 and (lines[0].startswith(START) or START.startswith(lines[0]))  # the disk was full
         if not headers and any(lines) and not (cut or whole or traces > 1 or (traces and entries)):
@@ -169,7 +187,9 @@ class Manifest:
                 f"{path} is not the manifest of a batch, or is damaged beyond recognition",
                 "Choose another folder; if a batch wrote it, rename it and run the same command again",
             )
-        return cls(folder, headers, entries)
+        manifest = cls(folder, headers, entries)
+        manifest.reports = reports
+        return manifest
 
     @classmethod
     @contextmanager
@@ -269,6 +289,48 @@ class Manifest:
         batch = {} if self._started is None else {"batch": _plain_header(self._started)}
         return {NOTE: {"item": item, **batch, "files": [[name, len(one), digest(one)] for name, one in files]}}
 
+    def measured(self, entry: Entry) -> Measured | None:
+        """What was measured of a clip; of one that an earlier version generated, as its record says."""
+        if entry.measured is not None or not entry.files:
+            return entry.measured
+        audio = self.path(entry.files[-1])
+        self._confinement.check(sidecar(audio))
+        record = _record_in(sidecar(audio))
+        return None if record is None else _measured([record.get(one.name) for one in fields(Measured)])
+
+    def publish(self, contents: Sequence[tuple[str, bytes]]) -> list[Path]:
+        """Write files about the batch into its folder, in place of those that were written before.
+
+        A file of that name that somebody has changed, or that was not written here, is renamed first. Returns the new
+        names.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
+        self.check_folder()
+        moved, changed = [], []
+        for name, content in contents:
+            path = self.folder / name
+            self._confinement.check(path)
+            with _changing(path):
+                there = digest(path.read_bytes()) if path.is_file() else None
+                if there is not None and there not in (*self.reports.get(name, ()), digest(content)):
+                    moved.append(_move_aside(path))
+                if there != digest(content):
+                    changed.append((path, content))
+
+        def note(stats: dict[Path, os.stat_result]) -> None:
+            made = [
+                Made(path.name, len(content), stats[path].st_mtime_ns, digest(content)) for path, content in changed
+            ]
+            self._append([{"reports": [_made_value(one) for one in made]}])
+            for one in made:
+                self.reports.setdefault(one.path, set()).add(one.sha256)
+
+        if changed:
+            write_together(changed, overwrite=True, within=self.folder, before_publishing=note)
+        return moved
+
     def recall(self, item: str, audio: Path) -> Entry | None:
         """The entry of an item that the manifest has lost, from the record beside `audio`, if all files are intact."""
         if item in self.entries or (note := self._note_beside(audio)) is None or note.get("item") != item:
@@ -305,6 +367,26 @@ class Manifest:
         if entry is None or entry.error is not None or not entry.files or not all(map(self.is_intact, entry.files)):
             return None
         return entry
+
+    def move(self, entry: Entry, name: str) -> list[Path]:
+        """Move an item's files into a subfolder of this name, or a numbered one if they are there already.
+
+        Returns the new paths.
+        """
+        files = [path for made in entry.files if (path := self.path(made)).is_file()]
+        number = 1
+        while True:
+            subfolder = self.folder / (name if number == 1 else f"{name}-{number}")
+            moved = [subfolder / path.relative_to(self.folder) for path in files]
+            if not any(map(os.path.lexists, moved)):
+                break
+            number += 1
+        for path, new in zip(files, moved, strict=True):
+            self._confinement.check(new)
+            with _changing(new):
+                new.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(new)
+        return moved
 
     def clear_way(self, entry: Entry) -> list[Path]:
         """Make room to generate an item again: remove its unchanged files, and rename the changed ones.
@@ -419,17 +501,22 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return value if whole else None
 
 
-def _note_in(record: Path) -> dict[str, Any] | None:
-    """What a clip's record says of the manifest; None if it is damaged, or of an earlier version."""
+def _record_in(path: Path) -> dict[str, Any] | None:
+    """A clip's record; None if there is none, or it is damaged."""
     try:
-        if not stat.S_ISREG(record.lstat().st_mode):  # no link is followed
+        if not stat.S_ISREG(path.lstat().st_mode):  # no link is followed
             return None
-        value = _parse(read_bytes(record, most=RECORD_BYTES))
+        return _parse(read_bytes(path, most=RECORD_BYTES))
     except (OSError, UnreadableFileError):
         return None
-    if value is None or not is_sealed(value):
+
+
+def _note_in(path: Path) -> dict[str, Any] | None:
+    """What a clip's record says of the manifest; None if it is damaged, or of an earlier version."""
+    record = _record_in(path)
+    if record is None or not is_sealed(record):
         return None
-    note = value.get(NOTE)
+    note = record.get(NOTE)
     return note if isinstance(note, dict) else None
 
 
@@ -486,8 +573,31 @@ def _entry_value(entry: Entry) -> dict[str, Any]:
     value: dict[str, Any] = {"item": entry.item, "seconds": round(entry.seconds, 3)}
     if entry.error is not None:
         value["error"] = entry.error
-    value["files"] = [[one.path, one.size, one.time, one.sha256] for one in entry.files]
+    value["files"] = [_made_value(one) for one in entry.files]
+    if entry.measured is not None:
+        value["measured"] = list(astuple(entry.measured))
     return value
+
+
+def _made_value(made: Made) -> list[Any]:
+    return [made.path, made.size, made.time, made.sha256]
+
+
+def _reports(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The names and hashes of the files about the batch that a line names."""
+    found = value.get("reports")
+    for one in found if isinstance(found, list) else ():
+        if isinstance(one, list) and len(one) == 4 and isinstance(one[0], str) and isinstance(one[3], str):
+            yield one[0], one[3]
+
+
+def _measured(values: Any) -> Measured | None:
+    """What was measured, as a line or a record has it; None if that is missing or damaged."""
+    if not isinstance(values, list) or len(values) != len(fields(Measured)):
+        return None
+    if not all(value is None or (type(value) in (int, float) and abs(value) < 1e9) for value in values):
+        return None
+    return Measured(*values)
 
 
 def _entry(value: dict[str, Any]) -> Entry | None:
@@ -501,7 +611,7 @@ def _entry(value: dict[str, Any]) -> Entry | None:
         return None
     if not all(_is_relative(made.path) for made in files):
         return None
-    return Entry(item, files, error, seconds)
+    return Entry(item, files, error, seconds, _measured(value.get("measured")))
 
 
 def _is_relative(path: str) -> bool:

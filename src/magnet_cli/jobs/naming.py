@@ -33,9 +33,9 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]')
 class ClipName:
     """The fields of a file name.
 
-    output  a name or template of the clip's own, within the folder
-    swept   names and values of the options that a sweep changes, the same names for all clips
-    bpm, bars  those of a loop with a tempo; bars is None, too, if only opening the model can tell it
+    output: the clip's own name or template within the folder. swept: names and values of the options that a sweep
+    changes, the same names for all clips. bpm, bars: those of a loop with a tempo; bars is None, too, if only opening
+    the model can tell it.
     """
 
     prompt: str

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS, check_format
 from magnet_cli.errors import OutputError
-from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Item, Manifest, digest, item_key
+from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Item, Made, Manifest, digest, item_key
 from magnet_cli.jobs.naming import ClipName, check_name, plan_folder
 from magnet_cli.jobs.prompt_file import Problems, Row
 from magnet_cli.jobs.targets import Target
@@ -95,18 +96,29 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The clips of a batch: those to generate, and those that exist. `header` is the batch's in the manifest."""
+    """The clips of a batch: those to generate, and those that exist. `header` is the batch's in the manifest.
+
+    rows: by the keys of items. failed: why the latest attempt failed, by the keys of items to generate.
+    later: items that this run leaves out.
+    """
 
     header: Header
     todo: list[Item]
     done: list[tuple[Item, Entry]]
-    rows: dict[str, Row]  # by an item's key
+    rows: dict[str, Row]
+    failed: dict[str, str] = field(default_factory=dict)
+    later: list[Item] = field(default_factory=list)
 
     @property
     def items(self) -> list[Item]:
         """All items, in the order of the rows."""
-        found = {item.key: item for item in [*(item for item, _ in self.done), *self.todo]}
+        found = {item.key: item for item in [*(item for item, _ in self.done), *self.todo, *self.later]}
         return [found[key] for key in self.rows]
+
+    def only_failed(self) -> BatchPlan:
+        """The plan of a run that generates only what failed before."""
+        chosen = [item for item in self.todo if item.key in self.failed]
+        return replace(self, todo=chosen, later=[item for item in self.todo if item.key not in self.failed])
 
 
 def plan_rows(
@@ -190,10 +202,13 @@ def plan_batch(
         entry = (manifest.finished(key) or manifest.recall(key, path)) if request.resume else None
         if entry is None or not _kinds(item.target.files) <= _kinds(Path(made.path) for made in entry.files):
             plan.todo.append(item)
+            before = manifest.entries.get(key)
+            if before is not None and before.error is not None:
+                plan.failed[key] = before.error
         else:
             audio = manifest.path(entry.files[-1])  # it keeps its name when rows before it are added or removed
             plan.done.append((replace(item, target=target_at(audio)), entry))
-    return replace(plan, todo=list(_under_free_names(plan.todo, manifest, mix=request.mix)))
+    return replace(plan, todo=list(_under_free_names(plan, manifest, mix=request.mix)))
 
 
 def _kinds(files: Iterable[Path]) -> set[str]:
@@ -201,15 +216,18 @@ def _kinds(files: Iterable[Path]) -> set[str]:
     return {path.suffix for path in files}
 
 
-def _under_free_names(items: Sequence[Item], manifest: Manifest, *, mix: bool) -> Iterator[Item]:
+def _under_free_names(plan: BatchPlan, manifest: Manifest, *, mix: bool) -> Iterator[Item]:
     """Items, with numbered names where other clips of the folder, or with `mix` any files, have their names."""
     owners = {manifest.folder / made.path: key for key, entry in manifest.entries.items() for made in entry.files}
-    planned = {path for item in items for path in item.target.files}
+    planned = {path for item in plan.todo for path in item.target.files}
 
     def is_taken(path: Path, key: str) -> bool:
-        return owners[path] != key if path in owners else mix and path.exists()
+        if path not in owners:
+            return mix and path.exists()
+        # A clip that belongs to no row may have been moved away, and is not generated again.
+        return owners[path] != key and (owners[path] in plan.rows or os.path.lexists(path))
 
-    for item in items:
+    for item in plan.todo:
         target, number = item.target, 2
         while any(is_taken(path, item.key) or (target != item.target and path in planned) for path in target.files):
             audio = item.target.audio
@@ -259,8 +277,31 @@ def counted(clips: int) -> str:
     return f"{clips:,} clip" if clips == 1 else f"{clips:,} clips"
 
 
+def stale_clips(plan: BatchPlan, manifest: Manifest) -> list[Entry]:
+    """The clips in the folder that belong to no row of the plan, because rows have changed or were removed.
+
+    None in a folder that holds another batch, too: its clips belong to other rows.
+    """
+    if manifest.headers != [plan.header]:
+        return []
+    others = [entry for key, entry in manifest.entries.items() if key not in plan.rows and entry.files]
+    return [entry for entry in others if manifest.is_intact(entry.files[-1])]  # its place may be another's by now
+
+
 def clear_way(plan: BatchPlan, manifest: Manifest) -> list[Path]:
     """Make room for what will be generated again; returns the new names of changed files."""
     entries = [manifest.entries[item.key] for item in plan.todo if item.key in manifest.entries]
-    moved = [path for entry in entries for path in manifest.clear_way(entry)]
+    owners: dict[str, list[tuple[str, Made]]] = {}
+    for entry in manifest.entries.values():
+        for made in entry.files:
+            owners.setdefault(made.path, []).append((entry.item, made))
+
+    def is_anothers(path: str, item: str) -> bool:
+        """Whether a clip that was generated later has the name of one that was moved away."""
+        return any(other != item and manifest.is_intact(made) for other, made in owners[path])
+
+    moved = []
+    for entry in entries:
+        own = tuple(made for made in entry.files if not is_anothers(made.path, entry.item))
+        moved += manifest.clear_way(replace(entry, files=own))
     return [*moved, *manifest.clear_unknown(plan.todo, plan.header)]

@@ -12,6 +12,7 @@ import difflib
 import io
 import json
 import math
+import os
 import re
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from magnet_cli.errors import MagnetError, UsageError, shown
 from magnet_cli.options.declared import declared
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling_overrides import Overrides
+from magnet_cli.options.times import parse_seconds
 
 Format: TypeAlias = Literal["txt", "csv", "tsv", "jsonl"]
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
@@ -43,7 +45,7 @@ LONGEST_FIELD = 1 << 20
 
 # The types of a row's cells by field: of the row itself, and of the options of these classes.
 KINDS: dict[str, str] = {"prompt": "str", "seed": "int", "variations": "int", "output": "str"} | {
-    one.name: str(one.type).removesuffix(" | None")
+    one.name: "time" if declared(kind)[one.name].get("time") else str(one.type).removesuffix(" | None")
     for kind in (Overrides, EditConfig)
     for one in fields(kind)
     if one.name in declared(kind)
@@ -181,7 +183,10 @@ def _kind_of(file: str) -> str:
         return kind
     if suffix in SPREADSHEETS:
         raise UsageError(f"{file} is a spreadsheet's own format", "Save it as CSV, and give that file")
-    raise UsageError(f"{file} is neither .txt, .csv, .tsv nor .jsonl", "Say what it is, e.g. --format txt")
+    problem, hint = f"{file} is neither .txt, .csv, .tsv nor .jsonl", "Say what it is, e.g. --format txt"
+    if not os.path.exists(os.path.expanduser(file)):
+        problem, hint = f"{problem}, and no file", f'For a clip of this prompt: magnet generate "{file}"'
+    raise UsageError(problem, hint)
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
@@ -270,7 +275,7 @@ class _Columns:
         return self._latest[1]
 
     def _find(self, names: Sequence[str], line: int, problems: Problems) -> list[_Column] | None:
-        columns = [_Column(name.strip(), _field(name)) for name in names]
+        columns = [_Column(name.strip(), one if (one := field_of(name)) in KINDS else None) for name in names]
         wrong = self._find_prompt(columns)
         new = [one.name for one in columns if one.field is None and one.name and one.name not in self.own]
         if len(self.own) + len(new) > MOST_OWN_COLUMNS:
@@ -310,11 +315,10 @@ class _Columns:
         return [f"no column is named prompt; there are {_listed(named)}" if named else "no column is named prompt"]
 
 
-def _field(name: str) -> str | None:
+def field_of(name: str) -> str:
     """The field of a column, which is written as the option is, `top-p`, or as the field is, `top_p`."""
     plain = _plain(name)
-    found = COLUMNS.get(plain, plain.replace("-", "_"))
-    return found if found in KINDS else None
+    return COLUMNS.get(plain, plain.replace("-", "_"))
 
 
 def _plain(name: str) -> str:
@@ -359,7 +363,7 @@ class _Table:
                     names: list[str] = next(filter(_has_content, reader), [])
             except csv.Error:
                 return -1, 0
-            return sum(_field(one) is not None or one.strip().lower() in PROMPT_NAMES for one in names), len(names)
+            return sum(field_of(one) in KINDS or one.strip().lower() in PROMPT_NAMES for one in names), len(names)
 
         return cls(text, max(delimiters, key=sense))
 
@@ -485,6 +489,7 @@ WANTED = {
     "str": "text",
     "int": "a whole number",
     "float": "a number",
+    "time": "seconds, or a time such as 1:30",
     "bool": "true or false",
     "tuple[str, ...]": "a list such as 2.5:5 8:9",
 }
@@ -498,6 +503,10 @@ def wanted(name: str) -> str:
 def value_of(name: str, cell: Any) -> Any:
     """A cell as what its column holds; ValueError if it is something else."""
     kind = KINDS[name]
+    if kind == "time":
+        if isinstance(cell, str) and ":" in cell:
+            return parse_seconds(cell)
+        kind = "float"
     if name == "steps" and isinstance(cell, list):
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in cell):
             raise ValueError

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from magnet_cli.audio.formats import sidecar
 from magnet_cli.audio.riff_info import read_tags
 from magnet_cli.disk.small_files import UnreadableFileError, parse_json, read_text
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.jobs.targets import sidecar
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
 from magnet_cli.options.tempo import with_tempo
+from magnet_cli.pipeline.record import FORMAT, VERSION, Record
 
-FORMAT, VERSION = "magnet-clip", 1
 SUFFIX = ".json"
-LONGEST_TITLE = 200  # characters; the whole prompt is in the record
 MOST_BYTES = 1 << 24
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,27 +33,6 @@ class Recipe:
     model: str
     helpers: dict[str, str]
     codes_sha256: str
-
-
-def codes_hash(codes: NDArray[np.integer[Any]]) -> str:
-    """SHA-256 of codes [K, T], as little-endian int16 in that order."""
-    return hashlib.sha256(np.ascontiguousarray(codes, dtype="<i2").tobytes()).hexdigest()
-
-
-def as_tags(record: Record, licence: str) -> dict[str, str]:
-    """The tags of the audio file: the record as a comment, and what players show."""
-    title = "".join(character if character.isprintable() else " " for character in record["prompt"])
-    return {
-        "title": title[:LONGEST_TITLE],
-        "comment": json.dumps(record, allow_nan=False),
-        "software": f"magnet {record['versions']['magnet']}",
-        "copyright": licence,
-    }
-
-
-def as_sidecar(record: Record) -> bytes:
-    """The content of the JSON file beside an audio file."""
-    return (json.dumps(record, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_record(path: Path) -> Record:

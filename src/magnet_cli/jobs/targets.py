@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_cli.audio.formats import check_format
+from magnet_cli.audio.formats import check_format, codes_beside, sidecar
 from magnet_cli.disk.atomic import check_writable
 from magnet_cli.disk.confine import Confinement
 from magnet_cli.options.output import OutputConfig
@@ -27,18 +27,12 @@ class Target:
     @classmethod
     def beside(cls, audio: Path, *, metadata: bool, codes: bool, folder: Path | None) -> Target:
         """An audio file, and the files that are wanted beside it."""
-        archive = audio.with_name(f"{audio.stem}.codes.npz")
-        return cls(audio, sidecar(audio) if metadata else None, archive if codes else None, folder)
+        return cls(audio, sidecar(audio) if metadata else None, codes_beside(audio) if codes else None, folder)
 
     @property
     def files(self) -> list[Path]:
         """All files. The audio file is last: it exists only if the others do."""
         return [path for path in (self.codes, self.metadata, self.audio) if path is not None]
-
-
-def sidecar(audio: Path) -> Path:
-    """The JSON file that holds the record of an audio file."""
-    return audio.with_name(f"{audio.stem}.json")
 
 
 def check_targets(targets: Sequence[Target], finish: OutputConfig, *, overwrite: bool) -> None:

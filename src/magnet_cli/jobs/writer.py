@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from magnet_cli._version import __version__
+from magnet_cli.audio.codes_file import encode_codes
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.disk.atomic import Content, write_together
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub.download import Downloading
-from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, digest
-from magnet_cli.jobs.record import FORMAT, VERSION, Record, as_sidecar, as_tags, codes_hash
+from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, Measured, digest
 from magnet_cli.jobs.seal import sealed
-from magnet_cli.music.tempo import Tempo
-from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
+from magnet_cli.pipeline.clip import Clip
 from magnet_cli.pipeline.events import ClipFailed, StepDone, TextEncoded
-from magnet_cli.pipeline.pipeline import Clip, Pipeline
-
-# Packages other than this one that can change the codes or the audio.
-LIBRARIES = ("torch", "torchaudio", "transformers", "encodec")
+from magnet_cli.pipeline.pipeline import Pipeline
+from magnet_cli.pipeline.record import Hashes, Provenance, Record, as_sidecar, as_tags
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +62,10 @@ class Production:
     fallback: str | None = None
 
     @cached_property
-    def _hashing(self) -> Future[dict[str, dict[str, str]]]:
+    def _hashing(self) -> Future[Hashes]:
         """SHA-256 of the models' files, in the background: a released checkpoint takes seconds."""
         executor = ThreadPoolExecutor(1)
-        sources = {"model": self.pipeline.source, **self.pipeline.helpers}
-        future = executor.submit(lambda: {role: source.hashes for role, source in sources.items()})
+        future = executor.submit(self.pipeline.provenance.hashes)
         executor.shutdown(wait=False)
         return future
 
@@ -112,7 +100,9 @@ class Production:
         clips = self.pipeline.generate([item.job for item in ordered], output=self.output, listener=hear)
         for clip in clips:
             item = ordered[clip.index]
-            record = self.record(clip, suffix=item.target.audio.suffix)
+            edit, suffix = item.job.edit, item.target.audio.suffix
+            clip = replace(clip, output=self.pipeline.arranger.inputs.output(self.output, edit.input, suffix))
+            record = self.record(clip)
             if write:
                 self._write(item, clip, record)
             yield Product(item, clip, record)
@@ -123,11 +113,10 @@ class Production:
         target = item.target
         contents: list[tuple[Path, Content]] = []
         if target.codes is not None:
-            archive = io.BytesIO()
-            np.savez(archive, codes=clip.codes)
-            contents.append((target.codes, archive.getvalue()))
-        output = self._output(clip.job.edit, target.audio.suffix)
-        audio = encode_audio(target.audio, clip.waveform, clip.sample_rate, output.samples, tags=tags, marks=clip.marks)
+            contents.append((target.codes, encode_codes(clip.codes, self.pipeline.provenance.codes)))
+        audio = encode_audio(
+            target.audio, clip.waveform, clip.sample_rate, clip.output.samples, tags=tags, marks=clip.marks
+        )
         contents.append((target.audio, audio))
         manifest = self.manifest
         if target.metadata is not None:
@@ -150,89 +139,21 @@ class Production:
                 )
                 for path, content in contents
             )
-            manifest.add(Entry(item.key, made, seconds=sum(clip.timings.values()) / clip.batch))
+            seconds = sum(clip.timings.values()) / clip.batch
+            after = clip.audio.after
+            manifest.add(Entry(item.key, made, None, seconds, Measured(clip.seconds, after.lufs, after.true_peak)))
 
         manifest.check_folder()
         write_together(contents, overwrite=self.overwrite, within=target.folder, before_publishing=note)
 
-    def _output(self, edit: EditConfig, suffix: str) -> OutputConfig:
-        """The output of a clip with this edit, in a file of this suffix."""
-        return self.pipeline.arranger.inputs.output(self.output, edit.input, suffix)
-
-    def _input(self, edit: EditConfig) -> dict[str, str] | None:
-        """The audio file that a clip starts from."""
-        if edit.input is None:
-            return None
-        return {"path": os.path.abspath(edit.input), "sha256": self.pipeline.arranger.inputs.sha256(edit.input)}
-
-    def record(self, clip: Clip, *, suffix: str = ".wav") -> Record:
+    def record(self, clip: Clip) -> Record:
         """The record of a clip, as plain values."""
-        info, audio = self.pipeline.info, clip.audio
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "prompt": clip.job.prompt,
-            "text": clip.job.text,
-            "tokens": clip.tokens,
-            "seed": clip.job.seed,
-            "sampling": asdict(clip.job.sampling),
-            "edit": asdict(clip.job.edit),
-            "input": self._input(clip.job.edit),
-            "output": asdict(self._output(clip.job.edit, suffix)),
-            "model": {
-                "name": info.name,
-                "given": self.model,
-                "fallback": self.fallback,
-                "repository": info.repository,
-                "revision": info.revision,
-                "task": info.task,
-                "licence": info.licence,
-                "hashes": self._hashing.result()["model"],
-            },
-            "helpers": {
-                role: {
-                    "name": helper.origin.name,
-                    "given": self.helpers[role],
-                    "repository": helper.origin.repository,
-                    "revision": helper.origin.revision,
-                    "licence": helper.origin.licence,
-                    "hashes": self._hashing.result()[role],
-                }
-                for role, helper in self.pipeline.helpers.items()
-            },
-            "seconds": clip.seconds,
-            "sample_rate": clip.sample_rate,
-            "channels": clip.waveform.shape[0],
-            "tempo": _rounded(clip.tempo),
-            "codes": {"sha256": codes_hash(clip.codes), "shape": list(clip.codes.shape)},
-            "lufs": audio.after.lufs,
-            "true_peak": audio.after.true_peak,
-            "before": {"lufs": audio.before.lufs, "true_peak": audio.before.true_peak},
-            "gain_db": audio.gain_db,
-            "limited": audio.limited,
-            "loudness_reached": audio.reached,
-            "device": info.device,
-            "dtype": info.dtype,
-            "compiled": info.compiled,
-            "processor": info.processor,
-            "threads": torch.get_num_threads(),
-            "batch": clip.batch,
-            "timings": {stage: round(seconds, 4) for stage, seconds in clip.timings.items()},
-            "versions": versions(),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
+        return replace(clip, provenance=self._provenance).record
 
-
-def _rounded(tempo: Tempo | None) -> dict[str, float] | None:
-    return None if tempo is None else {name: round(value, 3) for name, value in asdict(tempo).items()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of the libraries that compute."""
-    found = {"magnet": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    @cached_property
+    def _provenance(self) -> Provenance:
+        """The pipeline's models under the names that this production was given."""
+        given = {"model": self.model, **self.helpers}
+        return replace(
+            self.pipeline.provenance, given=given, hashes=lambda: self._hashing.result(), fallback=self.fallback
+        )

@@ -39,6 +39,11 @@ class Tempo:
     bpm: float
     clarity: float
 
+    @property
+    def rounded(self) -> dict[str, float]:
+        """Both values as a record has them."""
+        return {"bpm": round(self.bpm, 3), "clarity": round(self.clarity, 3)}
+
     def is_near(self, bpm: float) -> bool:
         """Whether it is this tempo, within 2 %: in a loop of four bars, less than a third of a beat."""
         return abs(self.bpm / bpm - 1) <= NEAR

@@ -8,7 +8,7 @@ The command line and its help, the columns of prompt files, the configuration fi
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 # Sections of the help, in their order.
@@ -46,6 +46,7 @@ class Option(TypedDict, total=False):
     flag     the long option, and so the column, the name in the configuration file and that of the environment
              variable; by default the field's name
     short    the short option, `-m`
+    time     whether it is a number of seconds, which may be written 1:30, too
     name     the parameter; by default the field's name
     env      one environment variable for all commands, in place of one for each command
     """
@@ -56,8 +57,20 @@ class Option(TypedDict, total=False):
     unset: str
     flag: str
     short: str
+    time: bool
     name: str
     env: str
+
+
+def short_repr(config: Any) -> str:
+    """Options as Python writes them, with only those fields that differ from their default."""
+    values = ((one, getattr(config, one.name)) for one in fields(config) if one.repr)
+    parts = [
+        f"{one.name}={value!r}"
+        for one, value in values
+        if value != (one.default if one.default_factory is MISSING else one.default_factory())
+    ]
+    return f"{type(config).__name__}({', '.join(parts)})"
 
 
 def declared(kind: type[Any]) -> dict[str, Option]:

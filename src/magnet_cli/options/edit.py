@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.declared import Option, Panel, declared
+from magnet_cli.options.declared import Option, Panel, declared, short_repr
 
 SHORTEST = 0.05  # seconds
 KEPT_SHARE = 1 / 3  # of a clip: how much of the input a continuation keeps by default
@@ -33,7 +33,7 @@ class Length:
     overlap: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class EditConfig:
     """What a clip is made of beside its prompt, and how long it is. By default: the prompt alone, one whole clip.
 
@@ -45,10 +45,12 @@ class EditConfig:
     duration: float | None = field(
         default=None,
         metadata=Option(
-            help=f"Length of the clip in seconds, {SHORTEST} to {MOST_SECONDS}. Below the length of the model's clips, "
-            "the clip is cut and fades out over 10 ms. Above it, the clip is decoded in overlapping windows.",
+            help=f"Length of the clip in seconds or as 1:30, {SHORTEST} to {MOST_SECONDS} s. Below the length of the "
+            "model's clips, the clip is cut and fades out over 10 ms. Above it, the clip is decoded in "
+            "overlapping windows.",
             panel="Length and loops",
             metavar="SECONDS",
+            time=True,
             unset="one clip of the model: 10 or 30 s",
         ),
     )
@@ -59,6 +61,7 @@ class EditConfig:
             "the model's clips.",
             panel="Length and loops",
             metavar="SECONDS",
+            time=True,
             unset="half of the model's clip",
         ),
     )
@@ -73,6 +76,7 @@ class EditConfig:
         metadata=Option(
             help=f"Seconds of the --continue file that the clip begins with, from {SHORTEST}.",
             metavar="SECONDS",
+            time=True,
             unset="a third of the clip, or of one clip of the model if that is shorter",
         ),
     )
@@ -93,8 +97,8 @@ class EditConfig:
     regions: tuple[str, ...] = field(
         default=(),
         metadata=Option(
-            help="Part of the --inpaint file to regenerate, in seconds, e.g. 2.5:5. An omitted side is the start or "
-            "the end of the file. Repeat the option for more parts.",
+            help="Part of the --inpaint file to regenerate, in seconds, e.g. 2.5:5, or with minutes, e.g. 1:10-1:30. "
+            "An omitted side is the start or the end of the file. Repeat the option for more parts.",
             metavar="FROM:TO",
             flag="--region",
         ),
@@ -147,6 +151,7 @@ class EditConfig:
             "generates the rest.",
             panel="Other models",
             metavar="SECONDS",
+            time=True,
         ),
     )
     negative: str | None = field(
@@ -162,6 +167,8 @@ class EditConfig:
         default=False,
         metadata=Option(help="Generate without a text. A prompt, if given, only names the file.", panel="Sampling"),
     )
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name, value in (("duration", self.duration), ("keep", self.keep), ("hybrid", self.hybrid)):

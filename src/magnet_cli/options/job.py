@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from magnet_cli.errors import UsageError
+from magnet_cli.options.declared import short_repr
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.tempo import with_tempo
@@ -20,7 +21,7 @@ MOST_VARIATIONS = 10_000
 DRAWN_SEED_BITS = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Job:
     """One clip to generate: a prompt as the user gives it, a seed, sampling options, and an edit.
 
@@ -32,6 +33,8 @@ class Job:
     sampling: SamplingConfig | MusicGenSampling
     edit: EditConfig = field(default_factory=EditConfig)
     recorded_text: str | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.prompt or not self.edit.unconditional:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.declared import Option, Panel
+from magnet_cli.options.declared import Option, Panel, short_repr
 
 Normalize = Literal["auto", "loudness", "peak", "none"]
 Subtype = Literal["pcm16", "pcm24", "float32"]
 RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)  # Hz; those that players and DAWs take
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class OutputConfig:
     """What becomes of a decoded waveform. The true peak is that of the waveform at four times its sample rate."""
 
@@ -59,6 +59,8 @@ class OutputConfig:
         """This with the sample format of the input, unless another is asked for. FLAC keeps of float32 what it can."""
         kept = "pcm24" if subtype == "float32" and suffix.lower() == ".flac" else subtype
         return replace(self, subtype=self.subtype or kept or "pcm16")
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.normalize not in ("auto", "loudness", "peak", "none"):

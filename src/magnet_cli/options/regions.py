@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from magnet_cli.errors import UsageError
+from magnet_cli.options.times import parse_seconds
 
 
 @dataclass(frozen=True, order=True)
@@ -25,14 +26,28 @@ class Region:
 
 
 def parse_region(text: str) -> Region:
-    """`2.5:5` -> Region(2.5, 5.0). A side that is left out is the clip's own: `:5`, `2.5:`. Raises UsageError."""
-    start, colon, end = text.strip().partition(":")
+    """`2.5:5` -> Region(2.5, 5.0), `1:10-1:30` -> Region(70.0, 90.0). Raises UsageError.
+
+    A side that is left out is the clip's own: `:5`, `2.5:`, `1:10-`. With one colon, both sides are seconds; four or
+    six numbers are two times. A minus sign in front belongs to a number, which is then refused.
+    """
+    plain = text.strip()
+    start, dash, end = plain.partition("-") if not plain.startswith("-") else ("", "", "")
+    if not dash:
+        parts = plain.split(":")
+        if len(parts) not in (2, 4, 6):
+            hint = "Give seconds from and to, e.g. --region 2.5:5"
+            if len(parts) in (3, 5):
+                hint = "Write a dash between times, e.g. --region 1:10-1:30"
+            raise UsageError(f"{text!r} is not a region", hint)
+        half = len(parts) // 2
+        start, end = ":".join(parts[:half]), ":".join(parts[half:])
     try:
-        if not colon:
-            raise ValueError
-        region = Region(float(start) if start.strip() else 0.0, float(end) if end.strip() else math.inf)
+        region = Region(parse_seconds(start) if start.strip() else 0.0, parse_seconds(end) if end.strip() else math.inf)
     except ValueError:
-        raise UsageError(f"{text!r} is not a region", "Give seconds from and to, e.g. --region 2.5:5") from None
+        raise UsageError(
+            f"{text!r} is not a region", "Give seconds from and to, e.g. --region 2.5:5, or --region 1:10-1:30"
+        ) from None
     if math.isnan(region.start) or math.isnan(region.end) or region.start < 0 or math.isinf(region.start):
         raise UsageError(f"region {text} does not begin at a time", "Give seconds from and to, e.g. --region 2.5:5")
     return region

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.declared import Option, Panel
+from magnet_cli.options.declared import Option, Panel, short_repr
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "float8"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PlacesConfig:
     """Where models are looked for. offline holds with HF_HUB_OFFLINE, too."""
 
@@ -45,8 +45,10 @@ class PlacesConfig:
         ),
     )
 
+    __repr__ = short_repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class RuntimeConfig:
     """Where and how the model runs.
 
@@ -85,6 +87,8 @@ class RuntimeConfig:
             "and pays off in long runs."
         ),
     )
+
+    __repr__ = short_repr
 
     @property
     def eight_bits(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from magnet_cli.errors import UsageError, did_you_mean
+from magnet_cli.options.declared import short_repr
 
 Task = Literal["music", "sound"]
 Spans = Literal["nonoverlap", "stride1"]
@@ -18,7 +19,7 @@ MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SamplingConfig:
     """How codes are drawn; the defaults are those of the reference for 10-second music models.
 
@@ -48,6 +49,8 @@ class SamplingConfig:
     spans: Spans = "nonoverlap"
     span_score: SpanScore = "max"
     rescore_weight: float = 0.7
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if not self.steps or any(not 1 <= n <= MOST_STEPS for n in self.steps):
@@ -99,7 +102,7 @@ class SamplingConfig:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MusicGenSampling:
     """How MusicGen draws codes; the defaults are those of its authors' library (audiocraft `models/musicgen.py`).
 
@@ -115,6 +118,8 @@ class MusicGenSampling:
     top_p: float | None = None
     greedy: bool = False
     guidance: float = 3.0
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         # The limits of these are the same, and so are the words for what is beyond them.

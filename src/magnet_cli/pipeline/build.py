@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from magnet_cli.audio.codes_file import CodesSource
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.musicgen import MusicGenModel
 from magnet_cli.checkpoints.parts import CodecCheckpoint, DecoderCheckpoint, build_decoder
@@ -20,7 +21,7 @@ from magnet_cli.model.config import MOST_FRAMES
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Task
-from magnet_cli.pipeline.compatibility import Vocabulary, check_compatible
+from magnet_cli.pipeline.compatibility import Vocabulary, check_compatible, codebooks_hash
 from magnet_cli.pipeline.generators import AutoregressiveGenerator, Generator, MaskedGenerator, MusicGenHelper, Reader
 from magnet_cli.pipeline.rules import check_helpers
 
@@ -125,6 +126,11 @@ def vocabulary(source: Model | MusicGenModel) -> Vocabulary:
     """What a model's codes are."""
     facts = source.facts
     return Vocabulary(source.name, facts.task, facts.codebooks, facts.seconds, source.codec)
+
+
+def codes_source(source: Model | MusicGenModel) -> CodesSource:
+    """How files of codes name a model and its codec."""
+    return CodesSource(source.name, codebooks_hash(vocabulary(source)))
 
 
 def _check_codec(decoder: DecoderCheckpoint, codec: CodecCheckpoint) -> None:

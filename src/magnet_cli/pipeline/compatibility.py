@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 
@@ -66,10 +67,22 @@ def check_compatible(generator: Vocabulary, other: Vocabulary, *, seconds: float
         )
 
 
+def codebooks_hash(one: Vocabulary) -> str:
+    """SHA-256 of the values that a model's codes stand for, rounded to float16: the same in every copy of the codec."""
+    digest = hashlib.sha256()
+    for name in _codebook_names(one):
+        if name in one.codec.weights:
+            digest.update(one.codec.weights[name].to("cpu", torch.float16).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _codebook_names(one: Vocabulary) -> list[str]:
+    return [f"quantizer.vq.layers.{k}._codebook.embed" for k in range(one.codebooks)]
+
+
 def same_codebooks(one: Vocabulary, other: Vocabulary) -> bool:
     """Whether the codes of two models stand for the same values, apart from rounding."""
-    names = [f"quantizer.vq.layers.{k}._codebook.embed" for k in range(one.codebooks)]
-    pairs = [(one.codec.weights.get(name), other.codec.weights.get(name)) for name in names]
+    pairs = [(one.codec.weights.get(name), other.codec.weights.get(name)) for name in _codebook_names(one)]
     return all(
         # The strict loading of the codec reports a missing or misshapen tensor.
         a is None or b is None or a.shape != b.shape or torch.allclose(a.float(), b.float(), ROUNDING, ROUNDING)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from magnet_cli.audio.blocks import Waveform
-from magnet_cli.audio.files import Measured, measure_audio, read_audio
+from magnet_cli.audio.files import AudioForm, measure_audio, read_audio
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.library import sha256
 from magnet_cli.options.output import OutputConfig, Subtype
@@ -37,7 +37,7 @@ class InputFiles:
         form = self.form(path)
         return form.channels, form.samples / form.sample_rate
 
-    def form(self, path: str) -> Measured:
+    def form(self, path: str) -> AudioForm:
         """The form of a file; see `measure`."""
         return self._measured(path, signature(path))
 

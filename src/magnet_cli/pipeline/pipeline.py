@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import threading
+import os
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import groupby
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from magnet_cli.audio.files import write_audio
-from magnet_cli.audio.loudness import Normalized, import_meters, normalize, remove_offset
-from magnet_cli.audio.riff_info import LoopMarks
+from magnet_cli.audio.loudness import Normalized, importing_meters, normalize, remove_offset
 from magnet_cli.audio.splicing import prepare
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.musicgen import MusicGenModel
@@ -32,17 +30,27 @@ from magnet_cli.engines.device import (
     resolve_device,
     resolve_dtype,
 )
+from magnet_cli.engines.turn import Turn
 from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.hub.download import Downloading
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.model.codec import Codec
-from magnet_cli.music.tempo import Tempo
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
-from magnet_cli.options.output import OutputConfig, Subtype
+from magnet_cli.options.keywords import (
+    ClipOptions,
+    LoadOptions,
+    SamplingOptions,
+    change_sampling,
+    changed,
+    check_keywords,
+)
+from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.pipeline.build import ModelInfo, build_generator, check_codes, describe
+from magnet_cli.pipeline.bars import download_bars, step_bar
+from magnet_cli.pipeline.build import ModelInfo, build_generator, check_codes, codes_source, describe
+from magnet_cli.pipeline.clip import Clip
 from magnet_cli.pipeline.edits import Arrangement, Arranger
 from magnet_cli.pipeline.events import (
     ClipFailed,
@@ -57,47 +65,15 @@ from magnet_cli.pipeline.events import (
 from magnet_cli.pipeline.generators import Generator
 from magnet_cli.pipeline.inputs import InputFiles
 from magnet_cli.pipeline.loops import at_rate, in_time, loop_marks
+from magnet_cli.pipeline.record import Provenance, input_of
 from magnet_cli.pipeline.rules import check_job, default_seconds
 from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in `typing` from Python 3.11 on
 
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """One finished clip.
-
-    index: its job's place among the jobs; batch: how many clips were decoded together; codes: int16 [K, T]; audio: the
-    waveform float32 [C, L], in a temporary file if it is long, with loudness and true peak before and after;
-    sample_rate: Hz; tokens: number of tokens in the prompt; timings: seconds for each stage, shared by the clips of a
-    batch; tempo: that of a loop as measured, None if no beat is clear; marks: what a WAV file says of a loop.
-    """
-
-    index: int
-    job: Job
-    batch: int
-    codes: NDArray[np.int16]
-    audio: Normalized
-    sample_rate: int
-    tokens: int
-    timings: dict[str, float]
-    tempo: Tempo | None = None
-    marks: LoopMarks | None = None
-
-    @property
-    def waveform(self) -> NDArray[np.float32]:
-        """The finished waveform, [C, L] between -1 and 1."""
-        return self.audio.waveform
-
-    @property
-    def seconds(self) -> float:
-        """Length of the waveform."""
-        return self.waveform.shape[-1] / self.sample_rate
-
-    def save(self, path: str | Path, *, subtype: Subtype = "pcm16", overwrite: bool = False) -> None:
-        """Write the waveform, in the format that the extension of `path` names.
-
-        Raises: OutputError for a file that exists (unless `overwrite`) or cannot be written.
-        """
-        write_audio(Path(path), self.waveform, self.sample_rate, subtype, overwrite=overwrite, marks=self.marks)
+# Parameters of `generate` that an unknown keyword may stand for.
+_ARGUMENTS = ("seed", "variations", "sampling", "edit", "output", "known", "on_step", "on_failure", "progress")
 
 
 @dataclass(frozen=True)
@@ -109,7 +85,7 @@ class _Sound:
     waveform: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pipeline:
     """A loaded model: load once, generate many.
 
@@ -124,9 +100,15 @@ class Pipeline:
     codec: Codec
     arranger: Arranger
     batch_size: int
+    given: Mapping[str, str]
     # Held while a batch is decoded, never while a clip is yielded. The thread that holds it may take it again, so that
     # `on_step` may generate: the network's result for a step does not depend on the steps before.
-    _turn: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+    _turn: Turn = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Short: no weights."""
+        helped = "".join(f", {role} {helper.name}" for role, helper in self.helpers.items())
+        return f"<Pipeline {self.info.name}{helped} on {self.info.device} in {self.info.dtype}>"
 
     @classmethod
     def load(
@@ -138,22 +120,34 @@ class Pipeline:
         hybrid: str | None = None,
         places: PlacesConfig | None = None,
         on_download: OnDownload | None = None,
+        progress: bool = False,
+        **options: Unpack[LoadOptions],
     ) -> Pipeline:
         """Load a model by its short name, folder or Hub id; download it if it is not on this machine (see `open_any`).
 
-        rescorer: a model that helps to rank codes; hybrid: a MusicGen that generates beginnings. Warns with
-        MagnetWarning when there is no GPU.
-        Raises: UsageError for models that do not go together, ModelError, HubError or DeviceError.
+        rescorer: a model that helps to rank codes; hybrid: a MusicGen that generates beginnings.
+        options: `device`, `dtype`, `batch_size`, `compile` as in RuntimeConfig; `model_dir`, `cache_dir`, `offline` as
+        in PlacesConfig. Each changes only what it names. on_download: called with a plan and the bytes that have
+        arrived. progress: show a bar over downloads on standard error. Warns with MagnetWarning when there is no GPU.
+
+        Raises:
+            UsageError: for an unknown model or option, or for models that do not go together.
+            ModelError, HubError, DeviceError: as in `magnet_cli.errors`.
         """
-        names = {"rescorer": rescorer, "hybrid": hybrid}
+        check_keywords("Pipeline.load", options, LoadOptions)
+        runtime = changed(runtime or RuntimeConfig(), options)
+        places = changed(places or PlacesConfig(), options)
+        names = {"model": model, "rescorer": rescorer, "hybrid": hybrid}
+        given = {role: os.fspath(name) for role, name in names.items() if name is not None}
+        with download_bars(draw=progress) as draw:
 
-        def hear(event: Downloading) -> None:
-            if on_download is not None:
-                on_download(event.plan, event.done)
+            def hear(event: Downloading) -> None:
+                draw(event)
+                if on_download is not None:
+                    on_download(event.plan, event.done)
 
-        source = open_any(model, places, listener=hear)
-        opened = {role: open_any(name, places, listener=hear) for role, name in names.items() if name is not None}
-        return cls.build(source, runtime, helpers=opened)
+            opened = {role: open_any(name, places, listener=hear) for role, name in given.items()}
+        return cls.build(opened.pop("model"), runtime, helpers=opened, given=given)
 
     @classmethod
     def build(
@@ -163,10 +157,12 @@ class Pipeline:
         *,
         helpers: Mapping[str, Model | MusicGenModel] | None = None,
         inputs: InputFiles | None = None,
+        given: Mapping[str, str] | None = None,
     ) -> Pipeline:
-        """Build models whose parts have been read, on the requested device and in the requested precision.
+        """Build models whose parts have been read, on the device and in the precision that are requested.
 
-        inputs: cached facts of the input files of clips.
+        inputs: what is known already of the audio files that clips will start from. given: the names under which the
+        models were given, by role ("model", "rescorer", "hybrid"); by default, their own.
         """
         runtime, helpers = runtime or RuntimeConfig(), helpers or {}
         device = resolve_device(runtime)
@@ -174,7 +170,6 @@ class Pipeline:
         if runtime.device == "auto" and device.type == "cpu":
             warnings.warn("no GPU found: running on the CPU, which is many times slower", MagnetWarning, stacklevel=2)
         check_codes(source, helpers)
-        threading.Thread(target=import_meters).start()  # they are used at the very end
         info = describe(source, device, dtype, runtime)
         with memory_errors(device, "to load the model", dtype=info.dtype):
             generator = build_generator(source, helpers, device, dtype, runtime)
@@ -188,7 +183,30 @@ class Pipeline:
             inputs=inputs,
         )
         batch_size = runtime.batch_size or generator.fitting(codec.config, device, dtype)
-        return cls(source, dict(helpers), info, generator, codec, arranger, batch_size)
+        own = {"model": source.name, **{role: helper.name for role, helper in helpers.items()}}
+        names = {**own, **(given or {})}
+        return cls(source, dict(helpers), info, generator, codec, arranger, batch_size, names, Turn(device))
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """The models of this pipeline, as the records of its clips name them."""
+        sources = {"model": self.source, **self.helpers}
+        return Provenance(
+            self.info,
+            {role: helper.origin for role, helper in self.helpers.items()},
+            self.given,
+            lambda: {role: source.hashes for role, source in sources.items()},
+            codes_source(self.source),
+        )
+
+    def sampling(self, **options: Unpack[SamplingOptions]) -> SamplingConfig | MusicGenSampling:
+        """The model's own sampling options, changed only where an option is given: `pipeline.sampling(guidance=3)`.
+
+        Raises:
+            KeywordError: for an unknown option. UsageError: for a value that is not possible.
+        """
+        check_keywords("Pipeline.sampling", options, SamplingOptions)
+        return change_sampling(self.info.sampling, options)
 
     @property
     def frames(self) -> int:
@@ -212,34 +230,48 @@ class Pipeline:
         on_step: OnStep | None = None,
         on_failure: OnFailure | None = None,
         listener: Listener | None = None,
+        progress: bool = False,
+        **options: Unpack[ClipOptions],
     ) -> Iterator[Clip]:
-        """Generate clips, in order, each yielded as soon as its batch is done.
+        """Generate clips, in order, each yielded as soon as its batch is finished.
 
-        prompts: texts, or jobs that carry their own seed and sampling options. For texts, variation k takes
-        seed + k, and a seed is drawn when none is given; sampling defaults to what suits the model (`info.sampling`).
-        known: codes to keep in every clip, e.g. from `continuation`. on_step: called after every step, with the clips
-        that took it, while other threads wait for this pipeline: it must not wait for them. on_failure: called for a
-        job that fails, with its place among the jobs; the others go on. Without it the first failure is raised.
-        listener: hears of both, and of encoded prompts, as the events of `pipeline.events`; it raises what is to stop
-        the rest. Where a batch needs more memory
-        than there is, its clips are tried again, fewer at a time. Raises UsageError: at once for options that cannot
-        work, with the first clip for known codes or a prompt that do not fit.
+        prompts: texts, or jobs with their own seeds and options. For texts, variation k has seed + k; a seed is drawn
+        if none is given. options: `guidance=5, duration=4` and the like, as in SamplingConfig, EditConfig and
+        OutputConfig; each changes only what it names. sampling: replaces all of the model's own sampling options
+        (`info.sampling`); edit, output: replace the defaults. known: codes to keep in every clip, e.g. from
+        `continuation`. progress: show a bar on standard error.
+
+        on_step: called after every step with the clips that took it, while other threads wait for this pipeline: it
+        must not wait for them. on_failure: called with a failed job's place among the jobs and its error; the other
+        jobs continue. Without it, the first failure is raised. listener: called with both, and with encoded prompts, as
+        the events of `pipeline.events`; it raises what is to stop the work. A batch that needs more memory than there
+        is is tried again with fewer clips.
 
         A clip depends on its own job only. On a CPU its codes are the same in every batch and in any order, in every
         dtype, because it is computed alone. On a GPU each clip of a batch has its own random numbers and attends to its
         own text, but how its numbers are rounded depends on the size of the batch and on its longest prompt: a code can
         differ where two are about equally probable, in float16 and bfloat16 more often than in float32. Another device
         or number of threads can round differently, too.
+
+        Raises:
+            KeywordError: for an unknown option.
+            UsageError: at once for options that are not possible; with the first clip for known codes or prompts that
+                do not fit.
+            MemoryShortageError, NumericsError, OutputError: while clips are generated.
         """
-        sampling, output = sampling or self.info.sampling, output or OutputConfig()
+        check_keywords("Pipeline.generate", options, ClipOptions, *_ARGUMENTS)
         items = [prompts] if isinstance(prompts, (str, Job)) else list(prompts)
+        output = changed(output or OutputConfig(), options)
         if all(isinstance(item, Job) for item in items):
             jobs = [item for item in items if isinstance(item, Job)]
-            if seed is not None or variations != 1 or edit is not None:
+            own = options.keys() - {one.name for one in fields(OutputConfig)}
+            if seed is not None or variations != 1 or edit is not None or own:
                 raise UsageError(
-                    "jobs have their own seeds and edits", "Leave out seed, variations and edit, or give texts"
+                    "jobs have their own seeds and edits", "Leave out seed, variations, edit and options, or give texts"
                 )
         elif all(isinstance(item, str) for item in items):
+            sampling = change_sampling(sampling or self.info.sampling, options)
+            edit = changed(edit or EditConfig(), options)
             jobs = plan([str(item) for item in items], sampling, seed=seed, variations=variations, edit=edit)
         else:
             raise UsageError("the prompts are neither all texts nor all jobs", "Give either texts or jobs")
@@ -249,7 +281,44 @@ class Pipeline:
             raise UsageError(
                 "a listener also receives steps and failures", "Give the listener without on_step and on_failure"
             )
-        return self._generate(jobs, output, known, listener or listener_of(on_step, on_failure))
+        listener = listener or listener_of(on_step, on_failure)
+        if progress:
+            return self._generate_with_bar(jobs, output, known, listener)
+        return self._generate(jobs, output, known, listener)
+
+    def generate_one(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        sampling: SamplingConfig | MusicGenSampling | None = None,
+        edit: EditConfig | None = None,
+        output: OutputConfig | None = None,
+        known: Known | None = None,
+        on_step: OnStep | None = None,
+        progress: bool = False,
+        **options: Unpack[ClipOptions],
+    ) -> Clip:
+        """Generate one clip of one prompt, and wait for it; see `generate`, whose errors it raises."""
+        check_keywords("Pipeline.generate_one", options, ClipOptions, *_ARGUMENTS)
+        (clip,) = self.generate(
+            prompt,
+            seed=seed,
+            sampling=sampling,
+            edit=edit,
+            output=output,
+            known=known,
+            on_step=on_step,
+            progress=progress,
+            **options,
+        )
+        return clip
+
+    def _generate_with_bar(
+        self, jobs: Sequence[Job], output: OutputConfig, known: Known | None, listener: Listener
+    ) -> Iterator[Clip]:
+        with step_bar(self.passes(jobs), listener) as hear:
+            yield from self._generate(jobs, output, known, hear)
 
     def _generate(
         self,
@@ -296,7 +365,8 @@ class Pipeline:
         """Clips of the jobs whose indices `batch` holds; these jobs are of one kind."""
         jobs = [all_jobs[index] for index in batch]
         sounds: list[_Sound] = []
-        with self._turn, memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype):
+        short = memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype)
+        with self._turn, short, importing_meters():
             clock = Stopwatch()
             arrangements = [self.arranger.arrange(job) for job in jobs]
             check_room(self.codec, len(jobs), arrangements[0].frames)
@@ -331,6 +401,9 @@ class Pipeline:
                 timings=clock.laps | own.laps,
                 tempo=tempo,
                 marks=loop_marks(arrangements[row], job.edit.bpm),
+                output=self.arranger.inputs.output(output, job.edit.input, ".wav"),
+                input=input_of(job.edit, self.arranger.inputs),
+                provenance=self.provenance,
             )
 
     def _decode(

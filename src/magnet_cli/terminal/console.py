@@ -65,6 +65,11 @@ class Console:
         """Whether somebody can read a question and answer it."""
         return sys.stdin is not None and sys.stdin.isatty() and self._stderr.file.isatty()
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether messages appear on a terminal."""
+        return self._stderr.file.isatty()
+
     def confirm(self, question: str) -> None:
         """Ask; typer.Abort unless the answer is yes."""
         typer.confirm(visible(question), abort=True, err=True)

@@ -23,6 +23,7 @@ import typer
 
 from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import Option, declared
+from magnet_cli.options.times import parse_seconds
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.help import HelpCommand
 
@@ -179,7 +180,9 @@ class Offered:
 
     @property
     def parsed(self) -> Any:
-        """The type that Typer parses. It knows no numbers with commas; words are checked by the options class."""
+        """The type that Typer parses. It knows neither numbers with commas nor times; an options class checks words."""
+        if self.declaration.get("time"):
+            return str | None
         if get_origin(self.kind) is tuple:
             return list[str] | None if self.repeated else str | None
         return str | None if get_origin(self.kind) is Literal else bool if self.kind is bool else self.hint
@@ -229,6 +232,14 @@ class Offered:
             return tuple(value or ())
         if self.kind is bool:  # a flag that is not given leaves open what may be left open
             return value or (None if NONE in get_args(self.hint) else False)
+        if self.declaration.get("time") and value is not None:
+            try:
+                return parse_seconds(value)
+            except ValueError:
+                raise UsageError(
+                    f"{self.declaration['flag']} must be seconds or a time such as 1:30, not {value!r}",
+                    f"Give e.g. {self.declaration['flag']} 5",
+                ) from None
         if get_origin(self.kind) is not tuple or value is None:
             return value
         if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*(,\s*-?[0-9]{1,9}\s*)*", value):
