@@ -35,7 +35,8 @@ def batch(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed} and {model}.",
+            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed}, {model} and, "
+            "for loops with a tempo, {bpm} and {bars}.",
             rich_help_panel="Files",
         ),
     ],
