@@ -70,9 +70,15 @@ class Recorder:
         self.calls.append((codes.clone(), proposed.clone(), codebook))
         return torch.full(proposed.shape, self.probability)
 
+    def check_finite(self) -> None:
+        """It computes nothing."""
 
-def forbidden(codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
-    raise AssertionError("nobody should ask")
+
+class Forbidden(Recorder):
+    """A rescorer that nobody should ask."""
+
+    def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
+        raise AssertionError("nobody should ask")
 
 
 def run(
@@ -196,7 +202,7 @@ def test_a_magnet_gives_the_probability_that_it_would_draw_with(golden: Golden) 
 def test_a_weight_of_one_is_no_rescoring(music: Golden, spans: str) -> None:
     sampling = SamplingConfig(steps=(6, 3, 3, 3), spans=spans)  # type: ignore[arg-type]
     wanted = run(music, None, 0.7, sampling=sampling)
-    assert torch.equal(run(music, forbidden, 1.0, sampling=sampling), wanted)
+    assert torch.equal(run(music, Forbidden(), 1.0, sampling=sampling), wanted)
 
 
 @pytest.mark.parametrize("spans", ["nonoverlap", "stride1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 import traceback
 import warnings
@@ -224,3 +225,15 @@ def reproducible_kernels() -> Iterator[None]:
             yield
     finally:
         cudnn.allow_tf32 = before
+
+
+def peak_memory(device: torch.device) -> int:
+    """Highest number of bytes in use so far: allocated on a GPU; of the process on a CPU, 0 where it is unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024  # kilobytes on Linux
