@@ -242,13 +242,14 @@ def test_a_weight_of_zero_ranks_by_the_rescorer_alone(music: Golden, score: str)
     """The spans that are masked again are those the rescorer thinks least of, whatever the model itself thinks."""
     calls: list[tuple[Tensor, Tensor]] = []
 
-    def opinionated(codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
-        noise = torch.rand(proposed.shape, generator=torch.Generator().manual_seed(len(calls)))
-        calls.append((codes.clone(), noise))
-        return noise
+    class Opinionated(Recorder):
+        def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
+            noise = torch.rand(proposed.shape, generator=torch.Generator().manual_seed(len(calls)))
+            calls.append((codes.clone(), noise))
+            return noise
 
     sampling = SamplingConfig(steps=(6, 1, 1, 1), span_score=score)  # type: ignore[arg-type]
-    run(music, opinionated, 0.0, sampling=sampling)
+    run(music, Opinionated(), 0.0, sampling=sampling)
     for (codes, noise), (later, _) in pairwise(calls):
         masked, again = ((one[:, 0] == PAD).unflatten(-1, (-1, 3)).all(dim=-1) for one in (codes, later))
         grid = noise.unflatten(-1, (-1, 3))
@@ -264,18 +265,20 @@ def test_a_weight_of_zero_ranks_by_the_rescorer_alone(music: Golden, score: str)
 def test_the_combination_is_convex(music: Golden) -> None:
     """At the first step the whole codebook is masked; what remains is what has the highest combined probability."""
     weight, memory = 0.25, music.memory(*PROMPTS)
-    recorder = Recorder()
     noise = torch.rand(2, 60, generator=torch.Generator().manual_seed(0)) * 0.05
 
-    def opinionated(codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
-        recorder(codes, proposed, codebook)
-        return noise
+    class OfNoise(Recorder):
+        def __call__(self, codes: Tensor, proposed: Tensor, codebook: int) -> Tensor:
+            super().__call__(codes, proposed, codebook)
+            return noise
+
+    recorder = OfNoise()
 
     # One temperature for all steps and no guidance: the model's own probability is easy to tell.
     sampling = SamplingConfig(
         steps=(4, 1, 1, 1), temperature=1.0, anneal=False, guidance=1.0, top_p=None, rescore_weight=weight
     )
-    decode(music.decoder, memory, SEEDS, sampling, frames=60, rescorer=opinionated)
+    decode(music.decoder, memory, SEEDS, sampling, frames=60, rescorer=recorder)
     codes, proposed, _ = recorder.calls[0]
     with torch.inference_mode():
         probs = music.decoder(codes, 0, memory).softmax(dim=-1)

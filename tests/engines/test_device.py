@@ -7,7 +7,7 @@ import torch
 
 from magnet_cli import Pipeline, RuntimeConfig
 from magnet_cli.engines import device as module
-from magnet_cli.engines.device import decoded_together, memory_errors, resolve_dtype
+from magnet_cli.engines.device import decoded_together, is_memory_shortage, memory_errors, resolve_dtype
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.options.runtime import DTypeName
 from support.golden import GOLDEN
@@ -62,3 +62,23 @@ def test_where_memory_runs_out_another_dtype_is_named(dtype: DTypeName, names_bf
         raise MemoryError("no room")
     assert ("--dtype bfloat16" in caught.value.hint) == names_bfloat16
     assert "--dtype" not in caught.value.hint.replace("--dtype bfloat16", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (torch.AcceleratorError("CUDA error: out of memory", 2), True),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700), False),
+        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_is_a_shortage_of_memory(error: Exception, short: bool) -> None:
+    assert is_memory_shortage(error) == short
+    with pytest.raises(RuntimeError) as caught:
+        raise RuntimeError("operation failed due to a previous error during capture") from error
+    assert is_memory_shortage(caught.value) == short
