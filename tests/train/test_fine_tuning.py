@@ -301,6 +301,23 @@ def test_ctrl_c_speaks_of_the_training(data: Path, codec: Path, tmp_path: Path) 
     assert "stopping after this step" in err
 
 
+def test_ctrl_c_before_the_first_step_speaks_of_the_training_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    script = """
+import os, signal, sys
+from magnet_cli.cli import main
+from magnet_cli.train import codec
+codec.split_examples = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["magnet", "train", "codec", "data", "-o", "c", "--cpu"]
+main()
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "run the same command" in done.stderr
+    assert "clips are" not in done.stderr
+
+
 def test_a_terminated_training_saves_its_state(data: Path, codec: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "magnet_cli", *decoder(data, codec, tmp_path / "m", "--steps", "100000")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

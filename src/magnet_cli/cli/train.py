@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -138,7 +138,7 @@ def codec(
     """
     console = _console(speech)
     with console.reporting():
-        _set_farewell(output)
+        _set_farewell()
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
             raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random or transform")
@@ -275,7 +275,7 @@ def decoder(
     """
     console = _console(speech)
     with console.reporting():
-        _set_farewell(output)
+        _set_farewell()
         if task not in get_args(Task):
             raise UsageError(f"unknown task {task!r}", "Give music or sound")
         if dtype not in DTYPES or training.precision not in get_args(Precision):
@@ -404,8 +404,8 @@ def _console(speech: Speech) -> Console:
 class Reporter:
     """Prints what a training reports: a bar, or lines where stderr is not a terminal."""
 
-    def __init__(self, console: Console, bar: ProgressBar, run: RunOptions) -> None:
-        self._console, self._bar = console, bar
+    def __init__(self, console: Console, bar: ProgressBar, run: RunOptions, wait: Callable[[], None]) -> None:
+        self._console, self._bar, self._wait = console, bar, wait
         self._every = LINES * run.log_every
         self._first = self._seen = 0  # steps done before, and the last one shown
         self._stopping = Stopping.current()
@@ -419,6 +419,7 @@ class Reporter:
             case Encoded(done, total):
                 self._console.message(f"the codec has encoded {done} of {total} clips")
             case Started(first, schedule):
+                self._wait()
                 self._first = self._seen = first
                 self._bar.resume(first)
                 resumed = f"resuming after step {first}: " if first else ""
@@ -447,25 +448,27 @@ def _reporting(console: Console, run: RunOptions, output: Path) -> Iterator[Repo
     stopping = Stopping.current()
     try:
         with console.progress(run.steps, lines=False) as bar, ExitStack() as stack:
-            if stopping is not None:
-                stack.enter_context(stopping.after_step((signal.SIGINT, signal.SIGTERM)))
-            yield Reporter(console, bar, run)
+
+            def wait() -> None:  # what precedes the first step stops at once
+                if stopping is not None:
+                    stack.enter_context(stopping.after_step((signal.SIGINT, signal.SIGTERM)))
+
+            yield Reporter(console, bar, run, wait)
     except KeyboardInterrupt:
-        _set_farewell(output)
+        places = Places(output)
+        _set_farewell(places.run if places.state.is_file() else None)
         if stopping is not None:
             stopping.check()
         raise
 
 
-def _set_farewell(output: Path) -> None:
-    """Have the last line after Ctrl-C say how to resume."""
-    places, stopping = Places(output), Stopping.current()
-    if stopping is None:
-        return
-    if places.state.is_file():
-        stopping.farewell = f"interrupted. The state is in {places.run}; run the same command to resume the training."
-    else:
-        stopping.farewell = "interrupted. No state was saved yet; run the same command to begin again."
+def _set_farewell(run: Path | None = None) -> None:
+    """Have the last line after Ctrl-C say how to resume. run: the folder of the saved state, if there is one."""
+    stopping = Stopping.current()
+    if stopping is not None and run is not None:
+        stopping.farewell = f"interrupted. The state is in {run}; run the same command to resume the training."
+    elif stopping is not None:
+        stopping.farewell = "interrupted. No step was trained; run the same command again."
 
 
 def describe(progress: Progress) -> str:

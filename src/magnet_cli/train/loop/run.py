@@ -134,9 +134,9 @@ def train(
     if resumed.is_saved and first >= options.steps and is_published(places):
         return Outcome(first, options.steps, best.loss, best.step)
     accelerator.wait_for_everyone()
+    listener(Started(first, schedule))
     if main:
         start_folder(places, settings_with(settings, schedule), first)
-        listener(Started(first, schedule))
         with writing(places):
             if options.steps == 0:
                 save(trainer, places, 0, best)
