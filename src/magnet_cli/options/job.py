@@ -22,7 +22,14 @@ DRAWN_SEED_BITS = 32
 
 @dataclass(frozen=True, repr=False)
 class Job:
-    """One clip to make: a prompt, the seed of its random numbers, how codes are drawn, and what else it is made of."""
+    """One clip to generate.
+
+    prompt: its text, up to 10,000 characters; may be empty where `edit.unconditional` is set. seed: of its random
+    numbers, 0 to 2^64 - 1. sampling: how codes are drawn, e.g. `pipeline.sampling()`. edit: length and edits.
+
+    Raises:
+        UsageError: for a prompt or a seed that is not possible.
+    """
 
     prompt: str
     seed: int

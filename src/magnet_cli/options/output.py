@@ -14,7 +14,13 @@ Subtype = Literal["pcm16", "pcm24", "float32"]
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class OutputConfig:
-    """What becomes of a decoded waveform. The true peak is that of the waveform at four times its sample rate."""
+    """How the level of a decoded waveform is set, and the sample format of its file.
+
+    lufs: target loudness in LUFS; true_peak: ceiling in dBTP, measured at four times the sample rate.
+
+    Raises:
+        UsageError: for a value that is not possible.
+    """
 
     PANEL: ClassVar[Panel] = "Loudness and format"
 
