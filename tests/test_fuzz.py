@@ -42,6 +42,7 @@ from magnet_cli.hub import cache
 from magnet_cli.hub.archive import export_archive, import_archive
 from magnet_cli.hub.download import plan_download
 from magnet_cli.hub.library import BundleInfo, Store, is_musicgen
+from magnet_cli.hub.user_sampling import read_user_sampling
 from magnet_cli.jobs.manifest import Manifest
 from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.record import read_record, recipe
@@ -51,11 +52,11 @@ from magnet_cli.model.weights import read_safetensors, read_weights
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.terminal.config_file import read_defaults
+from magnet_cli.terminal.config_file import Section, read_defaults
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
-from magnet_cli.train.options import Places, RunOptions
-from magnet_cli.train.run import resume
+from magnet_cli.train.loop.run import resume
+from magnet_cli.train.options import Optimization, Places, RunOptions
 from support.golden import CPU, GOLDEN
 from support.hostile import (
     CODEC_SETTINGS,
@@ -160,7 +161,8 @@ def read_run(path: Path) -> None:
         def load(self, state: Any) -> None:
             torch.nn.Linear(2, 2).load_state_dict(state["network"])
 
-    resume(Network(), RunOptions(steps=1, batch_size=1), Places(path.parent.with_suffix("")), {"width": 8})  # type: ignore[arg-type]
+    run, places = RunOptions(steps=1, batch_size=1), Places(path.parent.with_suffix(""))
+    resume(Network(), run, places, {"width": 8, "steps": 1}, Optimization())  # type: ignore[arg-type]
 
 
 class Answer:
@@ -311,8 +313,15 @@ ANSWER = {
     ],
 }
 CSV = 'prompt,seed,top-p,steps,loop,region\nrain,7,0.9,"20,10,10,10",,\n"wind, ""far""",8,,,true,\n'
-TOML = '[generate]\nmodel = "x"\ntrue-peak = -2.5\njson = true\n[batch]\nseed = 7\n'
-OPTIONS = {"generate": {"model": "model", "true-peak": "true_peak", "json": "as_json"}, "batch": {"seed": "seed"}}
+TOML = (
+    '[generate]\nmodel = "x"\ntrue-peak = -2.5\njson = true\n[batch]\nseed = 7\n'
+    "[models]\njson = true\n[models.list]\njson = false\n"
+)
+OPTIONS = {
+    "generate": Section({"model": "model", "true-peak": "true_peak", "json": "as_json"}),
+    "batch": Section({"seed": "seed"}),
+    "models": Section(below={"list": Section({"json": "as_json"})}),
+}
 
 
 def lines(rows: list[dict[str, Any]]) -> Callable[[], list[bytes]]:
@@ -372,6 +381,12 @@ READERS = {
     "defaults": Reader(
         lambda path: read_defaults(path, OPTIONS), "config.toml", lambda: [TOML.encode()], bytes_damaged
     ),
+    "the user's sampling": Reader(
+        lambda path: read_user_sampling(path.parent),
+        "sampling.json",
+        plain({"bundled": {"steps": [1]}}),
+        json_damaged,
+    ),
     "training data, JSON lines": Reader(
         lambda path: find_examples(path.parent, texts=True),
         "metadata.jsonl",
@@ -390,14 +405,18 @@ READERS = {
         lambda path: find_examples(path.parent, texts=True), "a.json", plain({"text": "rain"}), json_damaged, audio
     ),
     "training settings": Reader(
-        read_run, "settings.json", plain({"width": 8}), json_damaged, lambda folder: (folder / "state.pt").touch()
+        read_run,
+        "settings.json",
+        plain({"width": 8, "steps": 1}),
+        json_damaged,
+        lambda folder: (folder / "state.pt").touch(),
     ),
     "training state": Reader(
         read_run,
         "state.pt",
         small_state,
         archive_damaged,
-        lambda folder: (folder / "settings.json").write_text('{"width": 8}'),
+        lambda folder: (folder / "settings.json").write_text('{"width": 8, "steps": 1}'),
     ),
     "answer of the Hub": Reader(read_answer, "answer.json", plain(ANSWER), json_damaged, share=0.5),
     "branch in the cache": Reader(

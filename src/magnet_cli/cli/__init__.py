@@ -22,7 +22,7 @@ from magnet_cli.cli.generate import generate
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
 from magnet_cli.cli.train import app as train
-from magnet_cli.errors import INTERRUPTED, INTERRUPTION, UsageError, did_you_mean
+from magnet_cli.errors import INTERRUPTED, UsageError, did_you_mean
 from magnet_cli.terminal.config_file import Section, config_path, read_defaults
 from magnet_cli.terminal.console import Console, writing_results
 from magnet_cli.terminal.help import HelpGroup
@@ -119,6 +119,8 @@ EVERYDAY = {
         *("--prompt", "--model", "--seed", "--variations", "--sweep", "--output", "--force"),
         *("--guidance", "--duration", "--device", "--json", "--quiet"),
     ),
+    replay: ("--check", "--output", "--force", "--model", "--download", "--device", "--dtype", "--json", "--quiet"),
+    bench: ("--model", "--random-weights", "--batch", "--runs", "--preset", "--device", "--dtype", "--json", "--quiet"),
     batch: (
         *("--model", "--seed", "--variations", "--output", "--force", "--dry-run", "--fail-fast"),
         *("--preset", "--duration", "--device", "--json", "--quiet"),
@@ -147,7 +149,7 @@ def run() -> int:
     if stopping.raised and stopping.code is not None:
         code = stopping.code
         if code == INTERRUPTED:
-            Console().error(INTERRUPTION)
+            Console().error(stopping.farewell)
     return code
 
 

@@ -32,6 +32,7 @@ from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, RESCORERS, TEXT_ENCODER_BYTES
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.log_file import SECRET_NAME, without_secrets
 from magnet_cli.terminal.options import AsJson, human
 from magnet_cli.terminal.parameters import known_variables
 
@@ -45,9 +46,6 @@ PACKAGES = (
 MODEL_MEMORY = 2_500_000_000  # the default model in float32: decoder 1.7 GB, text encoder 0.4 GB, codec 0.2 GB
 FREE_SPACE = 5_000_000_000  # the largest downloads take about as much
 TIMEOUT, DEADLINE = 5.0, 10.0  # seconds: for each operation on the network, and for all of them, names included
-SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS")
-# User and password in an address, up to the last @, since a password may have one; a token of the Hub.
-SECRET_TEXT = re.compile(r"(?<=//)\S+(?=@)|\bhf_\w{6,}")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")  # in capitals, too
 NO_HUB = "Check the network and its proxy settings; models that are here already work without"
 REPORT = "Correct what it names, or report it together with these lines"
@@ -150,7 +148,7 @@ def isolated(name: str, function: Callable[[], Iterator[Check]], remedy: str = R
 
 def printable(text: str) -> str:
     """A text on one line, without secrets and without what UTF-8 cannot hold."""
-    plain = SECRET_TEXT.sub("(hidden)", " ".join(text.split()))
+    plain = without_secrets(" ".join(text.split()))
     return plain.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

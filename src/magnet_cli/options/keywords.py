@@ -73,6 +73,7 @@ class GenerateOptions(SamplingOptions, total=False):
     lufs: float
     true_peak: float
     subtype: Subtype
+    sample_rate: int
 
 
 Config = TypeVar("Config", EditConfig, OutputConfig, PlacesConfig, RuntimeConfig)
