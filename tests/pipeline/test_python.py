@@ -44,7 +44,7 @@ def test_keywords_refine_objects(pipeline: Pipeline) -> None:
     clip = pipeline.generate_one("x", sampling=sampling, edit=edit, output=output, top_k=9, negative="y", lufs=-20)
     assert clip.job.sampling == SamplingConfig(steps=QUICK, temperature=1.5, top_p=None, top_k=9)
     assert clip.job.edit == EditConfig(duration=0.5, negative="y")
-    assert clip.output == OutputConfig(true_peak=-3, lufs=-20)
+    assert clip.output == OutputConfig(true_peak=-3, lufs=-20, subtype="pcm16")
 
 
 def test_unknown_keywords_are_refused_at_once(pipeline: Pipeline) -> None:

@@ -36,7 +36,7 @@ from magnet_cli.options.sampling import SamplingConfig, check_steps
 
 @dataclass(frozen=True, repr=False)
 class Known:
-    """Given codes. codes: int64 [B, K, T]; keep: bool [B, K, T], True where the code stays as it is."""
+    """Codes that clips keep. codes: int64 [B, K, T]; keep: bool [B, K, T], True where a code is kept."""
 
     codes: Tensor
     keep: Tensor

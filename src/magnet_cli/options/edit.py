@@ -37,7 +37,11 @@ class Length:
 class EditConfig:
     """What a clip is made of beside its prompt, and how long it is. By default: the prompt alone, one whole clip.
 
-    A value of None, False or () means: not asked for.
+    Lengths are in seconds; regions are texts such as "2.5:5". A value of None, False or () means that the edit is not
+    wanted. The metadata of each field describes it.
+
+    Raises:
+        UsageError: for a value or a combination that is not possible.
     """
 
     PANEL: ClassVar[Panel] = "Editing"

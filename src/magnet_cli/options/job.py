@@ -24,9 +24,14 @@ DRAWN_SEED_BITS = 32
 
 @dataclass(frozen=True, repr=False)
 class Job:
-    """One clip to generate: a prompt as the user gives it, a seed, sampling options, and an edit.
+    """One clip to generate.
 
-    recorded_text: the text that the model was given for an earlier clip, to generate that clip again.
+    prompt: its text as the user gives it, up to 10,000 characters; may be empty where `edit.unconditional` is set.
+    seed: of its random numbers, 0 to 2^64 - 1. sampling: how codes are drawn, e.g. `pipeline.sampling()`. edit: length
+    and edits. recorded_text: the text that the model was given for an earlier clip, to generate that clip again.
+
+    Raises:
+        UsageError: for a prompt or a seed that is not possible.
     """
 
     prompt: str

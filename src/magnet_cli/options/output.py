@@ -15,7 +15,13 @@ RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)  # Hz; 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class OutputConfig:
-    """What becomes of a decoded waveform. The true peak is that of the waveform at four times its sample rate."""
+    """How the level of a decoded waveform is set, and the sample format of its file.
+
+    lufs: target loudness in LUFS; true_peak: ceiling in dBTP, measured at four times the sample rate.
+
+    Raises:
+        UsageError: for a value that is not possible.
+    """
 
     PANEL: ClassVar[Panel] = "Loudness and format"
 

@@ -15,7 +15,11 @@ DTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "float8"]
 
 @dataclass(frozen=True, repr=False)
 class PlacesConfig:
-    """Where models are looked for. offline holds with HF_HUB_OFFLINE, too."""
+    """Where models are looked for.
+
+    model_dir: folder of bundles; cache_dir: folder of downloads; None: the user's cache folders. offline: make no
+    request; the environment variable HF_HUB_OFFLINE sets it, too.
+    """
 
     PANEL: ClassVar[Panel] = "Model files"
 
@@ -55,6 +59,10 @@ class RuntimeConfig:
     dtype is that of the decoder's weights and activations; text encoder, guidance, sampling and codec stay in float32.
     "auto" is float16 on CUDA, because the released weights are stored in it, or what the environment variable
     MAGNET_AUTO_DTYPE names. On a CPU the clips of a batch are computed one by one: see `device.decoded_together`.
+    batch_size: clips that are decoded together; None: as many as fit.
+
+    Raises:
+        UsageError: for a value that is not possible. Whether the device is there is checked when a model is loaded.
     """
 
     PANEL: ClassVar[Panel] = "Device"

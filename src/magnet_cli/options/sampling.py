@@ -36,6 +36,8 @@ class SamplingConfig:
     rescore_weight  where another model rescores: share of the model's own probability in the ranking, the rest is the
                     other's; 1: the other is not asked. Without a rescorer it has no meaning. No value of the paper's is
                     known (arXiv 2401.04577, no public code); ours keeps more of the model that decodes
+
+    Raises UsageError for a value that is not possible. Other models have other defaults: see `Pipeline.sampling`.
     """
 
     steps: tuple[int, ...] = (20, 10, 10, 10)
@@ -111,6 +113,8 @@ class MusicGenSampling:
     top_p           draw from the most probable codes that hold this much probability; None: off (never with top_k)
     greedy          take the most probable code instead of drawing
     guidance        weight of the text; 1: none, which takes half the time
+
+    Raises UsageError for a value that is not possible.
     """
 
     temperature: float = 1.0
