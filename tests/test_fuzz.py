@@ -14,9 +14,11 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,8 +39,9 @@ from magnet_cli.cli.info import told
 from magnet_cli.cli.models import flatten, from_bundle, list_row
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub import cache
+from magnet_cli.hub.archive import export_archive, import_archive
 from magnet_cli.hub.download import plan_download
-from magnet_cli.hub.library import BundleInfo, is_musicgen
+from magnet_cli.hub.library import BundleInfo, Store, is_musicgen
 from magnet_cli.hub.user_sampling import read_user_sampling
 from magnet_cli.jobs.manifest import Manifest
 from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
@@ -52,8 +55,8 @@ from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.terminal.config_file import Section, read_defaults
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
-from magnet_cli.train.options import Places, RunOptions
-from magnet_cli.train.run import resume
+from magnet_cli.train.loop.run import resume
+from magnet_cli.train.options import Optimization, Places, RunOptions
 from support.golden import CPU, GOLDEN
 from support.hostile import (
     CODEC_SETTINGS,
@@ -110,6 +113,10 @@ def read_listed(path: Path) -> None:
     build_codec(model.codec, CPU)
 
 
+def read_archive(path: Path) -> None:
+    import_archive(path, Store(path.parent / "store"))
+
+
 def read_checkpoint(path: Path) -> None:
     build_decoder(read_decoder(path.parent), CPU, torch.float32)
 
@@ -154,7 +161,8 @@ def read_run(path: Path) -> None:
         def load(self, state: Any) -> None:
             torch.nn.Linear(2, 2).load_state_dict(state["network"])
 
-    resume(Network(), RunOptions(steps=1, batch_size=1), Places(path.parent.with_suffix("")), {"width": 8})  # type: ignore[arg-type]
+    run, places = RunOptions(steps=1, batch_size=1), Places(path.parent.with_suffix(""))
+    resume(Network(), run, places, {"width": 8, "steps": 1}, Optimization())  # type: ignore[arg-type]
 
 
 class Answer:
@@ -171,13 +179,21 @@ class Answer:
     def raise_for_status(self) -> None:
         """It is always well."""
 
+    def head(self, *_: object, **__: object) -> Answer:
+        return self
+
+    @property
+    def history(self) -> list[Answer]:
+        return []
+
     def json(self) -> Any:
         return json.loads(self.content)
 
 
 def read_answer(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.hf_api.get_session", lambda: Answer(path.read_bytes()))
+        for place in ("hf_api", "utils"):
+            patch.setattr(f"huggingface_hub.{place}.get_session", lambda: Answer(path.read_bytes()))
         plan = plan_download("facebook/magnet", cache.MODEL)
     assert plan.size >= plan.missing_size >= 0
     assert plan.folder.resolve().is_relative_to(plan.storage.resolve())
@@ -220,6 +236,15 @@ def codes() -> list[bytes]:
         save(target, codes=np.arange(24, dtype=np.int16).reshape(4, 6))
         found.append(target.getvalue())
     return found
+
+
+@lru_cache
+def archives() -> list[bytes]:
+    with TemporaryDirectory() as folder:
+        bundle, target = Path(folder, "bundle"), Path(folder, "m.tar")
+        convert(str(GOLDEN / "music"), bundle, dtype=None)
+        export_archive(BundleInfo.read(bundle), "music", target)
+        return [target.read_bytes()]
 
 
 def named_codes() -> list[bytes]:
@@ -342,6 +367,7 @@ READERS = {
         lambda: [json.dumps({"format": "magnet-codec", "version": 1, "codec": asdict(codec_of_golden())}).encode()],
         json_damaged,
     ),
+    "archive": Reader(read_archive, "m.tar", archives, bytes_damaged, share=0.1),
     "codes": Reader(read_codes, "codes.npz", codes, archive_damaged),
     "codes' source": Reader(read_source, "codes.npz", named_codes, archive_damaged),
     "prompts, text": Reader(read_prompts("txt"), "p.txt", lambda: [b"rain\n# no\nwind\r\n"], bytes_damaged),
@@ -379,14 +405,18 @@ READERS = {
         lambda path: find_examples(path.parent, texts=True), "a.json", plain({"text": "rain"}), json_damaged, audio
     ),
     "training settings": Reader(
-        read_run, "settings.json", plain({"width": 8}), json_damaged, lambda folder: (folder / "state.pt").touch()
+        read_run,
+        "settings.json",
+        plain({"width": 8, "steps": 1}),
+        json_damaged,
+        lambda folder: (folder / "state.pt").touch(),
     ),
     "training state": Reader(
         read_run,
         "state.pt",
         small_state,
         archive_damaged,
-        lambda folder: (folder / "settings.json").write_text('{"width": 8}'),
+        lambda folder: (folder / "settings.json").write_text('{"width": 8, "steps": 1}'),
     ),
     "answer of the Hub": Reader(read_answer, "answer.json", plain(ANSWER), json_damaged, share=0.5),
     "branch in the cache": Reader(

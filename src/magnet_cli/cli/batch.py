@@ -35,7 +35,8 @@ def batch(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed} and {model}.",
+            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed}, {model} and, "
+            "for loops with a tempo, {bpm} and {bars}.",
             rich_help_panel="Files",
         ),
     ],
@@ -68,6 +69,15 @@ def batch(
     ] = True,
     mix: Annotated[
         bool, typer.Option("--mix", help="Add to a folder that holds another batch.", rich_help_panel="Batch")
+    ] = False,
+    same_seed: Annotated[
+        bool,
+        typer.Option(
+            "--same-seed",
+            help="Use --seed itself for every row that has no seed of its own. Otherwise, each prompt gets a seed of "
+            "its own, derived from --seed and its text.",
+            rich_help_panel="Clips",
+        ),
     ] = False,
     failed: Annotated[
         bool,
@@ -132,6 +142,7 @@ def batch(
             resume=resume,
             mix=mix,
             force=files.force,
+            same_seed=same_seed,
         )
         command = Command(request, wanted, format, runtime, fail_fast, speech.json, failed, move_stale)
         if dry_run:

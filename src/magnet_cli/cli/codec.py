@@ -79,7 +79,7 @@ def decode(
     ],
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="AUDIO", help="File to write: .wav, .flac or .ogg.")
+        Path, typer.Option("--output", "-o", metavar="AUDIO", help="File to write: .wav, .flac, .ogg or .mp3.")
     ],
     model: options.Model = DEFAULT_MODEL,
     loop: Annotated[
@@ -122,7 +122,7 @@ def decode(
             console.message(f"{file.name} does not name its model: the codes are taken for those of {model}")
         check_room(codec, 1, codes.shape[1])
         (waveform,) = decode_waveforms(codec, torch.tensor(codes.astype("int64")).unsqueeze(0), loop=loop)
-        write_audio(output, waveform, codec.config.sample_rate, finish.subtype, overwrite=files.force)
+        write_audio(output, waveform, codec.config.sample_rate, finish.samples, overwrite=files.force)
         console.message(f"{output.name}: {waveform.shape[1] / codec.config.sample_rate:.2f} s")
         console.result(output)
 

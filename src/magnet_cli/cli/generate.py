@@ -57,7 +57,8 @@ def generate(
             "--output",
             "-o",
             metavar="PATH",
-            help="File to write (.wav, .flac or .ogg), folder, or template with {index}, {slug}, {seed} and {model}.",
+            help="File to write (.wav, .flac, .ogg, .mp3), folder, or template with {index}, {slug}, {seed}, {model} "
+            "and, for loops with --bpm, {bpm} and {bars}.",
             show_default="a new .wav file in the current folder",
             rich_help_panel="Files",
         ),

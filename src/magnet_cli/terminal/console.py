@@ -145,14 +145,17 @@ class Console:
                 yield
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[ProgressBar]:
-        """A bar over `total` decoding steps; where stderr is no terminal, a line now and then; when quiet, nothing."""
+    def progress(self, total: int, *, lines: bool = True) -> Iterator[ProgressBar]:
+        """A bar over `total` steps; where stderr is no terminal, a line now and then; when quiet, nothing.
+
+        lines: False leaves those lines to the caller.
+        """
         hidden = self.quiet or not self._on_terminal
         bar = steps_bar(self._stderr, hidden=hidden)
         with bar:
             self._bar = None if hidden else bar
             try:
-                yield ProgressBar(bar, total, self.message if hidden and not self.quiet else None)
+                yield ProgressBar(bar, total, self.message if lines and hidden and not self.quiet else None)
             finally:
                 self._bar = None
 
@@ -231,7 +234,8 @@ class Console:
         line: str | None = None,
     ) -> None:
         if issubclass(category, MagnetWarning):
-            self.warning(f"{message}.")
+            text = message.args[0] if isinstance(message, MagnetWarning) else message  # with the command's options
+            self.warning(f"{text}.")
         else:
             self.detail(f"{category.__name__}: {message} ({filename}:{lineno})")
 

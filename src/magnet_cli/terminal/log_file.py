@@ -12,7 +12,8 @@ from magnet_cli.errors import OutputError
 from magnet_cli.terminal.streams import visible
 
 SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS")  # of an environment variable
-SECRET_TEXT = re.compile(r"(?<=//)[^/@\s]+(?=@)|\bhf_\w{6,}")  # user and password in an address; a token of the Hub
+# User and password in an address, up to the last @, since a password may have one; a token of the Hub.
+SECRET_TEXT = re.compile(r"(?<=//)\S+(?=@)|\bhf_\w{6,}")
 HIDDEN = "(hidden)"
 SHORTEST_SECRET = 6  # characters; hiding shorter values would hide ordinary words
 

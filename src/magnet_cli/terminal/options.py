@@ -29,7 +29,8 @@ class ClipOptions:
     seed: int | None = field(
         default=None,
         metadata=Option(
-            help="Seed of the first clip of each prompt, 0 to 2^64 - 1. The same seed generates the same clip.",
+            help="Seed of the first clip of each prompt, 0 to 2^64 - 1. magnet batch derives a seed for each row from "
+            "it. The same seed generates the same clip.",
             metavar="N",
             unset="drawn at random, and reported",
         ),

@@ -61,8 +61,14 @@ class ProgressBar:
         self._bar = bar
         self._task = bar.add_task("starting", total=total)
         self._message = message
-        self._total, self._done = total, 0
+        self._total, self._done, self._before = total, 0, 0
         self._started = self._said = time.monotonic()
+
+    def resume(self, steps: int) -> None:
+        """So many steps were done before: they fill the bar, and do not count as speed."""
+        self._bar.reset(self._task, completed=steps)
+        self._done = self._before = steps
+        self._started = time.monotonic()
 
     def advance(self, description: str, steps: int) -> None:
         """`steps` more of the described work are done."""
@@ -71,6 +77,6 @@ class ProgressBar:
         now = time.monotonic()
         if self._message is not None and now - self._said >= LINE_EVERY and 0 < self._done < self._total:
             self._said = now
-            left = (now - self._started) / self._done * (self._total - self._done)
+            left = (now - self._started) / (self._done - self._before) * (self._total - self._done)
             word = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
             self._message(f"{description}: {self._done:,} of {self._total:,} steps, about {word} left")
