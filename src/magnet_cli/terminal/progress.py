@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress
 
+ROOMY = 60  # columns from which the bar also has the time that has passed
 LINE_EVERY = 30.0  # seconds between the lines on what is no terminal, such as a log
 
 
@@ -38,11 +39,14 @@ def steps_bar(console: RichConsole, *, hidden: bool) -> Progress:
         TextColumn("{task.description}", markup=False, table_column=shrinking),
         BarColumn(bar_width(console.width)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("left", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     ]
-    if console.width >= 80:
-        columns.insert(3, TimeElapsedColumn(table_column=Column(no_wrap=True)))
+    if console.width >= ROOMY:
+        columns[3:3] = [
+            TextColumn("steps", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        ]
     return Progress(
         *columns,
         console=console,
