@@ -273,7 +273,7 @@ def test_an_answer_without_end_is_not_waited_for(
         hub(address)
         result = doctor("--json")
     assert result.code == 0
-    assert result.checks["Hub"]["found"] == "no whole answer within 1 s"
+    assert result.checks["Hub"]["found"] == "no complete answer within 1 s"
 
 
 # -- models and disks -------------------------------------------------------------------------------------------------

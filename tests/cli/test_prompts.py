@@ -66,6 +66,8 @@ def test_a_file_is_not_taken_for_a_prompt(magnet: Magnet, tiny: str) -> None:
     Path("prompts.txt").write_text("disco\n")
     one_line_error(magnet("generate", "prompts.txt"), 2, "is a file", "magnet batch prompts.txt -o clips/", "--yes")
     assert generate(magnet, tiny, "prompts.txt", "--yes")[0] == 0
+    Path("disco.wav").write_text("x")
+    one_line_error(magnet("generate", "disco.wav"), 2, "--inpaint disco.wav", "magnet again disco.wav")
     Path("rain").write_text("x")  # a word that happens to be a file's name, too
     assert generate(magnet, tiny, "rain")[0] == 0
 

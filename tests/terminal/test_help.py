@@ -7,10 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from magnet_cli.cli import app
 from magnet_cli.terminal.panels import listed, panel
+from magnet_cli.terminal.parameters import flag_of, walk
 from support.command import Magnet, one_line_error
 
 BUNDLED = Path(__file__).parents[2] / "src" / "magnet_cli" / "bundled"
@@ -36,6 +40,18 @@ def test_everyday_options_come_first_and_all_of_them_on_request(magnet: Magnet) 
     assert set(shown) < set(all_shown)
     assert {"--top-k", "--hybrid", "--cache-dir"} <= set(all_shown) - set(shown)
     assert "MAGNET_" not in page + everything
+
+
+def test_everyday_options_exist() -> None:
+    group: Any = typer.main.get_command(app)
+    context = typer.Context(group, info_name="magnet", **group.context_settings)
+    chosen = 0
+    for one, below in walk(group, context):
+        flags = {flag_of(parameter) for parameter in one.params}
+        everyday = getattr(one, "everyday", ())
+        chosen += bool(everyday)
+        assert set(everyday) <= flags, below.command_path
+    assert chosen >= 5
 
 
 def test_a_frame_closes_on_both_sides() -> None:

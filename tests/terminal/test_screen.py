@@ -35,7 +35,7 @@ def test_the_bar_fits_and_the_description_alone_shrinks(columns: int) -> None:
     line = capture.get().removesuffix("\n")
     assert "\n" not in line
     assert len(line) <= columns
-    bar_part = re.search(r" ([━╸][━╸ ]{9,})  1234/15000 .*-:--:-- left$", line)
+    bar_part = re.search(r" ([━╸][━╸ ]{9,})  1234/15000 .*left -:--:--$", line)
     assert bar_part is not None
     assert len(bar_part[1]) == progress.bar_width(columns)
     assert line.startswith("cl")

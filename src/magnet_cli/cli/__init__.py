@@ -122,7 +122,7 @@ EVERYDAY = {
     replay: ("--check", "--output", "--force", "--model", "--download", "--device", "--dtype", "--json", "--quiet"),
     bench: ("--model", "--random-weights", "--batch", "--runs", "--preset", "--device", "--dtype", "--json", "--quiet"),
     batch: (
-        *("--model", "--seed", "--variations", "--output", "--force", "--dry-run", "--fail-fast"),
+        *("--model", "--seed", "--variations", "--output", "--force", "--dry-run", "--failed"),
         *("--preset", "--duration", "--device", "--json", "--quiet"),
     ),
 }

@@ -47,7 +47,7 @@ MODEL_MEMORY = 2_500_000_000  # the default model in float32: decoder 1.7 GB, te
 FREE_SPACE = 5_000_000_000  # the largest downloads take about as much
 TIMEOUT, DEADLINE = 5.0, 10.0  # seconds: for each operation on the network, and for all of them, names included
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")  # in capitals, too
-NO_HUB = "Check the network and its proxy settings; models that are here already work without"
+NO_HUB = "Check the network and its proxy settings; models on this machine work without it"
 REPORT = "Correct what it names, or report it together with these lines"
 
 Status = Literal["ok", "warning", "problem"]
@@ -131,7 +131,7 @@ def examine(*, offline: bool, strict: bool = False) -> Iterator[Check]:
     try:
         yield from answer.get(timeout=max(0.0, started + DEADLINE - time.monotonic()))
     except queue.Empty:
-        yield Check("Hub", "warning", f"no whole answer within {DEADLINE:g} s", NO_HUB)
+        yield Check("Hub", "warning", f"no complete answer within {DEADLINE:g} s", NO_HUB)
 
 
 def isolated(name: str, function: Callable[[], Iterator[Check]], remedy: str = REPORT) -> Iterator[Check]:
@@ -330,7 +330,7 @@ PLACES: dict[str, tuple[Callable[[], Path], str]] = {
 
 
 def check_disk(place: str) -> Iterator[Check]:
-    """Whether a folder, or the nearest one above it, can be written, and how much room there is."""
+    """Whether a folder, or the nearest one above it, can be written, and its free space."""
     name, folder = f"disk: {place}", Path()
     locate, instead = PLACES[place]
     try:

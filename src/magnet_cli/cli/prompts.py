@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.errors import UsageError
 from magnet_cli.options.job import check_prompt
 from magnet_cli.terminal.console import Console
 
+SOUNDS = (*AUDIO_EXTENSIONS, ".mp3", ".aif", ".aiff")
 MANY = 8  # prompts; more are rarely typed, and rather one prompt without its quotes, or the words of a whole file
 
 
@@ -41,6 +43,10 @@ def check_no_file(console: Console, prompts: Sequence[str]) -> None:
             problem = f"{prompt} is a file, and generate takes its name as the prompt"
             name = shlex.quote(prompt)
             instead = f"magnet batch {name} -o clips/ takes its lines, magnet generate - < {name} its text"
+            if Path(prompt).suffix.lower() in SOUNDS:
+                instead = (
+                    f"--continue {name} and --inpaint {name} start from its sound, magnet again {name} from its prompt"
+                )
             if not console.can_ask:
                 raise UsageError(problem, f"{instead}; --yes takes the name")
             console.message(f"{problem}. {instead}.")

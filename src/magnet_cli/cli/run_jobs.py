@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LONGEST_LABEL = 40
 MOST_LINES = 3  # about inputs
-LONGEST_IN_BAR = 80  # what has no room on the terminal is cut there
+LONGEST_IN_BAR = 80  # the bar shortens it further to the width of the terminal
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ class Opened:
 
 
 def open_parts(console: Console, model: ResolvedModel, helpers: Mapping[str, ResolvedModel]) -> Opened:
-    """The parts of a model and of those that help it, downloaded with a bar where they are not here."""
+    """The parts of a model and its helpers; what is not on this machine is downloaded, with a bar."""
     from magnet_cli.hub.download import Access
     from magnet_cli.hub.locate import fetch_first
 

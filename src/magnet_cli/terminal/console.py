@@ -32,7 +32,7 @@ class Console:
     """Messages go to stderr unless quiet; warnings too; errors always. Results go to stdout, one a line."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, log: Path | None = None) -> None:
-        """log: a file that everything goes to as well, also what is not shown; see `reporting`."""
+        """log: a file that receives everything, also what is not shown; see `reporting`."""
         self.quiet = quiet
         self.verbose = verbose
         self._bar: Progress | None = None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress
 
+ROOMY = 60  # columns from which the bar also has the time that has passed
 LINE_EVERY = 30.0  # seconds between the lines on what is no terminal, such as a log
 
 
@@ -34,16 +35,18 @@ def steps_bar(console: RichConsole, *, hidden: bool) -> Progress:
     from rich.table import Column
 
     shrinking = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    whole = {"no_wrap": True}
     columns: list[ProgressColumn] = [
         TextColumn("{task.description}", markup=False, table_column=shrinking),
         BarColumn(bar_width(console.width)),
-        MofNCompleteColumn(table_column=Column(**whole)),  # type: ignore[arg-type]
-        TimeRemainingColumn(table_column=Column(**whole)),  # type: ignore[arg-type]
-        TextColumn("left", table_column=Column(**whole)),  # type: ignore[arg-type]
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     ]
-    if console.width >= 80:
-        columns.insert(3, TimeElapsedColumn(table_column=Column(**whole)))  # type: ignore[arg-type]
+    if console.width >= ROOMY:
+        columns[3:3] = [
+            TextColumn("steps", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        ]
     return Progress(
         *columns,
         console=console,
