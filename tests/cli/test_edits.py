@@ -187,7 +187,7 @@ def test_sound_and_musicgen_do_not_mix(magnet: Magnet, musicgen: str) -> None:
     one_line_error(failure(magnet, "--model", SOUND, "--rescorer", musicgen), 2, "16000 Hz", "MusicGen is for music")
     one_line_error(failure(magnet, "--model", SOUND, "--hybrid", "0.5", "--hybrid-model", musicgen), 2, "16000 Hz")
     one_line_error(failure(magnet, "--model", MUSIC, "--rescorer", SOUND), 2, "16000 Hz")
-    one_line_error(failure(magnet, "--model", MUSIC, "--hybrid", "0.5", "--hybrid-model", MUSIC), 2, "by a MusicGen")
+    one_line_error(failure(magnet, "--model", MUSIC, "--hybrid", "0.5", "--hybrid-model", MUSIC), 2, "only a MusicGen")
     one_line_error(failure(magnet, "--model", musicgen, "--rescorer", MUSIC), 2, "alone")
 
 

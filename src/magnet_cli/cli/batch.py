@@ -13,7 +13,6 @@ from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal import options
-from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import ClipOptions, FileOptions, HelperOptions, Speech
 from magnet_cli.terminal.signature import given_of
 
@@ -36,7 +35,8 @@ def batch(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed} and {model}.",
+            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed}, {model} and, "
+            "for loops with a tempo, {bpm} and {bars}.",
             rich_help_panel="Files",
         ),
     ],
@@ -120,7 +120,7 @@ def batch(
 
     Example: magnet batch prompts.txt -o clips/
     """
-    console = Console(quiet=speech.quiet, verbose=speech.verbose)
+    console = speech.console
     with console.reporting():
         from magnet_cli.cli.batch_run import Command, run, show
         from magnet_cli.hub.locate import resolve

@@ -46,7 +46,7 @@ from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline.inputs import InputFiles
-from magnet_cli.pipeline.rules import ModelGroup, default_seconds, usual_sampling
+from magnet_cli.pipeline.rules import ModelGroup, default_seconds, loop_bars, usual_sampling
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import human
 
@@ -224,6 +224,7 @@ class PromptBatch:
             hashes=hashes,
             inputs=self.inputs,
             problems=problems,
+            bars=lambda edit: loop_bars(edit, models.model),
         )
         problems.check()
         return plan
@@ -243,7 +244,7 @@ def check_room(console: Console, plan: BatchPlan, command: Command, opened: Open
     from magnet_cli.jobs.targets import check_targets
 
     request = command.request
-    check_targets([item.target for item in plan.todo], request.finish.subtype, overwrite=request.force)
+    check_targets([item.target for item in plan.todo], request.finish, overwrite=request.force)
     needed = sum(clip_size(item, command, opened) for item in plan.todo)
     free = shutil.disk_usage(request.folder).free
     if needed > free:
@@ -286,7 +287,7 @@ def work(
 
         for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
             report.add(product.item)
-            console.result(result(product, as_json=as_json))
+            console.result(result(product, as_json=as_json), announced=not as_json)
             if report.is_due():
                 write_report(console, report)
         stop_if_asked()
@@ -376,7 +377,9 @@ def clip_size(item: Item, command: Command, opened: Opened | None) -> int:
     else:
         samples = (edit.duration or frames_of(item, command, facts) / facts.frame_rate) * facts.sample_rate
     # FLAC of music takes 0.5 to 0.7 of PCM; Vorbis at its usual quality about 2 bits a sample.
-    sample = 0.25 if item.target.audio.suffix.lower() == ".ogg" else SAMPLE_BYTES[command.request.finish.subtype]
+    finish = command.request.finish
+    samples *= 1.0 if finish.sample_rate is None else finish.sample_rate / facts.sample_rate
+    sample = 0.25 if item.target.audio.suffix.lower() in (".ogg", ".mp3") else SAMPLE_BYTES[finish.samples]
     return int(samples * sample) + (2 * RECORD_BYTES if command.request.metadata else 0)
 
 

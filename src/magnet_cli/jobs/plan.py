@@ -61,8 +61,8 @@ class Request:
         Raises:
             UsageError: for an output that is neither folder nor template, or a format that cannot be written.
         """
-        folder, (path,) = self.paths([ClipName("x", 0)])
-        check_format(path, self.finish.subtype)
+        folder, (path,) = self.paths([ClipName("x", 0, bpm=120, bars=4)])
+        check_format(path, self.finish.subtype, self.finish.sample_rate)
         return folder
 
     def paths(self, names: Sequence[ClipName]) -> tuple[Path, list[Path]]:
@@ -76,6 +76,8 @@ class Request:
             for name, value in asdict(self.overrides).items()
             if value is not None and value is not False  # not `in`: 0.0 equals False
         }
+        # As versions wrote it that had fewer of these.
+        finish = {**asdict(self.finish), "subtype": self.finish.samples}
         settings = {
             "model": self.model,
             "weights": digest(json.dumps(hashes, sort_keys=True).encode())[:16],
@@ -83,7 +85,7 @@ class Request:
             **given,
             **self.edits,
             **self.helpers,
-            **asdict(self.finish),
+            **{name: value for name, value in finish.items() if (name, value) != ("sample_rate", None)},
         }
         return dict(json.loads(json.dumps(settings)))  # as a manifest gives it back
 
@@ -157,7 +159,8 @@ def plan_rows(
             check(Job("any", 0, sampling, edit))
         with problems.of(row.line):
             if row.output is not None:
-                check_format(Path(check_name(row.output, AUDIO_EXTENSIONS)), request.finish.subtype)
+                finish = request.finish
+                check_format(Path(check_name(row.output, AUDIO_EXTENSIONS)), finish.subtype, finish.sample_rate)
         with problems.of(row.line):
             variations = request.variations if row.variations is None else row.variations
             jobs = planner.jobs(row.prompt, sampling, seed=row.seed, variations=variations, edit=edit)
@@ -179,12 +182,17 @@ def plan_batch(
     hashes: dict[str, str],
     inputs: InputFiles,
     problems: Problems,
+    bars: Callable[[EditConfig], int | None] = lambda edit: edit.bars,
 ) -> BatchPlan:
     """Give every clip its files and its key, and find the clips that exist.
 
-    hashes: of the model's files. problems: collects clips that occur twice.
+    hashes: of the model's files. problems: collects clips that occur twice. bars: those of a loop, for its name.
     """
-    _, paths = request.paths([ClipName(one.job.prompt, one.job.seed, one.row.output) for one in planned])
+    names = []
+    for one in planned:
+        job = one.job
+        names.append(ClipName(job.prompt, job.seed, one.row.output, bpm=job.edit.bpm, bars=bars(job.edit)))
+    _, paths = request.paths(names)
     plan = BatchPlan(header, [], [], {})
 
     def target_at(audio: Path) -> Target:

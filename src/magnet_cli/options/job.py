@@ -12,6 +12,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import short_repr
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
+from magnet_cli.options.tempo import with_tempo
 
 # Beyond this a "prompt" is a file pasted by mistake; the models were trained on captions of a sentence or two.
 MOST_CHARACTERS = 10_000
@@ -23,12 +24,16 @@ DRAWN_SEED_BITS = 32
 
 @dataclass(frozen=True, repr=False)
 class Job:
-    """One clip to make: a prompt, the seed of its random numbers, how codes are drawn, and what else it is made of."""
+    """One clip to generate: a prompt as the user gives it, a seed, sampling options, and an edit.
+
+    recorded_text: the text that the model was given for an earlier clip, to generate that clip again.
+    """
 
     prompt: str
     seed: int
     sampling: SamplingConfig | MusicGenSampling
     edit: EditConfig = field(default_factory=EditConfig)
+    recorded_text: str | None = None
 
     __repr__ = short_repr
 
@@ -37,8 +42,16 @@ class Job:
             check_prompt(self.prompt)
         if self.edit.negative is not None:
             check_prompt(self.edit.negative)
+        _ = self.text  # which may contradict the tempo
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UsageError(f"seed must be between 0 and 2^64 - 1, not {self.seed}", "Give e.g. --seed 7")
+
+    @property
+    def text(self) -> str:
+        """The text that the model is given: the prompt, with the tempo of a loop. Raises UsageError; see with_tempo."""
+        if self.recorded_text is not None:
+            return self.recorded_text
+        return self.prompt if self.edit.unconditional else with_tempo(self.prompt, self.edit.bpm)
 
     @property
     def kind(self) -> tuple[object, ...]:
