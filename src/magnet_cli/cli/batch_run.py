@@ -155,7 +155,7 @@ def write_report(console: Console, report: Report) -> None:
     """Rewrite the files that show the results. A failure is only a warning: the manifest has all that they show."""
     try:
         for path in report.write():
-            console.warning(f"another file was in the place of one that shows the results; it was renamed to {path}")
+            console.warning(f"a results file had been changed, or was not written by magnet; it was renamed to {path}")
     except OutputError as error:
         console.warning(f"{' and '.join(PAGES)} are not up to date: {error.message}.")
 
