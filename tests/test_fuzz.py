@@ -304,6 +304,8 @@ MANIFEST_LINES = [
     {"format": "magnet-batch", "version": 1, "seed": 7, "settings": {"model": "m"}},
     {"item": "a" * 32, "seconds": 1.5, "files": [["a.json", 3, 10**18, "0" * 64], ["a.wav", 3, 10**18, "0" * 64]]},
     {"item": "b" * 32, "seconds": 0, "error": "no memory", "files": []},
+    {"item": "c" * 32, "seconds": 2, "files": [["c.wav", 3, 1, "0" * 64]], "measured": [9.96, -14.0, None]},
+    {"reports": [["results.csv", 3, 10**18, "0" * 64], ["index.html", 3, 10**18, "0" * 64]]},
 ]
 ANSWER = {
     **{"id": "facebook/magnet", "sha": "0" * 40, "lastModified": "2024-01-01T00:00:00.000Z", "tags": ["x"]},

@@ -5,6 +5,7 @@ MAGNET_KILLS=50 kills that often, MAGNET_SIGNALS=300 interrupts that often; with
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -90,6 +91,18 @@ def noted(folder: Path) -> Counter[str]:
     return Counter(line["item"] for line in lines if "item" in line)
 
 
+def states(folder: Path) -> list[str]:
+    """The state of each clip by results.csv, which is of all clips or not there; as the contact sheet is."""
+    if not (folder / "results.csv").exists():
+        return []
+    with (folder / "results.csv").open(encoding="utf-8-sig", newline="") as file:
+        found = [row["state"] for row in csv.DictReader(file)]
+    page = (folder / "index.html").read_text(encoding="utf-8") if (folder / "index.html").exists() else "</html>"
+    assert len(found) == ITEMS
+    assert page.rstrip().endswith("</html>")
+    return found
+
+
 # -- kills ------------------------------------------------------------------------------------------------------------
 
 
@@ -123,12 +136,15 @@ def test_killed_at_any_moment_a_batch_ends_as_if_undisturbed(
             kills_here += 1
             if folder.exists():
                 hashes(folder)  # whatever has its name is whole
+                assert set(states(folder)) <= {"done", "waiting"}
         assert hashes(folder) == wanted
         assert temporaries(folder) == []
         assert len(list(folder.glob("*.wav"))) == len(list(folder.glob("*.json"))) == ITEMS
         made = noted(folder)
         assert len(made) == ITEMS
         assert made.total() - ITEMS <= kills_here
+        assert states(folder) == ["done"] * ITEMS
+        assert list(folder.glob("*.changed-*")) == []
         redone += made.total() - ITEMS
         assert server.start(tmp_path, *arguments, folder.name).wait() == 0
         assert noted(folder) == made

@@ -97,7 +97,7 @@ def run(console: Console, command: Command) -> None:
     with Manifest.opened(request.folder) as manifest:
         if not manifest.says_as(before):
             plan = batch.plan(opened.group, manifest)
-        if tell_stale(console, command, plan, manifest):
+        if name_stale(console, command, plan, manifest):
             for entry in stale_clips(plan, manifest):
                 manifest.move(entry, STALE)
             plan = batch.plan(opened.group, manifest)  # the names of the moved clips are free
@@ -138,7 +138,7 @@ def run(console: Console, command: Command) -> None:
             write_report(console, report)
 
 
-def tell_stale(console: Console, command: Command, plan: BatchPlan, manifest: Manifest) -> bool:
+def name_stale(console: Console, command: Command, plan: BatchPlan, manifest: Manifest) -> bool:
     """Name the clips that belong to no row; whether they are to be moved."""
     stale = stale_clips(plan, manifest)
     if not stale:
@@ -155,7 +155,7 @@ def write_report(console: Console, report: Report) -> None:
     """Rewrite the files that show the results. A failure is only a warning: the manifest has all that they show."""
     try:
         for path in report.write():
-            console.warning(f"another file was in the place of one that shows the results; it was renamed to {path}")
+            console.warning(f"a results file had been changed, or was not written by magnet; it was renamed to {path}")
     except OutputError as error:
         console.warning(f"{' and '.join(PAGES)} are not up to date: {error.message}.")
 
@@ -324,7 +324,7 @@ def show(console: Console, command: Command) -> None:
     waiting = len(plan.items) - len(states)
     failed = f"{len(plan.failed):,} failed, " if plan.failed else ""
     console.message(f"{counted(len(plan.items))}: {len(plan.done):,} done, {failed}{waiting:,} waiting")
-    tell_stale(console, command, plan, manifest)
+    name_stale(console, command, plan, manifest)
     if not are_here(command):
         missing = " and ".join(one.given for one in (command.model, *command.helpers.values()) if one.folder is None)
         basis = f"on {DEFAULT_MODEL}" if command.model.facts is None else "on what is known of it"
