@@ -189,10 +189,10 @@ def _stop_after(step: int, magnet: Magnet, arguments: list[str]) -> None:
     from magnet_cli.train import codec as module
 
     class Stopped(module.CodecTrainer):
-        def step(self, number: int) -> dict[str, float]:
+        def step(self, number: int, rate: float) -> dict[str, float]:
             if number == step:
                 raise KeyboardInterrupt
-            return super().step(number)
+            return super().step(number, rate)
 
     before = module.CodecTrainer
     module.CodecTrainer = Stopped  # type: ignore[misc]

@@ -18,10 +18,11 @@ from magnet_cli.model.config import RELEASED_CODEC
 from magnet_cli.train.code_cache import _read as read_tokens
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
-from magnet_cli.train.options import Places, RunOptions
-from magnet_cli.train.run import resume
+from magnet_cli.train.loop.run import resume
+from magnet_cli.train.options import Optimization, Places, RunOptions
 
-SETTINGS = {"width": 8}
+# As versions without a schedule wrote them.
+SETTINGS = {"width": 8, "steps": 5, "optimization": {"learning_rate": 0.1, "warmup": 2}}
 
 
 class Network:
@@ -45,7 +46,8 @@ def places(tmp_path: Path) -> Places:
 
 
 def go_on(places: Places) -> int:
-    return resume(Network(), RunOptions(steps=5, batch_size=1), places, SETTINGS)  # type: ignore[arg-type]
+    run = RunOptions(steps=5, batch_size=1)
+    return resume(Network(), run, places, SETTINGS, Optimization()).step  # type: ignore[arg-type]
 
 
 def test_an_undamaged_training_goes_on(places: Places) -> None:
@@ -60,7 +62,7 @@ def test_damaged_settings_are_named(places: Places, text: str) -> None:
 
 
 def test_other_settings_are_told_shortly(places: Places) -> None:
-    (places.run / "settings.json").write_text(json.dumps({"width": [1] * 10_000}))
+    (places.run / "settings.json").write_text(json.dumps({**SETTINGS, "width": [1] * 10_000}))
     with pytest.raises(UsageError, match="width") as caught:
         go_on(places)
     assert len(str(caught.value)) < 500

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shlex
 import signal
@@ -19,66 +17,16 @@ import torch
 
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.decoding.masked import decode
-from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline.pipeline import Pipeline
+from magnet_cli.train.loop.schedule import new_schedule
 from magnet_cli.train.options import Optimization
-from magnet_cli.train.run import rate_at
 from magnet_cli.train.trainable import Batch, TrainableDecoder
 from support.command import Magnet, one_line_error
 from support.golden import Golden
+from support.tiny_training import SMALL, TEXTS, load, losses
 
 ROOT = Path(__file__).parents[2]
-RATE, SECONDS = 8000, 2.4
-TEXTS = ("low hum", "high whistle", "soft noise", "loud clicks")
-# A decoder of 30 thousand weights on clips of 48 frames.
-SMALL = shlex.split(
-    "--width 32 --heads 2 --layers 2 --feed-forward 64 --clip-seconds 2.4 --text-encoder own --text-width 16 "
-    "--text-layers 1 --text-heads 2 --vocabulary 300 --batch-size 4 --learning-rate 5e-3 --warmup 10 --log-every 1 "
-    "--sample-every 0 --seed 3 --dtype float32 --cpu -q"
-)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four clips that sound different, with a text each."""
-    folder = tmp_path_factory.mktemp("data")
-    time_axis = np.arange(int(RATE * SECONDS)) / RATE
-    random = np.random.default_rng(0)
-    waves = (
-        np.sin(2 * np.pi * 110 * time_axis),
-        np.sin(2 * np.pi * (900 + 300 * time_axis) * time_axis),
-        random.normal(0, 0.3, len(time_axis)) * np.linspace(0, 1, len(time_axis)),
-        (time_axis % 0.3 < 0.02) * random.normal(0, 0.5, len(time_axis)),
-    )
-    rows = []
-    for index, (wave, text) in enumerate(zip(waves, TEXTS, strict=True)):
-        soundfile.write(folder / f"{index}.wav", 0.5 * wave, RATE)
-        rows.append(json.dumps({"file_name": f"{index}.wav", "text": [text]}))
-    (folder / "metadata.jsonl").write_text("\n".join(rows))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def codec(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A codec trained for a moment: its codes differ between the clips, which is all that is asked of it."""
-    from magnet_cli.train.codec import train_codec
-    from magnet_cli.train.options import CodecShape, CodecTraining, RunOptions
-
-    folder = tmp_path_factory.mktemp("codec") / "codec"
-    shape = CodecShape(sample_rate=RATE, ratios=(8, 5, 5, 2), filters=2, dimension=8, lstm=0, codebooks=2, codes=16)
-    run = RunOptions(steps=8, batch_size=4, sample_every=0, device="cpu")
-    train_codec(data, folder, shape=shape, run=run, options=CodecTraining(adversarial_from=99))
-    return folder
-
-
-def load(folder: Path) -> Pipeline:
-    return Pipeline.load(str(folder), RuntimeConfig(device="cpu"))
-
-
-def losses(run: Path) -> dict[int, float]:
-    with (run / "log.csv").open() as file:
-        return {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)}
 
 
 # -- the loss ---------------------------------------------------------------------------------------------------------
@@ -120,7 +68,8 @@ def test_items_without_text_are_trained_as_unconditional(music: Golden) -> None:
 
 def test_the_schedule_warms_up_and_falls_along_a_cosine() -> None:
     options = Optimization(learning_rate=1e-2, warmup=10, last_rate=0.1)
-    rates = [rate_at(step, 110, options) for step in range(110)]
+    schedule = new_schedule(110, options)
+    rates = [schedule.rate(step) for step in range(110)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[9] == rates[10] == pytest.approx(1e-2)
     assert rates[60] == pytest.approx(1e-2 * (0.1 + 0.9 * 0.5))
@@ -261,7 +210,10 @@ def _states(pipeline: Pipeline, prompt: str) -> tuple[torch.Tensor, list[int]]:
 def test_going_on_with_other_options_is_refused(magnet: Magnet, data: Path, codec: Path, tmp_path: Path) -> None:
     arguments = ["train", "decoder", str(data), "-o", str(tmp_path / "m"), "--codec", str(codec), *SMALL]
     assert magnet(*arguments, "--steps", "2").code == 0
-    one_line_error(magnet(*arguments, "--steps", "3"), 2, "has steps 2, not 3", "--restart")
+    one_line_error(magnet(*arguments, "--steps", "1"), 2, "has 2 steps, not 1", "--restart")
+    one_line_error(
+        magnet(*arguments, "--steps", "2", "--weight-decay", "0.3"), 2, "weight_decay 0.1, not 0.3", "--restart"
+    )
     assert magnet(*arguments, "--steps", "3", "--restart").code == 0
     assert list(losses(tmp_path / "m.run")) == [1, 2, 3]
 
@@ -290,7 +242,7 @@ def test_without_accelerate_the_remedy_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     result = magnet("train", "decoder", str(data), "-o", str(tmp_path / "m"), "--codec", str(codec), *SMALL)
-    one_line_error(result, 1, "accelerate", "pip install magnet-cli[train]")
+    one_line_error(result, 1, "accelerate", "pip install '.[train]' in a clone")
 
 
 def test_low_precision_trains_and_keeps_its_weights_exact(data: Path, codec: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from magnet_cli.disk.unfinished import unfinished_path
 from magnet_cli.errors import OutputError
 from magnet_cli.train.codec import CodecTrainer
 from magnet_cli.train.decoder import DecoderTrainer
-from magnet_cli.train.run import Log, Progress
+from magnet_cli.train.loop.log import Log
 from support.command import Magnet, one_line_error
 
 resource = pytest.importorskip("resource")
@@ -77,10 +78,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, trainer: Any, step: int) -> None:
     """As if the machine stopped before this step."""
     whole = trainer.step
 
-    def stopped(self: Any, number: int) -> Any:
+    def stopped(self: Any, number: int, rate: float) -> Any:
         if number == step:
             raise KeyboardInterrupt
-        return whole(self, number)
+        return whole(self, number, rate)
 
     monkeypatch.setattr(trainer, "step", stopped)
 
@@ -145,12 +146,12 @@ def test_a_codecs_training_survives_a_full_disk(
 
 def test_a_line_of_the_log_is_whole_or_not_there(tmp_path: Path) -> None:
     with Log(tmp_path, 0, tensorboard=False) as log:
-        log.write(Progress(99, 200, {"loss": 1.0}, 1.0, 1.0))
+        log.write(99, {"rate": 1.0, "loss": 1.0})
         before = (tmp_path / "log.csv").read_bytes()
         with files_no_larger_than(len(before) + 2), pytest.raises(OSError, match="too large"):
-            log.write(Progress(100, 200, {"loss": 1.0}, 1.0, 1.0))
+            log.write(100, {"rate": 1.0, "loss": 1.0})
         assert (tmp_path / "log.csv").read_bytes() == before
-        log.write(Progress(100, 200, {"loss": 1.0}, 1.0, 1.0))
+        log.write(100, {"rate": 1.0, "loss": 1.0})
     assert (tmp_path / "log.csv").read_text().splitlines()[1:] == ["99,1.0,1.0", "100,1.0,1.0"]
 
 
@@ -167,6 +168,9 @@ def test_a_board_that_cannot_be_written_ends_the_training(
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = type("Writer", (), methods)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    package = types.ModuleType("tensorboard")
+    package.__spec__ = ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", package)
     arguments = ("train", "codec", str(data), "-o", str(tmp_path / "m"), *STEPS, *CODEC)
     one_line_error(magnet(*arguments, "--tensorboard"), 7, "No space left on device", "resume")
     assert magnet(*arguments).code == 0
@@ -183,8 +187,8 @@ def test_what_a_killed_training_left_unfinished_is_swept(magnet: Magnet, data: P
 
 
 def test_errors_that_are_not_of_the_disk_pass(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from magnet_cli.train.loop.run import Best, save, writing
     from magnet_cli.train.options import Places
-    from magnet_cli.train.run import save, writing
 
     class Broken:
         def state(self) -> dict[str, Any]:
@@ -197,6 +201,6 @@ def test_errors_that_are_not_of_the_disk_pass(monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setattr(torch, "save", broken)
     with pytest.raises(RuntimeError, match="a fault of torch"):
-        save(Broken(), Places(tmp_path / "m"), 1)  # type: ignore[arg-type]
+        save(Broken(), Places(tmp_path / "m"), 1, Best())  # type: ignore[arg-type]
     with pytest.raises(OutputError, match=r"m\.run"), writing(Places(tmp_path / "m")):
         raise OSError("no more")

@@ -7,9 +7,7 @@ time.
 from __future__ import annotations
 
 import platform
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +24,7 @@ from magnet_cli.audio.loudness import normalize
 from magnet_cli.bench.flops import minimum_flops
 from magnet_cli.bench.precision import Deviation, deviation
 from magnet_cli.decoding.masked import Network, Step, decode
-from magnet_cli.engines.device import decoded_together, matmul_rate, memory_errors
+from magnet_cli.engines.device import decoded_together, matmul_rate, memory_errors, peak_memory
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig, DecoderConfig
@@ -229,14 +227,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Highest number of bytes in use so far; see Report."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return resident if sys.platform == "darwin" else resident * 1024  # kilobytes on Linux
 
 
 # -- the released shapes, with random weights -------------------------------------------------------------------------

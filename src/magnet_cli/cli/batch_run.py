@@ -27,7 +27,19 @@ from magnet_cli.hub.locate import ResolvedModel
 from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, ModelFacts
 from magnet_cli.jobs.contact_sheet import CONTACT_SHEET_FILE, contact_sheet
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Item, Manifest
-from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, counted, plan_batch, plan_rows, stale_clips
+from magnet_cli.jobs.plan import (
+    DERIVED,
+    SEEDS,
+    BatchPlan,
+    Request,
+    check_same,
+    clear_way,
+    counted,
+    derives_seeds,
+    plan_batch,
+    plan_rows,
+    stale_clips,
+)
 from magnet_cli.jobs.prompt_file import Problems, PromptFile, read_prompt_file
 from magnet_cli.jobs.results import RESULTS_FILE, Report, as_csv
 from magnet_cli.options.job import draw_seed
@@ -188,12 +200,22 @@ class PromptBatch:
         request, hashes = self.command.request, models.hashes or {}
         if self.command.failed and not manifest.entries:
             raise UsageError(f"{request.folder} holds no batch", "Name the folder of a batch, or omit --failed")
-        settings = request.settings(hashes)
+        derive = derives_seeds(request, manifest, request.settings(hashes))
+        plan = self._plan(models, manifest, derive=derive is not False)
+        if derive is None and not plan.rows.keys() & manifest.entries.keys():
+            plan = self._plan(models, manifest, derive=False)
+        if models.hashes is not None and not request.mix:
+            check_same(plan, manifest, drawn=request.seed is None)
+        return plan.only_failed() if self.command.failed else plan
+
+    def _plan(self, models: ModelGroup, manifest: Manifest, *, derive: bool) -> BatchPlan:
+        request, hashes, problems = self.command.request, models.hashes or {}, self.problems
+        settings = {**request.settings(hashes), **({SEEDS: DERIVED} if derive else {})}
         seed = manifest.seed(settings) if request.seed is None else request.seed
         if seed is None:
             seed = draw_seed()
-        defaults, check, problems = usual_sampling(models.model), models.checker(self.inputs), self.problems
-        planned = plan_rows(self.file.rows, request, defaults, seed=seed, check=check, problems=problems)
+        defaults, check = usual_sampling(models.model), models.checker(self.inputs)
+        planned = plan_rows(self.file.rows, request, defaults, seed=seed, check=check, problems=problems, derive=derive)
         plan = plan_batch(
             planned,
             request,
@@ -205,9 +227,7 @@ class PromptBatch:
             bars=lambda edit: loop_bars(edit, models.model),
         )
         problems.check()
-        if models.hashes is not None and not request.mix:
-            check_same(plan, manifest, drawn=request.seed is None)
-        return plan.only_failed() if self.command.failed else plan
+        return plan
 
 
 def are_here(command: Command) -> bool:
@@ -267,7 +287,7 @@ def work(
 
         for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
             report.add(product.item)
-            console.result(result(product, as_json=as_json))
+            console.result(result(product, as_json=as_json), announced=not as_json)
             if report.is_due():
                 write_report(console, report)
         stop_if_asked()

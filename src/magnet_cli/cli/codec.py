@@ -13,7 +13,6 @@ from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.terminal import options
-from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import FileOptions, Speech
 from magnet_cli.terminal.signature import only
 
@@ -34,7 +33,7 @@ def encode(
     files: Annotated[FileOptions, only("force")],
     runtime: Annotated[RuntimeConfig, only("device")],
     places: PlacesConfig,
-    speech: Annotated[Speech, only("quiet")],
+    speech: Annotated[Speech, only("quiet", "log_file")],
 ) -> None:
     """Encode an audio file with a model's codec.
 
@@ -43,7 +42,7 @@ def encode(
 
     Example: magnet encode disco.wav -o disco.npz
     """
-    console = Console(quiet=speech.quiet)
+    console = speech.console
     with console.reporting():
         from magnet_cli.audio.files import read_audio
         from magnet_cli.disk.atomic import check_writable, write_atomic
@@ -90,7 +89,7 @@ def decode(
     files: Annotated[FileOptions, only("force")],
     runtime: Annotated[RuntimeConfig, only("device")],
     places: PlacesConfig,
-    speech: Annotated[Speech, only("quiet")],
+    speech: Annotated[Speech, only("quiet", "log_file")],
 ) -> None:
     """Decode a file of codes with a model's codec.
 
@@ -98,7 +97,7 @@ def decode(
 
     Example: magnet decode disco.npz -o disco.wav
     """
-    console = Console(quiet=speech.quiet)
+    console = speech.console
     with console.reporting():
         from magnet_cli.audio.codes_file import read_codes, read_source
         from magnet_cli.audio.files import write_audio

@@ -143,7 +143,7 @@ def replay(
 
     Example: magnet replay disco.wav --check
     """
-    console = Console(quiet=speech.quiet, verbose=speech.verbose)
+    console = speech.console
     with console.reporting():
         from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.record import read_record, recipe

@@ -56,7 +56,7 @@ class Order:
     helpers       names of the models that help, by what they do
     sampling      what the overrides change, where the model is of the same kind; None: the model's own
     combinations  those of a sweep; without one, a single one that changes nothing
-    fallback      whether the bundled model may take the place of one that cannot be downloaded; None: that was named
+    fallback      whether the bundled model may replace one that cannot be downloaded; None: the user named that one
     """
 
     texts: Sequence[str]
@@ -161,7 +161,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
     for product in make(console, production, items):
-        console.result(result(product, as_json=speech.json))
+        console.result(result(product, as_json=speech.json), announced=not speech.json)
         rows.append(sweep_row(product, words[product.item.target.audio]))
     if len(order.combinations) > 1:
         header = [*(name for name, _ in order.combinations[0].words), "seed", "took", "LUFS", "file"]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LONGEST_LABEL = 40
 MOST_LINES = 3  # about inputs
-LONGEST_IN_BAR = 24  # so that the bar fits into 80 columns
+LONGEST_IN_BAR = 80  # what has no room on the terminal is cut there
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def describe_clip(clip: Clip, target: Target, output: OutputConfig) -> str:
     if output.normalize in ("auto", "loudness") and after.lufs is not None and not clip.audio.reached:
         loudness += f" (not {output.lufs:g}: limited by the peak ceiling)"
     peak = "" if after.true_peak is None else f", {decibels(after.true_peak)} dBTP"
-    return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {describe_tempo(clip)}{loudness}{peak}"
+    return f"{target.audio}: {clip.seconds:.2f} s, seed {clip.job.seed}, {describe_tempo(clip)}{loudness}{peak}"
 
 
 def describe_tempo(clip: Clip) -> str:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import HubError, UsageError
+from magnet_cli.hub.folders import BEST_FOLDER
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling import Task
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.help import HelpGroup
 from magnet_cli.terminal.options import Speech, human
+from magnet_cli.terminal.progress import ProgressBar
 from magnet_cli.terminal.signature import command, given_of, only
+from magnet_cli.terminal.stopping import Stopping
 from magnet_cli.train.options import (
     CODEC_OPTIMIZATION,
     TEXT_DROPOUT,
@@ -33,11 +38,13 @@ from magnet_cli.train.options import (
     Precision,
     RunOptions,
     TextShape,
+    check_packages,
 )
 
 if TYPE_CHECKING:
     from magnet_cli.train.decoder import Parts
-    from magnet_cli.train.run import OnProgress, Progress
+    from magnet_cli.train.loop.events import Event, Outcome, Progress
+    from magnet_cli.train.rehearsal import Rehearsal
 
 app = typer.Typer(
     name="train",
@@ -73,13 +80,33 @@ Output = Annotated[
         rich_help_panel="Training",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print what the training would use and need: examples, schedule, memory, disk and time. Two steps are "
+        "trained to measure it, and nothing is written.",
+        rich_help_panel="Run",
+    ),
+]
 OnCpu = Annotated[
     bool,
     typer.Option("--cpu", help="Train on the CPU, whatever devices accelerate finds.", rich_help_panel="Run"),
 ]
 
 
-@command(app)
+# What --help shows of the many options.
+CODEC_EVERYDAY = (
+    *("--output", "--from", "--steps", "--batch-size", "--learning-rate", "--seed", "--held-out", "--dry-run"),
+    *("--begin", "--sample-rate", "--ratios", "--restart", "--cpu", "--quiet"),
+)
+DECODER_EVERYDAY = (
+    *("--output", "--from", "--codec", "--lora", "--steps", "--batch-size", "--learning-rate", "--seed", "--held-out"),
+    *("--dry-run", "--sample-prompt", "--precision", "--restart", "--cpu", "--quiet"),
+)
+
+
+@command(app, everyday=CODEC_EVERYDAY)
 def codec(
     data: Data,
     *,
@@ -99,26 +126,38 @@ def codec(
     optimization: Annotated[Optimization, only("learning_rate", "warmup", "last_rate")] = CODEC_OPTIMIZATION,
     shape: CodecShape,
     cpu: OnCpu = False,
+    dry_run: DryRun = False,
     speech: Annotated[Speech, only("quiet")],
 ) -> None:
     """Train an EnCodec codec on audio.
 
     Writes a folder for magnet train decoder --codec. A training that was stopped resumes with the same command. Sizes
     and schedule default to those of the published codecs.
+
+    Example: magnet train codec data -o codec --begin transform --held-out 0.1
     """
     console = _console(speech)
     with console.reporting():
+        _set_farewell(output)
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
             raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random or transform")
+        check_packages(tensorboard=run.tensorboard)
         Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):
-            from magnet_cli.train.codec import train_codec
+            from magnet_cli.train.codec import rehearse_codec, train_codec
             from magnet_cli.train.codec_folder import read_codec_folder
 
             before = read_codec_folder(start) if start else None
-        with _watching(console, run, output) as on_progress:
-            train_codec(
+        if dry_run:
+            with console.busy("measuring two steps"):
+                rehearsal = rehearse_codec(
+                    data, output, shape=shape, start=before, run=run, options=options, optimization=optimization
+                )
+            _show(console, rehearsal)
+            return
+        with _reporting(console, run, output) as report:
+            outcome = train_codec(
                 data,
                 output,
                 shape=shape,
@@ -126,12 +165,14 @@ def codec(
                 run=run,
                 options=options,
                 optimization=optimization,
-                on_progress=on_progress,
+                listener=report.hear,
+                stopped=report.stopped,
             )
-        _done(console, output)
+        following = ["magnet", "train", "decoder", str(data), "-o", f"{output}-decoder", "--codec", str(output)]
+        _done(console, output, outcome, following)
 
 
-@command(app)
+@command(app, everyday=DECODER_EVERYDAY)
 def decoder(
     data: Data,
     *,
@@ -176,6 +217,15 @@ def decoder(
             rich_help_panel="Training",
         ),
     ] = None,
+    sample_prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Prompt of the audio samples, which are written to DIR.run/samples; may be given several times.",
+            show_default="the texts of four files",
+            rich_help_panel="Run",
+        ),
+    ] = None,
     training: DecoderTraining,
     optimization: Optimization,
     shape: DecoderShape,
@@ -209,17 +259,23 @@ def decoder(
         ),
     ] = "float16",
     cpu: OnCpu = False,
+    dry_run: DryRun = False,
     places: PlacesConfig,
     speech: Annotated[Speech, only("quiet")],
 ) -> None:
     """Train MAGNeT's decoder on audio and texts.
 
     Continues from any model, or trains a new decoder, and writes a bundle that every command accepts as --model. A
-    training that was stopped resumes with the same command. Sizes and schedule default to those of the small released
-    model.
+    training that was stopped resumes with the same command, and more --steps extend one. Sizes default to those of the
+    small released model.
+
+    Example: magnet train decoder data -o mine --from magnet-small-10secs --learning-rate 1e-5 --steps 5000 --dry-run
+
+    Example: magnet generate "disco beat" --model mine
     """
     console = _console(speech)
     with console.reporting():
+        _set_farewell(output)
         if task not in get_args(Task):
             raise UsageError(f"unknown task {task!r}", "Give music or sound")
         if dtype not in DTYPES or training.precision not in get_args(Precision):
@@ -230,6 +286,7 @@ def decoder(
             raise UsageError(
                 "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
             )
+        check_packages(lora="rank" in lora, tensorboard=run.tensorboard)
         run = replace(run, device="cpu" if cpu else "auto")
         from magnet_cli.hub.download import Access
         from magnet_cli.hub.locate import fetch_first, resolve
@@ -237,6 +294,11 @@ def decoder(
         named = [Path(one) for one in (start, codec_folder, text_encoder) if one is not None]
         _check_output(output, [data, *named])  # before a name is looked up
         base = None if start is None else resolve(start, places)
+        if dry_run and base is not None and base.folder is None:
+            raise HubError(
+                f"{base.name} is not on this machine, and a dry run downloads nothing",
+                f"Run magnet models download {base.name} first",
+            )
         if base is not None and base.own_folder is not None:
             _check_output(output, [base.own_folder])
         with console.transfers(human) as transfers:
@@ -246,7 +308,8 @@ def decoder(
                 import torch
 
                 from magnet_cli.checkpoints.open import open_magnet
-                from magnet_cli.train.decoder import Publication, start_from, train_decoder
+                from magnet_cli.train.data import find_examples
+                from magnet_cli.train.decoder import Publication, rehearse_decoder, start_from, train_decoder
 
                 model = None if base is None else open_magnet(base, listener=transfers.hear)
         if model is not None:
@@ -254,6 +317,7 @@ def decoder(
             licence = licence or model.origin.licence
         else:
             text = replace(text, feed_forward=4 * text.width)
+            places = replace(places, offline=places.offline or dry_run)
             parts, kind = _new_parts(data, codec_folder, shape, text_encoder, text, run.seed, places), task  # type: ignore[assignment]
         options = replace(
             training,
@@ -263,8 +327,15 @@ def decoder(
         publication = Publication(
             name=name or output.name, task=kind, licence=licence or UNKNOWN_LICENCE, dtype=getattr(torch, dtype)
         )
-        with _watching(console, run, output) as on_progress:
-            train_decoder(
+        if dry_run:
+            with console.busy("measuring two steps"):
+                rehearsal = rehearse_decoder(
+                    data, output, parts, run=run, publication=publication, options=options, optimization=optimization
+                )
+            _show(console, rehearsal)
+            return
+        with _reporting(console, run, output) as report:
+            outcome = train_decoder(
                 data,
                 output,
                 parts,
@@ -272,10 +343,12 @@ def decoder(
                 publication=publication,
                 options=options,
                 optimization=optimization,
-                on_progress=on_progress,
-                on_tokens=lambda done, all_: console.message(f"tokenized {done} of {all_} clips"),
+                prompts=sample_prompt or (),
+                listener=report.hear,
+                stopped=report.stopped,
             )
-        _done(console, output)
+        prompt = sample_prompt[0] if sample_prompt else find_examples(data, texts=True)[0].texts[0]
+        _done(console, output, outcome, ["magnet", "generate", prompt, "--model", str(output), "-o", "clip.wav"])
 
 
 def _check_output(output: Path, inputs: Sequence[Path]) -> None:
@@ -314,40 +387,110 @@ def _new_parts(
     return start_new(shape, codec, seed=seed, text=folder, text_name=text_encoder)
 
 
+def _show(console: Console, rehearsal: Rehearsal) -> None:
+    """Print what a training would use and need."""
+    for name, value in rehearsal.rows(human):
+        console.result(f"{name:<9} {value}")
+    if rehearsal.schedule.warning is not None:
+        console.warning(f"{rehearsal.schedule.warning}.")
+    console.message("dry run: nothing was written")
+
+
 def _console(speech: Speech) -> Console:
     """The console, which only the first process of a launcher prints to."""
     return Console(quiet=speech.quiet or os.environ.get("RANK", "0") != "0")
 
 
+class Reporter:
+    """Prints what a training reports: a bar, or lines where stderr is not a terminal."""
+
+    def __init__(self, console: Console, bar: ProgressBar, run: RunOptions) -> None:
+        self._console, self._bar = console, bar
+        self._every = LINES * run.log_every
+        self._first = self._seen = 0  # steps done before, and the last one shown
+        self._stopping = Stopping.current()
+
+    def hear(self, event: Event) -> None:
+        """Print an event."""
+        from magnet_cli.train.loop.events import Encoded, HeldOut, Progress, Started
+        from magnet_cli.train.rehearsal import length
+
+        match event:
+            case Encoded(done, total):
+                self._console.message(f"the codec has encoded {done} of {total} clips")
+            case Started(first, schedule):
+                self._first = self._seen = first
+                self._bar.resume(first)
+                resumed = f"resuming after step {first}: " if first else ""
+                self._console.message(f"{resumed}{schedule.words}")
+                if schedule.warning is not None:
+                    self._console.warning(f"{schedule.warning}.")
+            case HeldOut(step, loss, best):
+                note = ", the lowest so far" if best and step else ""
+                self._console.message(f"step {step}: held-out loss {loss:.3f}{note}")
+            case Progress():
+                is_first = self._seen == self._first
+                self._bar.advance(describe(event), event.step - self._seen)
+                if not self._console.draws and (event.step % self._every == 0 or is_first):
+                    left = length(event.left)
+                    self._console.message(f"step {event.step} of {event.steps}: {describe(event)}, {left} left")
+                self._seen = event.step
+
+    def stopped(self) -> bool:
+        """Whether Ctrl-C or SIGTERM asks to stop after the present step."""
+        return self._stopping is not None and self._stopping.code is not None
+
+
 @contextmanager
-def _watching(console: Console, run: RunOptions, output: Path) -> Iterator[OnProgress]:
-    """Loss, speed and remaining time, as a bar; where stderr is not a terminal, as a line now and then."""
-    seen = 0
-    with console.progress(run.steps) as bar:
+def _reporting(console: Console, run: RunOptions, output: Path) -> Iterator[Reporter]:
+    """Print the progress of a training. After the first Ctrl-C or SIGTERM the step ends and the state is saved."""
+    stopping = Stopping.current()
+    try:
+        with console.progress(run.steps, lines=False) as bar, ExitStack() as stack:
+            if stopping is not None:
+                stack.enter_context(stopping.after_step((signal.SIGINT, signal.SIGTERM)))
+            yield Reporter(console, bar, run)
+    except KeyboardInterrupt:
+        _set_farewell(output)
+        if stopping is not None:
+            stopping.check()
+        raise
 
-        def show(progress: Progress) -> None:
-            nonlocal seen
-            words = describe(progress)
-            bar.advance(words, progress.step - seen)
-            if not console.draws and (progress.step % (LINES * run.log_every) == 0 or not seen):
-                console.message(f"step {progress.step} of {progress.steps}: {words}")
-            seen = progress.step
 
-        try:
-            yield show
-        except KeyboardInterrupt:
-            if Places(output).state.is_file():
-                console.message(f"the state is in {Places(output).run}: run the same command to resume the training")
-            raise
+def _set_farewell(output: Path) -> None:
+    """Have the last line after Ctrl-C say how to resume."""
+    places, stopping = Places(output), Stopping.current()
+    if stopping is None:
+        return
+    if places.state.is_file():
+        stopping.farewell = f"interrupted. The state is in {places.run}; run the same command to resume the training."
+    else:
+        stopping.farewell = "interrupted. No state was saved yet; run the same command to begin again."
 
 
 def describe(progress: Progress) -> str:
     """A step in words."""
-    minutes = progress.left / 60
-    left = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
-    return f"loss {progress.figures['loss']:.3f}, {progress.rate:.2g} steps/s, {left} left"
+    smoothed = [f"loss {progress.smoothed['loss']:.3f}"]
+    codebooks = [f"{value:.2f}" for name, value in progress.smoothed.items() if name != "loss"]
+    if codebooks:
+        smoothed[0] += f" (codebooks {' '.join(codebooks)})"
+    if progress.held_out is not None:
+        smoothed.append(f"held-out {progress.held_out:.3f}")
+    if progress.memory:
+        smoothed.append(human(progress.memory))
+    return ", ".join([*smoothed, f"{progress.rate:.2g} steps/s"])
 
 
-def _done(console: Console, output: Path) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        console.result(output)
+def _done(console: Console, output: Path, outcome: Outcome, following: Sequence[str]) -> None:
+    """Say how a training ended, and which command uses its result."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if not outcome.is_new:
+        console.message(f"already finished: this training has done its {outcome.steps} steps. More --steps extend it.")
+    if outcome.best is not None and outcome.best_step != outcome.steps:
+        best = Places(output).run / BEST_FOLDER
+        console.message(
+            f"the held-out loss was lowest at step {outcome.best_step}: {outcome.best:.3f}. That model is {best}"
+        )
+    console.message(f"next: {shlex.join(following)}")
+    console.result(output)

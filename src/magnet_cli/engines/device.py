@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -184,3 +185,15 @@ def memory_errors(device: torch.device, purpose: str, *, dtype: str) -> Iterator
             f"not enough memory on {device} {purpose}: {one_line(error, 120)}",
             f"Use a smaller model or batch{smaller} or another --device",
         ) from error
+
+
+def peak_memory(device: torch.device) -> int:
+    """Highest number of bytes in use so far: allocated on a GPU; of the process on a CPU, 0 where it is unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024  # kilobytes on Linux

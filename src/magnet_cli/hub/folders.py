@@ -100,6 +100,7 @@ ANY_FILES = (
     *(_SAFETENSORS_TEMPORARY, f"{TEXT_FOLDER}/{_SAFETENSORS_TEMPORARY}"),
 )
 TOKENS_FOLDER = "tokens"  # in a run; a training that ended before its first step has written nothing else
+BEST_FOLDER = "best"  # in a run: the model with the lowest loss on held-out files, a folder like the output
 # The state that a training keeps beside its output. It is never removed. Every training's settings have these keys.
 RUNS: Mapping[TrainingKind, FolderKind] = {
     kind: FolderKind(

@@ -139,7 +139,7 @@ class Production:
                 )
                 for path, content in contents
             )
-            seconds = sum(clip.timings.values()) / clip.batch
+            seconds = round(sum(clip.timings.values()) / clip.batch, 3)  # as the manifest gives it back
             after = clip.audio.after
             manifest.add(Entry(item.key, made, None, seconds, Measured(clip.seconds, after.lufs, after.true_peak)))
 

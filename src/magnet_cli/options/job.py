@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -79,15 +80,25 @@ def draw_seed() -> int:
     return secrets.randbits(DRAWN_SEED_BITS)
 
 
+def derived_seed(seed: int, prompt: str) -> int:
+    """The first seed of a prompt in a batch with this seed: 32 bits of their SHA-256, as short as a drawn one."""
+    digest = hashlib.sha256(f"{seed}\n{prompt}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[: DRAWN_SEED_BITS // 8], "big")
+
+
 class Planner:
     """Gives the clips of one run their seeds.
 
-    Variation k of a prompt takes seed + k; a prompt that occurs again continues with the next seeds, so that its clips
-    differ. Nothing else that is in a run changes the seeds of a prompt. A first seed is drawn when none is given.
+    Variation k of a prompt takes its first seed + k. A prompt that occurs again continues with the next seeds, so that
+    its clips differ. Nothing else in a run changes the seeds of a prompt.
+
+    seed: the first seed of every prompt; None draws one. derive: every prompt has another first seed, derived from
+    `seed` and its text.
     """
 
-    def __init__(self, seed: int | None) -> None:
+    def __init__(self, seed: int | None, *, derive: bool = False) -> None:
         self.seed = draw_seed() if seed is None else seed
+        self._derive = derive
         self._made: Counter[str] = Counter()
 
     def jobs(
@@ -104,7 +115,7 @@ class Planner:
             raise UsageError(f"variations must be from 1 to {MOST_VARIATIONS:,}, not {variations}", "Give e.g. -n 4")
         first = seed
         if first is None:
-            first = self.seed + self._made[prompt]
+            first = (derived_seed(self.seed, prompt) if self._derive else self.seed) + self._made[prompt]
             self._made[prompt] += variations
         return [Job(prompt, first + k, sampling, edit or EditConfig()) for k in range(variations)]
 

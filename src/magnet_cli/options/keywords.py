@@ -51,7 +51,7 @@ class SamplingOptions(TypedDict, total=False):
     rescore_weight: float
 
 
-class ClipOptions(SamplingOptions, total=False):
+class GenerateOptions(SamplingOptions, total=False):
     """The fields of SamplingConfig, EditConfig and OutputConfig."""
 
     duration: float

@@ -16,7 +16,7 @@ from magnet_cli.audio.files import encode_audio
 from magnet_cli.audio.formats import check_format, codes_beside, sidecar
 from magnet_cli.audio.loudness import Normalized
 from magnet_cli.audio.riff_info import LoopMarks
-from magnet_cli.disk.atomic import Content, write_together
+from magnet_cli.disk.atomic import Content, check_writable, write_together
 from magnet_cli.errors import UsageError, shown
 from magnet_cli.music.tempo import Tempo
 from magnet_cli.options.job import Job
@@ -158,6 +158,8 @@ class Clip:
         """
         path, subtype = Path(path), subtype or self.output.samples
         check_format(path, subtype, self.sample_rate)
+        files = [path, *([sidecar(path)] if metadata else []), *([codes_beside(path)] if codes else [])]
+        check_writable(files, overwrite=overwrite)
         contents: list[tuple[Path, Content]] = []
         tags = None
         if codes:

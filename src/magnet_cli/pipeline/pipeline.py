@@ -38,7 +38,7 @@ from magnet_cli.model.codec import Codec
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
 from magnet_cli.options.keywords import (
-    ClipOptions,
+    GenerateOptions,
     LoadOptions,
     SamplingOptions,
     change_sampling,
@@ -231,7 +231,7 @@ class Pipeline:
         on_failure: OnFailure | None = None,
         listener: Listener | None = None,
         progress: bool = False,
-        **options: Unpack[ClipOptions],
+        **options: Unpack[GenerateOptions],
     ) -> Iterator[Clip]:
         """Generate clips, in order, each yielded as soon as its batch is finished.
 
@@ -259,7 +259,7 @@ class Pipeline:
                 do not fit.
             MemoryShortageError, NumericsError, OutputError: while clips are generated.
         """
-        check_keywords("Pipeline.generate", options, ClipOptions, *_ARGUMENTS)
+        check_keywords("Pipeline.generate", options, GenerateOptions, *_ARGUMENTS)
         items = [prompts] if isinstance(prompts, (str, Job)) else list(prompts)
         output = changed(output or OutputConfig(), options)
         if all(isinstance(item, Job) for item in items):
@@ -297,10 +297,10 @@ class Pipeline:
         known: Known | None = None,
         on_step: OnStep | None = None,
         progress: bool = False,
-        **options: Unpack[ClipOptions],
+        **options: Unpack[GenerateOptions],
     ) -> Clip:
         """Generate one clip of one prompt, and wait for it; see `generate`, whose errors it raises."""
-        check_keywords("Pipeline.generate_one", options, ClipOptions, *_ARGUMENTS)
+        check_keywords("Pipeline.generate_one", options, GenerateOptions, *_ARGUMENTS)
         (clip,) = self.generate(
             prompt,
             seed=seed,

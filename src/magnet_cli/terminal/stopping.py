@@ -8,10 +8,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+from magnet_cli.errors import INTERRUPTION
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 # Seconds after an exception in which further signals add nothing: it is on its way, and those who clean up meanwhile
@@ -32,8 +34,9 @@ class Stopping:
     def __init__(self) -> None:
         self.code: int | None = None  # the exit code that was asked for
         self.raised = False
+        self.farewell = INTERRUPTION  # the last line after Ctrl-C
         self._raised_at = 0.0
-        self._waits = False
+        self._waits: Collection[int] = ()  # signals that wait for a good moment
         self._over = False
         self._hooks: tuple[Any, Any] | None = None
 
@@ -71,19 +74,19 @@ class Stopping:
         first = self.code is None
         if first:
             self.code = 128 + number
-        if first and self._waits and number == signal.SIGINT:
+        if first and number in self._waits:
             say_at_once(NOTICE)
         elif not self.raised or time.monotonic() - self._raised_at > GRACE:
             self._raise()
 
     @contextmanager
-    def after_step(self) -> Iterator[Callable[[], None]]:
+    def after_step(self, signals: Collection[int] = (signal.SIGINT,)) -> Iterator[Callable[[], None]]:
         """Let the first Ctrl-C wait for a good moment: the function this gives, called at one, raises."""
-        self._waits = True
+        self._waits = signals
         try:
             yield self.check
         finally:
-            self._waits = False
+            self._waits = ()
         self.check()
 
     def check(self) -> None:

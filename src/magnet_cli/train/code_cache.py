@@ -124,18 +124,26 @@ def _read(path: Path, pieces: int, codebooks: int, most: int) -> Weights:
 def _write(
     path: Path, pieces: Sequence[Piece], examples: Sequence[Example], codec: Codec, codebooks: int, clip_seconds: float
 ) -> None:
-    config = codec.config
-    frames = int(clip_seconds * config.frame_rate)
+    rate = codec.config.frame_rate
+    frames = int(clip_seconds * rate)
     codes, valid = [], []
     for piece in pieces:
-        waveform = read_segment(
-            examples[piece.example].path, piece.start, clip_seconds, config.sample_rate, config.channels
-        )
-        codes.append(codec.encode(waveform[None])[0, :codebooks, :frames].to("cpu", torch.int16))
-        valid.append(min(frames, max(1, int(piece.seconds * config.frame_rate + 1e-6))))
+        codes.append(encode(piece, examples, codec, codebooks=codebooks, clip_seconds=clip_seconds))
+        valid.append(min(frames, max(1, int(piece.seconds * rate + 1e-6))))
     shard: Weights = {"codes": torch.stack(codes), "valid": torch.tensor(valid)}
     content = save(shard)
     write_atomic(path, lambda file: file.write(content), overwrite=True)
+
+
+def encode(
+    piece: Piece, examples: Sequence[Example], codec: Codec, *, codebooks: int, clip_seconds: float
+) -> torch.Tensor:
+    """Codes of a piece, int16 [K, T]."""
+    config = codec.config
+    path = examples[piece.example].path
+    waveform = read_segment(path, piece.start, clip_seconds, config.sample_rate, config.channels)
+    frames = int(clip_seconds * config.frame_rate)
+    return codec.encode(waveform[None])[0, :codebooks, :frames].to("cpu", torch.int16)
 
 
 def _identity(codec: Codec) -> str:

@@ -6,7 +6,7 @@ replaces codes that fall out of use. Défossez et al., "High Fidelity Neural Aud
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,16 +23,30 @@ from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig
 from magnet_cli.train.codec_folder import codec_weights, write_codec
-from magnet_cli.train.data import Example, batch_indices, duration, find_examples, read_segment, share
+from magnet_cli.train.data import (
+    Example,
+    Split,
+    batch_indices,
+    duration,
+    held_out_folder,
+    read_segment,
+    share,
+    split_examples,
+)
+from magnet_cli.train.loop.average import Average
+from magnet_cli.train.loop.events import Listener, Outcome, ignore
+from magnet_cli.train.loop.run import never, open_accelerator, recorded, train
+from magnet_cli.train.loop.schedule import set_rate
 from magnet_cli.train.losses import Balancer, MelLoss, discriminator, discriminator_loss, generator_losses
 from magnet_cli.train.mdct_init import begin_as_transform
 from magnet_cli.train.options import CODEC_OPTIMIZATION, CodecShape, CodecTraining, Optimization, Places, RunOptions
-from magnet_cli.train.run import Average, OnProgress, open_accelerator, rate_at, set_rate, train
+from magnet_cli.train.rehearsal import Rehearsal, rehearse, survey, tensor_bytes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SAMPLED = 4  # clips reconstructed as samples
+HELD_OUT_FILES = 64  # that the losses are measured on, at most
 # From how much audio --begin transform computes the codebooks.
 BEGIN_FILES, BEGIN_FRAMES = 1600, 80
 
@@ -86,16 +100,16 @@ class CodecTrainer:
         self,
         accelerator: Accelerator,
         codec: Codec,
-        examples: list[Example],
+        split: Split,
         *,
         run: RunOptions,
         options: CodecTraining,
         optimization: Optimization,
     ) -> None:
-        self.accelerator, self.examples = accelerator, examples
+        self.accelerator, self.examples, self.held = accelerator, split.training, split.held_out
         self.run, self.options, self.optimization = run, options, optimization
         self.config = codec.config
-        self.durations = [duration(example.path) for example in examples]
+        self.durations = [duration(example.path) for example in self.examples]
         self.network = TrainableCodec(codec, decoder_only=options.decoder_only).to(accelerator.device)
         self.adversary = discriminator(
             options.discriminator_filters, options.discriminator_windows, codec.config.channels
@@ -143,11 +157,33 @@ class CodecTrainer:
             crops.append(read_segment(path, place * room, self.options.seconds, config.sample_rate, config.channels))
         return torch.stack(crops)
 
-    def step(self, number: int) -> dict[str, float]:
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """The losses on the middle of each held-out file, `held_out_l1` and `held_out_mel`, and their sum, `held_out`.
+
+        At most HELD_OUT_FILES are used.
+        """
+        if not self.held:
+            return {}
+        every = max(1, -(-len(self.held) // HELD_OUT_FILES))
+        sums, chosen = {"l1": 0.0, "mel": 0.0}, self.held[::every]
+        seconds, config = self.options.seconds, self.config
+        with self.average.applied(self.network):
+            self.network.eval()
+            for example in chosen:
+                start = max(0.0, duration(example.path) - seconds) / 2
+                crop = read_segment(example.path, start, seconds, config.sample_rate, config.channels)
+                target = crop[None].to(self.accelerator.device)
+                output, _ = self.network(target)
+                sums["l1"] += float(torch.nn.functional.l1_loss(output, target))
+                sums["mel"] += float(self.mel(output, target))
+            self.network.train()
+        means = {f"held_out_{name}": value / len(chosen) for name, value in sums.items()}
+        return {"held_out": sum(means.values()), **means}
+
+    def step(self, number: int, rate: float) -> dict[str, float]:
         """One update of the codec, and of its adversary where the schedule says so."""
-        rate = rate_at(number, self.run.steps, self.optimization)
-        set_rate(self.optimizer, rate)
-        set_rate(self.adversary_optimizer, rate)
+        set_rate([self.optimizer, self.adversary_optimizer], rate)
         # The quantizer draws from torch's own generator where it replaces codes.
         torch.manual_seed(hash((self.run.seed, number)) % 2**63)
         target = self.batch(number)
@@ -243,35 +279,82 @@ def train_codec(
     run: RunOptions,
     options: CodecTraining | None = None,
     optimization: Optimization | None = None,
-    on_progress: OnProgress | None = None,
-) -> None:
+    listener: Listener = ignore,
+    stopped: Callable[[], bool] = never,
+) -> Outcome:
     """Train a codec on a folder of audio, resuming an earlier training of the same output.
 
-    start: a codec to continue from, whose shape replaces `shape`. Writes a folder that `train_decoder` takes.
+    start: a codec to continue from, whose shape replaces `shape`. stopped: asked after every step whether to save the
+    state and stop. Writes a folder that `train_decoder` takes.
 
     Raises: UsageError for data or options that cannot work; OutputError for an output that is neither new nor of an
     earlier training.
     """
     options, optimization = options or CodecTraining(), optimization or CODEC_OPTIMIZATION
     places = Places(output)
-    places.check("codec", [data, *([] if start is None else [start.path.parent])])
+    inputs = [data, None if start is None else start.path.parent, held_out_folder(run.held_out)]
+    places.check("codec", [path for path in inputs if path])
     accelerator = open_accelerator(run)
     share(run.batch_size, 0, accelerator.num_processes)
-    examples = find_examples(data, texts=False)
-    torch.manual_seed(run.seed)
-    config = codec_config(shape) if start is None else start.config
-    codec = Codec(config)
+    split = split_examples(data, run.held_out, texts=False)
+    codec = start_codec(shape, start, run.seed)
+    if start is None and options.begin == "transform" and not places.state.is_file():
+        crops = _some_audio(split.training, codec.config, run.seed)
+        begin_as_transform(codec, crops, torch.Generator().manual_seed(run.seed))
+    trainer = CodecTrainer(accelerator, codec, split, run=run, options=options, optimization=optimization)
+    settings = settings_of(codec, options, len(split.training))
+    return train(
+        trainer, accelerator, run, places, settings, optimization=optimization, listener=listener, stopped=stopped
+    )
+
+
+def start_codec(shape: CodecShape, start: CodecCheckpoint | None, seed: int) -> Codec:
+    """A codec with random weights, or with those of another."""
+    torch.manual_seed(seed)
+    codec = Codec(codec_config(shape) if start is None else start.config)
     if start is not None:
         codec.load_state_dict({name: weight.float() for name, weight in start.weights.items()})
-    elif options.begin == "transform" and not places.state.is_file():
-        begin_as_transform(codec, _some_audio(examples, config, run.seed), torch.Generator().manual_seed(run.seed))
-    trainer = CodecTrainer(accelerator, codec, examples, run=run, options=options, optimization=optimization)
-    settings = {
-        "kind": "codec",
-        "examples": len(examples),
-        "codec": asdict(config),
-        "training": asdict(options),
-        "optimization": asdict(optimization),
-        **{name: getattr(run, name) for name in ("steps", "batch_size", "seed")},
-    }
-    train(trainer, accelerator, run, places, settings, on_progress)
+    return codec
+
+
+def settings_of(codec: Codec, options: CodecTraining, examples: int) -> dict[str, Any]:
+    """What a codec's training depends on, beside its length and optimization."""
+    return {"kind": "codec", "examples": examples, "codec": asdict(codec.config), "training": asdict(options)}
+
+
+def rehearse_codec(
+    data: Path,
+    output: Path,
+    *,
+    shape: CodecShape,
+    start: CodecCheckpoint | None,
+    run: RunOptions,
+    options: CodecTraining,
+    optimization: Optimization,
+) -> Rehearsal:
+    """What `train_codec` will need, from two steps. Nothing is written.
+
+    Raises: what `train_codec` raises before its first step.
+    """
+    places = Places(output)
+    inputs = [data, None if start is None else start.path.parent, held_out_folder(run.held_out)]
+    places.check("codec", [path for path in inputs if path])
+    accelerator = open_accelerator(run)
+    share(run.batch_size, 0, accelerator.num_processes)
+    split = split_examples(data, run.held_out, texts=False)
+    codec = start_codec(shape, start, run.seed)
+    model = tensor_bytes(codec.state_dict())
+    trainer = CodecTrainer(accelerator, codec, split, run=run, options=options, optimization=optimization)
+    return rehearse(
+        trainer,
+        accelerator.device,
+        run,
+        places,
+        recorded(settings_of(codec, options, len(split.training)), run, optimization),
+        optimization,
+        found=survey(data, split, options.seconds),
+        encoding=0.0,
+        model=model,
+        codes=0,
+        second=options.adversarial_every,  # one that uses the discriminator, if step 0 does
+    )

@@ -8,6 +8,7 @@ file beside each audio file, which has its name and the suffix `.json` (key `tex
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 import os
@@ -40,6 +41,64 @@ class Example:
     texts: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Split:
+    """The examples that are trained on, and those on which the loss is measured."""
+
+    training: list[Example]
+    held_out: list[Example]
+
+
+def split_examples(folder: Path, held_out: str | None, *, texts: bool) -> Split:
+    """The examples of a folder, without those that are held out, and these.
+
+    held_out: a share of the files, or a folder of others. Whole files are held out: those whose relative name has a
+    hash below the share, so that none changes sides when files are added. If that is none, the file with the smallest
+    hash is held out.
+
+    Raises: UsageError for a share that is not between 0 and 1, for a folder without examples, and when no file is left
+    to train on.
+    """
+    found = find_examples(folder, texts=texts)
+    other = held_out_folder(held_out)
+    if held_out is None:
+        return Split(found, [])
+    if other is not None:
+        inner = other.resolve()
+        rest = [one for one in found if inner not in one.path.resolve().parents]
+        split = Split(rest, find_examples(other, texts=texts))
+    else:
+        places = [_place(folder, one.path) for one in found]
+        limit = max(float(held_out), min(places) * (1 + 1e-9))
+        pairs = list(zip(places, found, strict=True))
+        split = Split([one for at, one in pairs if at >= limit], [one for at, one in pairs if at < limit])
+    if not split.training:
+        raise UsageError(f"--held-out {held_out} leaves no file of {folder} to train on", "Hold out fewer files")
+    return split
+
+
+def held_out_folder(held_out: str | None) -> Path | None:
+    """The folder that is held out, unless it is a share of the files. UsageError for neither."""
+    if held_out is None:
+        return None
+    try:
+        share = float(held_out)
+    except ValueError:
+        folder = Path(held_out)
+        if held_out and folder.is_dir():
+            return folder
+        raise UsageError(f"--held-out {held_out!r} is neither a share nor a folder", "Give e.g. 0.1") from None
+    if not 0 < share < 1:
+        raise UsageError(f"the share of --held-out must be between 0 and 1, not {held_out}", "Give e.g. 0.1")
+    return None
+
+
+def _place(folder: Path, path: Path) -> float:
+    """A number from 0 to 1 that follows from the name of a file relative to a folder."""
+    name = Path(os.path.relpath(path, folder)).as_posix()
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+
+
 def find_examples(folder: Path, *, texts: bool) -> list[Example]:
     """The examples in a folder, by name.
 
@@ -51,8 +110,7 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
     if metadata is not None:
         found = _from_metadata(metadata)
     else:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
-        found = [Example(path, _beside(path)) for path in paths]
+        found = [Example(path, _beside(path)) for path in audio_files(folder)]
     if not found:
         raise UsageError(f"there is no audio in {folder}", f"Give files ending in {', '.join(sorted(AUDIO))}")
     for example in found:
@@ -61,6 +119,11 @@ def find_examples(folder: Path, *, texts: bool) -> list[Example]:
         if texts and not example.texts:
             raise UsageError(f"{example.path} has no text", "Add it to metadata.jsonl, or a .txt file beside it")
     return found
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """The audio files in a folder and the folders in it, by name."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
 
 
 def _from_metadata(path: Path) -> list[Example]:

@@ -6,13 +6,15 @@ guidance possible. See `masking`. The training writes a bundle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from magnet_cli.audio.files import write_audio
 from magnet_cli.checkpoints.bundle import Model, Origin, write_bundle
@@ -26,12 +28,16 @@ from magnet_cli.model.config import DecoderConfig, TextConfig
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
-from magnet_cli.train.code_cache import OnTokens, Tokens, tokenize
-from magnet_cli.train.data import Example, batch_indices, find_examples, share
+from magnet_cli.train.code_cache import Tokens, cut, encode, tokenize
+from magnet_cli.train.data import Example, batch_indices, held_out_folder, share, split_examples
+from magnet_cli.train.loop.average import Average
+from magnet_cli.train.loop.events import Encoded, Listener, Outcome, ignore
+from magnet_cli.train.loop.run import never, open_accelerator, recorded, train
+from magnet_cli.train.loop.schedule import set_rate
 from magnet_cli.train.masking import Plan, draw_plan, hide
 from magnet_cli.train.options import DecoderShape, DecoderTraining, Optimization, Places, RunOptions, TextShape
 from magnet_cli.train.own_text_encoder import learn_tokenizer, new_text_encoder, write_text_encoder
-from magnet_cli.train.run import Average, OnProgress, open_accelerator, rate_at, set_rate, train
+from magnet_cli.train.rehearsal import Rehearsal, rehearse, survey
 from magnet_cli.train.trainable import (
     Batch,
     TrainableDecoder,
@@ -45,7 +51,9 @@ from magnet_cli.train.trainable import (
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SAMPLED = 4  # clips generated as samples
+SAMPLED = 4  # clips generated as samples, unless prompts are given
+# The loss on held-out clips: at least so many draws of masks, of at most so many clips, always from the same seed.
+HELD_OUT_DRAWS, HELD_OUT_CLIPS, HELD_OUT_SEED = 16, 64, 0
 OWN_TEXT = "own"  # the name of a text encoder that was trained with the decoder
 
 
@@ -121,6 +129,14 @@ def start_new(
     return Parts(decoder, codec, encoder, text_name, folder)
 
 
+@dataclass(frozen=True)
+class Clips:
+    """Codes of clips, and the examples that they are from."""
+
+    tokens: Tokens
+    examples: Sequence[Example]
+
+
 class DecoderTrainer:
     """A decoder that is trained: its networks, optimizer and data."""
 
@@ -128,8 +144,8 @@ class DecoderTrainer:
         self,
         accelerator: Accelerator,
         parts: Parts,
-        tokens: Tokens,
-        examples: Sequence[Example],
+        clips: Clips,
+        held: Clips | None,
         *,
         codec: Codec,
         run: RunOptions,
@@ -137,8 +153,10 @@ class DecoderTrainer:
         optimization: Optimization,
         publication: Publication,
         places: Places,
+        prompts: Sequence[str] = (),
     ) -> None:
-        self.accelerator, self.parts, self.tokens, self.examples = accelerator, parts, tokens, examples
+        self.accelerator, self.parts, self.clips, self.held = accelerator, parts, clips, held
+        self.prompts = tuple(prompts) or tuple(example.texts[0] for example in clips.examples[:SAMPLED])
         self.codec, self.run, self.options, self.optimization = codec, run, options, optimization
         self.publication, self.places = publication, places
         self.config = parts.decoder.config
@@ -159,45 +177,73 @@ class DecoderTrainer:
 
     def batch(self, number: int) -> tuple[Batch, int]:
         """This process's part of a step, and how many codes are hidden in the whole batch, over all processes."""
-        size, codebooks, frames = self.run.batch_size, self.config.codebooks, self.tokens.codes.shape[-1]
-        indices = np.asarray(batch_indices(len(self.tokens.codes), size, number, self.run.seed))
+        size, tokens = self.run.batch_size, self.clips.tokens
+        indices = np.asarray(batch_indices(len(tokens.codes), size, number, self.run.seed))
         plan = draw_plan(
             self.run.seed,
             number,
-            (size, codebooks, frames),
+            (size, self.config.codebooks, tokens.codes.shape[-1]),
             span=self.config.span_length,
             text_dropout=self.options.text_dropout,
             codebook_shares=self.options.codebook_shares,
         )
-        counted = plan.mask & (np.arange(frames) < self.tokens.valid[indices][:, None])
         mine = share(size, self.accelerator.process_index, self.accelerator.num_processes)
-        return self._part(plan, indices, counted, mine), max(1, int(counted.sum()))
+        return self._part(self.clips, plan, indices, mine)
 
-    def _part(self, plan: Plan, indices: np.ndarray[Any, Any], counted: np.ndarray[Any, Any], mine: slice) -> Batch:
-        """The items of `mine`, those with a text first."""
-        codes = self.tokens.codes[indices]
+    def _part(self, clips: Clips, plan: Plan, indices: NDArray[np.int64], mine: slice) -> tuple[Batch, int]:
+        """The items of `mine`, those with a text first, and how many codes are hidden in all items."""
+        tokens = clips.tokens
+        counted = plan.mask & (np.arange(tokens.codes.shape[-1]) < tokens.valid[indices][:, None])
+        codes = tokens.codes[indices]
         seen = hide(codes, plan, self.config.mask_code)
         rows = np.arange(len(indices))[mine]
         rows = rows[np.argsort(plan.dropped[rows], kind="stable")]
         ids = []
         for row in rows[~plan.dropped[rows]]:
-            texts = self.examples[self.tokens.example[indices[row]]].texts
+            texts = clips.examples[tokens.example[indices[row]]].texts
             ids.append(self.text.tokenize(texts[int(plan.choices[row] * len(texts))]))
         device = self.accelerator.device
-        tokens, lengths = pad_tokens(ids, device)
-        return Batch(
+        padded, lengths = pad_tokens(ids, device)
+        batch = Batch(
             codes=torch.from_numpy(codes[rows].astype(np.int64)).to(device),
             seen=torch.from_numpy(seen[rows]).to(device),
             mask=torch.from_numpy(counted[rows]).to(device),
             codebook=plan.codebook,
-            tokens=tokens,
+            tokens=padded,
             lengths=lengths,
         )
+        return batch, max(1, int(counted.sum()))
 
-    def step(self, number: int) -> dict[str, float]:
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """The loss of each codebook on the held-out clips, `held_out_0` and so on, and their mean, `held_out`.
+
+        Every measurement hides the same codes, whatever the seed of the training, and no text is left out. Each clip
+        is used several times if there are few, and at most HELD_OUT_CLIPS are used.
+        """
+        if self.held is None:
+            return {}
+        tokens, size, codebooks = self.held.tokens, self.run.batch_size, self.config.codebooks
+        count = len(tokens.codes)
+        rows = np.arange(max(HELD_OUT_DRAWS, min(count, HELD_OUT_CLIPS))) * max(1, count / HELD_OUT_CLIPS)
+        chosen = rows.astype(np.int64) % count
+        losses, hidden = np.zeros(codebooks), np.zeros(codebooks)
+        self.network.eval()
+        with self.average.applied(self.network):
+            for number, start in enumerate(range(0, len(chosen), size)):
+                indices = chosen[start : start + size]
+                shape = (len(indices), codebooks, tokens.codes.shape[-1])
+                plan = draw_plan(HELD_OUT_SEED, number, shape, span=self.config.span_length, text_dropout=0.0)
+                for codebook in range(codebooks):
+                    batch, counted = self._part(self.held, replace(plan, codebook=codebook), indices, slice(None))
+                    losses[codebook] += float(self.network(batch))
+                    hidden[codebook] += counted
+        means = [float(one) for one in losses / hidden]
+        return {"held_out": sum(means) / codebooks} | {f"held_out_{index}": one for index, one in enumerate(means)}
+
+    def step(self, number: int, rate: float) -> dict[str, float]:
         """One update of the weights."""
-        rate = rate_at(number, self.run.steps, self.optimization)
-        set_rate(self.optimizer, rate)
+        set_rate([self.optimizer], rate)
         torch.manual_seed(self.run.seed * 1_000_003 + number)  # for the dropout of adapters
         batch, hidden = self.batch(number)
         self.network.train()
@@ -255,16 +301,29 @@ class DecoderTrainer:
         )
         write_bundle(model, output, overwrite=True)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the bundle."""
+        networks = [self.network.decoder, *([] if self.network.text is None else [self.network.text])]
+        weights = [one for network in networks for one in network.parameters()]
+        numbers = sum(one.numel() for one in (*weights, *self.parts.codec.weights.values()))
+        folder = self.parts.text_folder
+        texts = (
+            [] if folder is None else [folder / name for name in ("config.json", "tokenizer.json", "model.safetensors")]
+        )
+        written = sum(path.stat().st_size for path in texts if path.is_file())
+        return numbers * self.publication.dtype.itemsize + written
+
     def sample(self, folder: Path, number: int) -> None:
-        """Clips for the texts of some examples."""
-        texts = [example.texts[0] for example in self.examples[:SAMPLED]]
+        """Clips for the prompts, each always with the same seed."""
+        texts = self.prompts
         frames = int(self.config.clip_seconds * self.codec.config.frame_rate)
-        sampling: SamplingConfig = default_sampling(
+        sampling = self.parts.sampling or default_sampling(
             self.publication.task, self.config.clip_seconds, self.config.codebooks
         )
         self.network.eval()
         with self.average.applied(self.network), torch.inference_mode():
-            states = self.text.encode(texts)
+            states = self.text.encode(list(texts))
             memory = self.network.decoder.text_memory(states.states, states.lengths)
             codes = decode(self.network.decoder, memory, list(range(len(texts))), sampling, frames=frames)
             waveforms = self.codec.decode(codes).cpu().clamp(-1, 1).numpy()
@@ -282,43 +341,118 @@ def train_decoder(
     publication: Publication,
     options: DecoderTraining | None = None,
     optimization: Optimization | None = None,
-    on_progress: OnProgress | None = None,
-    on_tokens: OnTokens | None = None,
-) -> None:
+    prompts: Sequence[str] = (),
+    listener: Listener = ignore,
+    stopped: Callable[[], bool] = never,
+) -> Outcome:
     """Train a decoder on a folder of audio and texts, resuming an earlier training of the same output.
 
-    parts: of `start_new` or `start_from`. Writes a bundle to `output`, at every saved state and at the end.
+    parts: of `start_new` or `start_from`. prompts: of the samples, by default the texts of some examples. stopped:
+    asked after every step whether to save the state and stop. Writes a bundle to `output`, at every saved state and at
+    the end.
 
     Raises: UsageError for data or options that cannot work; OutputError for an output that is neither new nor of an
-    earlier training.
+    earlier training; KeyboardInterrupt when it was stopped.
     """
     options, optimization = options or DecoderTraining(), optimization or Optimization()
     places = Places(output)
-    places.check("decoder", [data, *([] if parts.text_folder is None else [parts.text_folder])])
+    places.check("decoder", [path for path in (data, parts.text_folder, held_out_folder(run.held_out)) if path])
     config = parts.decoder.config
-    shares = options.codebook_shares
-    if shares is not None and (len(shares) != config.codebooks or min(shares) < 0 or sum(shares) <= 0):
-        raise UsageError(
-            f"there are {len(shares)} shares for {config.codebooks} codebooks", "Give one share for each codebook"
-        )
-    accelerator = open_accelerator(run, options.precision)
-    share(run.batch_size, 0, accelerator.num_processes)
-    examples = find_examples(data, texts=True)
+    accelerator = prepared(parts, run, options)
+    split = split_examples(data, run.held_out, texts=True)
     codec = build_codec(parts.codec, accelerator.device)
-    tokens = tokenize(
-        examples,
-        codec,
-        places.run / TOKENS_FOLDER,
-        codebooks=config.codebooks,
-        clip_seconds=config.clip_seconds,
-        accelerator=accelerator,
-        on_tokens=on_tokens,
-    )
+
+    def clips_of(examples: Sequence[Example]) -> Clips:
+        tokens = tokenize(
+            examples,
+            codec,
+            places.run / TOKENS_FOLDER,
+            codebooks=config.codebooks,
+            clip_seconds=config.clip_seconds,
+            accelerator=accelerator,
+            on_tokens=lambda done, total: listener(Encoded(done, total)),
+        )
+        return Clips(tokens, examples)
+
+    clips, held = clips_of(split.training), clips_of(split.held_out) if split.held_out else None
     trainer = DecoderTrainer(
         accelerator,
         parts,
-        tokens,
-        examples,
+        clips,
+        held,
+        codec=codec,
+        run=run,
+        options=options,
+        optimization=optimization,
+        publication=publication,
+        places=places,
+        prompts=prompts,
+    )
+    settings = settings_of(parts, options, len(clips.tokens.codes))
+    return train(
+        trainer, accelerator, run, places, settings, optimization=optimization, listener=listener, stopped=stopped
+    )
+
+
+def prepared(parts: Parts, run: RunOptions, options: DecoderTraining) -> Accelerator:
+    """The accelerator of a training whose options fit its decoder and its processes. UsageError for others."""
+    shares, codebooks = options.codebook_shares, parts.decoder.config.codebooks
+    if shares is not None and (len(shares) != codebooks or min(shares) < 0 or sum(shares) <= 0):
+        raise UsageError(
+            f"there are {len(shares)} shares for {codebooks} codebooks", "Give one share for each codebook"
+        )
+    accelerator = open_accelerator(run, options.precision)
+    share(run.batch_size, 0, accelerator.num_processes)
+    return accelerator
+
+
+def settings_of(parts: Parts, options: DecoderTraining, clips: int) -> dict[str, Any]:
+    """What a decoder's training depends on, beside its length and optimization."""
+    return {
+        "kind": "decoder",
+        "clips": clips,
+        "decoder": asdict(parts.decoder.config),
+        "text": parts.text_name,
+        "training": asdict(options),
+    }
+
+
+def rehearse_decoder(
+    data: Path,
+    output: Path,
+    parts: Parts,
+    *,
+    run: RunOptions,
+    publication: Publication,
+    options: DecoderTraining,
+    optimization: Optimization,
+) -> Rehearsal:
+    """What `train_decoder` will need, from two steps on random codes. Nothing is written.
+
+    Raises: what `train_decoder` raises before its first step.
+    """
+    places = Places(output)
+    places.check("decoder", [path for path in (data, parts.text_folder, held_out_folder(run.held_out)) if path])
+    config, codebooks = parts.decoder.config, parts.decoder.config.codebooks
+    accelerator = prepared(parts, run, options)
+    split = split_examples(data, run.held_out, texts=True)
+    pieces = cut(split.training, config.clip_seconds)
+    total = len(pieces) + len(cut(split.held_out, config.clip_seconds))
+    codec = build_codec(parts.codec, accelerator.device)
+    start = time.perf_counter()
+    encode(pieces[0], split.training, codec, codebooks=codebooks, clip_seconds=config.clip_seconds)
+    seconds = time.perf_counter() - start
+
+    frames = int(config.clip_seconds * codec.config.frame_rate)
+    shape = (min(len(pieces), run.batch_size), codebooks, frames)
+    drawn = np.random.default_rng(0).integers(0, config.codes, shape, dtype=np.int16)
+    example = np.asarray([piece.example for piece in pieces[: shape[0]]])
+    tokens = Tokens(drawn, np.full(shape[0], frames), example)
+    trainer = DecoderTrainer(
+        accelerator,
+        parts,
+        Clips(tokens, split.training),
+        None,
         codec=codec,
         run=run,
         options=options,
@@ -326,13 +460,15 @@ def train_decoder(
         publication=publication,
         places=places,
     )
-    settings = {
-        "kind": "decoder",
-        "clips": len(tokens.codes),
-        "decoder": asdict(config),
-        "text": parts.text_name,
-        "training": asdict(options),
-        "optimization": asdict(optimization),
-        **{name: getattr(run, name) for name in ("steps", "batch_size", "seed")},
-    }
-    train(trainer, accelerator, run, places, settings, on_progress)
+    return rehearse(
+        trainer,
+        accelerator.device,
+        run,
+        places,
+        recorded(settings_of(parts, options, len(pieces)), run, optimization),
+        optimization,
+        found=survey(data, split, config.clip_seconds, pieces),
+        encoding=total * seconds,
+        model=trainer.size,
+        codes=total * codebooks * frames * 2,
+    )

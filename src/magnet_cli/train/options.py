@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.errors import MagnetError, OutputError, UsageError
 from magnet_cli.hub.folders import BUNDLE, CODEC_FOLDER, FolderKind, TrainingKind, check_apart, check_run, check_target
 from magnet_cli.options.declared import Option, Panel
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu"]
 Begin = Literal["random", "transform"]
+
+# No index has the package, so its extras are installed from a clone.
+INSTALL = "Run pip install '.[train]' in a clone of the repository"
 
 OUTPUTS: dict[TrainingKind, FolderKind] = {"decoder": BUNDLE, "codec": CODEC_FOLDER}
 
@@ -47,7 +51,28 @@ class RunOptions:
             "output is written with each."
         ),
     )
-    sample_every: int = field(default=2000, metadata=Option(help="Steps between audio samples; 0: no samples."))
+    sample_every: int | None = field(
+        default=None,
+        metadata=Option(help="Steps between audio samples; 0: no samples.", unset="half of the steps, at most 2000"),
+    )
+    held_out: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Share of the files, such as 0.1, or a folder of other files that training does not use. The loss on "
+            "them is measured and logged, and the model with the lowest is kept in DIR.run/best. A file is chosen by "
+            "a hash of its name, so it stays held out when files are added.",
+            metavar="SHARE|DIR",
+            unset="none",
+            panel="Training",
+        ),
+    )
+    validate_every: int | None = field(
+        default=None,
+        metadata=Option(
+            help="Steps between measurements of the loss on the held-out files, at least 1.",
+            unset="a tenth of the steps, at most 500",
+        ),
+    )
     log_every: int = field(default=10, metadata=Option(help="Steps between lines of log.csv, at least 1."))
     tensorboard: bool = field(default=False, metadata=Option(help="Log for TensorBoard, too."))
     restart: bool = field(
@@ -62,8 +87,20 @@ class RunOptions:
                 raise UsageError(
                     f"{name.replace('_', ' ')} must be at least 1, not {getattr(self, name)}", "Give 1 or more"
                 )
-        if min(self.steps, self.sample_every, self.seed) < 0:
+        if self.validate_every is not None and self.validate_every < 1:
+            raise UsageError(f"validate every must be at least 1, not {self.validate_every}", "Give 1 or more")
+        if min(self.steps, self.sample_every or 0, self.seed) < 0:
             raise UsageError("steps, sample-every and seed must not be negative", "Give 0 or more")
+
+    @property
+    def sampling(self) -> int:
+        """Steps between audio samples; 0: none."""
+        return max(1, min(2000, self.steps // 2)) if self.sample_every is None else self.sample_every
+
+    @property
+    def validation(self) -> int:
+        """Steps between measurements on the held-out files."""
+        return max(1, min(500, self.steps // 10)) if self.validate_every is None else self.validate_every
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +119,12 @@ class Optimization:
     )
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = field(default=0.1, metadata=Option(help="Weight decay of AdamW; 0: none.", metavar="DECAY"))
-    warmup: int = field(
-        default=4000,
-        metadata=Option(help="Number of steps over which the learning rate rises linearly to its highest value."),
+    warmup: int | None = field(
+        default=None,
+        metadata=Option(
+            help="Number of steps over which the learning rate rises linearly to its highest value.",
+            unset="a twentieth of the steps, at most 4000",
+        ),
     )
     last_rate: float = field(
         default=0.0,
@@ -112,12 +152,22 @@ class Optimization:
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 1:
             raise UsageError(f"learning rate must be between 0 and 1, not {self.learning_rate:g}", "Give e.g. 1e-4")
-        if self.warmup < 0 or self.max_norm < 0 or self.weight_decay < 0:
+        if (self.warmup or 0) < 0 or self.max_norm < 0 or self.weight_decay < 0:
             raise UsageError("warmup, clipping and weight decay must not be negative", "Give 0 to switch one off")
         if not 0 <= self.ema < 1 or self.ema_every < 1:
             raise UsageError(
                 f"the decay of the average must be at least 0 and below 1, not {self.ema}", "Give e.g. 0.99"
             )
+
+
+REFERENCE_WARMUP = 4000  # steps, in trainings of the reference that take a hundred thousand steps and more
+WARMUP_SHARE = 20  # one warm-up step in so many steps, where that is less
+
+
+def warmup_of(optimization: Optimization, steps: int) -> int:
+    """The number of warm-up steps of a training of so many steps."""
+    given = optimization.warmup
+    return min(REFERENCE_WARMUP, steps // WARMUP_SHARE) if given is None else given
 
 
 # The codec's, as published (audiocraft `config/solver/compression/default.yaml`), where the rate stays as it is.
@@ -362,3 +412,14 @@ class Places:
 
 # Shares of clips trained without their text, by task, as published.
 TEXT_DROPOUT = {"music": 0.3, "sound": 0.1}
+
+
+def check_packages(*, lora: bool = False, tensorboard: bool = False) -> None:
+    """Check, before any work, that the packages that a training needs are installed.
+
+    Raises: MagnetError for one that is missing.
+    """
+    needed = {"accelerate": ("training", True), "peft": ("--lora", lora), "tensorboard": ("--tensorboard", tensorboard)}
+    for name, (purpose, is_needed) in needed.items():
+        if is_needed and find_spec(name) is None:
+            raise MagnetError(f"{purpose} needs the package {name}, which is not installed", INSTALL)

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.errors import MagnetError
 from magnet_cli.model.decoder import Layer, MaskedTransformer
 from magnet_cli.model.t5 import T5Encoder
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.weights import Weights, without_weights
-from magnet_cli.train.options import LoraOptions
+from magnet_cli.train.options import LoraOptions, check_packages
 
 ADAPTER = "default"
 
@@ -103,12 +102,9 @@ def _draw(weight: Tensor, inputs: int, depth: int) -> None:
 
 def add_adapters(decoder: MaskedTransformer, options: LoraOptions) -> None:
     """Freeze the decoder and put low-rank adapters on its projections."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MagnetError(
-            "LoRA needs the package peft, which is not installed", "Run pip install magnet-cli[train]"
-        ) from error
+    check_packages(lora=True)
+    from peft import LoraConfig, inject_adapter_in_model
+
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
