@@ -16,6 +16,7 @@ from magnet_cli.disk.unfinished import LONGEST_WRITE, unfinished_path
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import LOCK_FILE, MANIFEST_FILE, Entry, Header, Made, Manifest, digest
 from magnet_cli.jobs.targets import Target, check_targets
+from magnet_cli.options.output import OutputConfig
 from support.command import Magnet, Result, one_line_error
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -177,7 +178,7 @@ def test_files_are_not_written_through_links(clips: Path, outside: Path) -> None
     for audio in ("a.wav", "drums/thesis.wav", "drums/new/x.wav"):
         target = Target.beside(clips / audio, metadata=True, codes=False, folder=clips)
         with pytest.raises(OutputError, match="is a link that leads out of"):
-            check_targets([target], "pcm16", overwrite=True)
+            check_targets([target], OutputConfig(), overwrite=True)
         with pytest.raises(OutputError, match="is a link that leads out of"):
             write_together([(path, b"x") for path in target.files], overwrite=True, within=clips)
     assert sorted(path.name for path in clips.iterdir()) == ["a.json", "drums"]
