@@ -306,7 +306,7 @@ def test_without_records_the_rest_is_made_again_and_nothing_is_overwritten(
         before = sorted(one.read_bytes() for one in folder.glob("*.wav"))
         moved = clear_way(plan, manifest)
         assert len(moved) == len(plan.todo)
-        check_targets([item.target for item in plan.todo], "pcm16", overwrite=False)
+        check_targets([item.target for item in plan.todo], OutputConfig(), overwrite=False)
         assert sorted(one.read_bytes() for one in folder.glob("*.wav")) == before
         for one in moved:
             one.rename(one.with_name(one.name.replace(".changed-1", "")))

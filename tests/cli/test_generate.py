@@ -202,7 +202,7 @@ def test_output_options_reach_the_file(magnet: Magnet) -> None:
         (["x", "--device", "tpu"], 2, ["cuda"]),
         (["x", "--dtype", "int3"], 2, ["float32"]),
         (["x", "--model", MUSIC, "--device", "cuda:77"], 5, ["--device cpu"]),
-        (["x", "-o", "x.mp3"], 2, [".wav"]),
+        (["x", "-o", "x.aac"], 2, [".wav"]),
         (["x", "-o", "x.flac", "--subtype", "float32"], 2, ["float32"]),
         (["x", "y", "-o", "x.wav"], 2, ["x-{index}.wav"]),
         (["x", "-o", "{nope}.wav"], 2, ["{nope}"]),

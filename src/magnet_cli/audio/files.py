@@ -25,6 +25,7 @@ from magnet_cli.options.output import Subtype
 
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
 LOSSY = {".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", "MPEG_LAYER_III")}  # libsndfile's container and coding
+BEST_MP3 = {"compression_level": 0.0, "bitrate_mode": "VARIABLE"}  # LAME's V0; by default libsndfile takes V5
 LARGEST_WAV = (1 << 32) - (1 << 20)  # bytes of samples; sizes have 32 bits, and tags need some space
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
@@ -150,7 +151,13 @@ def _encode(
         container, coding = LOSSY.get(extension, (extension[1:].upper(), f"PCM_{bits}"))
         target = sink if isinstance(sink, io.BytesIO) else os.dup(sink.fileno())
         with soundfile.SoundFile(
-            target, "w", samplerate=sample_rate, channels=channels, format=container, subtype=coding
+            target,
+            "w",
+            samplerate=sample_rate,
+            channels=channels,
+            format=container,
+            subtype=coding,
+            **(BEST_MP3 if extension == ".mp3" else {}),
         ) as file:
             if extension != ".wav":
                 for name, text in tags.items():

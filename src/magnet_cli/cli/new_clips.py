@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
+from magnet_cli.cli.best_of import check_best_of, make_best
 from magnet_cli.cli.run_jobs import (
     decibels,
     describe_sampling,
@@ -57,6 +58,7 @@ class Order:
     sampling      what the overrides change, where the model is of the same kind; None: the model's own
     combinations  those of a sweep; without one, a single one that changes nothing
     fallback      whether the bundled model may replace one that cannot be downloaded; None: the user named that one
+    best_of       candidates for each clip, which are consecutive clips of the plan
     """
 
     texts: Sequence[str]
@@ -71,6 +73,7 @@ class Order:
     output: str | None
     files: FileOptions
     fallback: bool | None
+    best_of: int = 1
 
     def plan(self) -> list[tuple[Job, Combination]]:
         """The clips before the model is read: its sampling options are those usual for its kind. UsageError."""
@@ -82,7 +85,7 @@ class Order:
                 self.texts,
                 self.sampling_of(combination, usual_sampling(self.model)),
                 seed=seed,
-                variations=self.clips.variations,
+                variations=self.clips.variations * self.best_of,
                 edit=replace(self.edit, **combination.edits()),
             )
         ]
@@ -98,17 +101,23 @@ class Order:
         """The files of every clip, none of which is there already unless it may be overwritten."""
         from magnet_cli.jobs.targets import check_targets
 
+        # Of the candidates for a clip, one is written: they may share a name, and have the number of the clip.
+        parts = [self._paths(drafts[place :: self.best_of], model) for place in range(self.best_of)]
+        targets = [target for clip in zip(*parts, strict=True) for target in clip]
+        check_targets(targets, self.finish, overwrite=self.files.force)
+        return targets
+
+    def _paths(self, drafts: Sequence[tuple[Job, Combination]], model: ResolvedModel) -> list[Target]:
+        """The files of clips, whether or not they are there already."""
         items = [
             ClipName(job.prompt, job.seed, swept=combination.words, bpm=job.edit.bpm, bars=loop_bars(job.edit, model))
             for job, combination in drafts
         ]
         folder, paths = plan_paths(self.output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
-        targets = [
+        return [
             Target.beside(path, metadata=not self.files.no_metadata, codes=self.files.save_codes, folder=folder)
             for path in paths
         ]
-        check_targets(targets, self.finish, overwrite=self.files.force)
-        return targets
 
 
 def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speech: Speech) -> None:
@@ -116,6 +125,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     from magnet_cli.pipeline.inputs import InputFiles
 
     wanted, helping, fallback = order.model, resolve_helpers(order.helpers, order.model.places), None
+    check_best_of(order.best_of, order.edit, order.clips.variations)
     drafts, inputs = order.plan(), InputFiles()
     check = ModelGroup(wanted, helping).checker(inputs)
     each = len(drafts) // len(order.combinations)  # clips of a combination, which differ in prompt and seed only
@@ -160,7 +170,10 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
-    for product in make(console, production, items):
+    several = order.best_of > 1
+    for product in (
+        make_best(console, production, items, order.best_of) if several else make(console, production, items)
+    ):
         console.result(result(product, as_json=speech.json), announced=not speech.json)
         rows.append(sweep_row(product, words[product.item.target.audio]))
     if len(order.combinations) > 1:

@@ -104,11 +104,12 @@ class Production:
             clip = replace(clip, output=self.pipeline.arranger.inputs.output(self.output, edit.input, suffix))
             record = self.record(clip)
             if write:
-                self._write(item, clip, record)
+                self.write(Product(item, clip, record))
             yield Product(item, clip, record)
 
-    def _write(self, item: Item, clip: Clip, record: Record) -> None:
+    def write(self, product: Product) -> None:
         """Write an item's files, all or none, after recording them in the manifest."""
+        item, clip, record = product.item, product.clip, product.record
         tags = as_tags(record, f"Model weights: {self.pipeline.info.licence}") if self.metadata else None
         target = item.target
         contents: list[tuple[Path, Content]] = []
