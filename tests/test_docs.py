@@ -253,7 +253,7 @@ def test_python_runs(
     load, generate = Pipeline.load, Pipeline.generate
 
     def load_bundled(model: str, *arguments: Any, **named: Any) -> Pipeline:
-        return load("bundled" if model == "magnet-small-10secs" else model, *arguments, **named)
+        return load("bundled" if model in ("small", "magnet-small-10secs") else model, *arguments, **named)
 
     def generate_quickly(self: Pipeline, prompts: Any, **named: Any) -> Any:
         return generate(self, prompts, **{"sampling": FEW_STEPS, **named})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from magnet_cli.errors import KeywordError, MagnetError, OutputError, UsageError, in_python
+from magnet_cli.errors import KeywordError, MagnetError, MagnetWarning, OutputError, UsageError, in_python
 from magnet_cli.options.declared import declared
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
@@ -46,6 +47,11 @@ def test_every_option_has_the_name_of_its_field(kind: type[Any]) -> None:
         wanted = f"{name}=True" if types[name].startswith("bool") else name
         wanted = "anneal=False" if name == "no_anneal" else wanted
         assert in_python(declaration["flag"]) == wanted
+
+
+def test_warnings_name_keyword_arguments_in_python() -> None:
+    with pytest.warns(MagnetWarning, match="^compile=True changes nothing$"):
+        warnings.warn("--compile changes nothing", MagnetWarning, stacklevel=1)
 
 
 @pytest.mark.parametrize("error", [OutputError("a", "b", details=["c"]), KeywordError("a", "Did you mean b?")])

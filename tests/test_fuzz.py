@@ -14,9 +14,11 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,8 +39,10 @@ from magnet_cli.cli.info import told
 from magnet_cli.cli.models import flatten, from_bundle, list_row
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub import cache
+from magnet_cli.hub.archive import export_archive, import_archive
 from magnet_cli.hub.download import plan_download
-from magnet_cli.hub.library import BundleInfo, is_musicgen
+from magnet_cli.hub.library import BundleInfo, Store, is_musicgen
+from magnet_cli.hub.user_sampling import read_user_sampling
 from magnet_cli.jobs.manifest import Manifest
 from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.record import read_record, recipe
@@ -48,7 +52,7 @@ from magnet_cli.model.weights import read_safetensors, read_weights
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
-from magnet_cli.terminal.config_file import read_defaults
+from magnet_cli.terminal.config_file import Section, read_defaults
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
 from magnet_cli.train.loop.run import resume
@@ -107,6 +111,10 @@ def read_listed(path: Path) -> None:
     model = read_bundle(path.parent)
     build_decoder(model.decoder, CPU, torch.float32)
     build_codec(model.codec, CPU)
+
+
+def read_archive(path: Path) -> None:
+    import_archive(path, Store(path.parent / "store"))
 
 
 def read_checkpoint(path: Path) -> None:
@@ -171,13 +179,21 @@ class Answer:
     def raise_for_status(self) -> None:
         """It is always well."""
 
+    def head(self, *_: object, **__: object) -> Answer:
+        return self
+
+    @property
+    def history(self) -> list[Answer]:
+        return []
+
     def json(self) -> Any:
         return json.loads(self.content)
 
 
 def read_answer(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.hf_api.get_session", lambda: Answer(path.read_bytes()))
+        for place in ("hf_api", "utils"):
+            patch.setattr(f"huggingface_hub.{place}.get_session", lambda: Answer(path.read_bytes()))
         plan = plan_download("facebook/magnet", cache.MODEL)
     assert plan.size >= plan.missing_size >= 0
     assert plan.folder.resolve().is_relative_to(plan.storage.resolve())
@@ -220,6 +236,15 @@ def codes() -> list[bytes]:
         save(target, codes=np.arange(24, dtype=np.int16).reshape(4, 6))
         found.append(target.getvalue())
     return found
+
+
+@lru_cache
+def archives() -> list[bytes]:
+    with TemporaryDirectory() as folder:
+        bundle, target = Path(folder, "bundle"), Path(folder, "m.tar")
+        convert(str(GOLDEN / "music"), bundle, dtype=None)
+        export_archive(BundleInfo.read(bundle), "music", target)
+        return [target.read_bytes()]
 
 
 def named_codes() -> list[bytes]:
@@ -288,8 +313,15 @@ ANSWER = {
     ],
 }
 CSV = 'prompt,seed,top-p,steps,loop,region\nrain,7,0.9,"20,10,10,10",,\n"wind, ""far""",8,,,true,\n'
-TOML = '[generate]\nmodel = "x"\ntrue-peak = -2.5\njson = true\n[batch]\nseed = 7\n'
-OPTIONS = {"generate": {"model": "model", "true-peak": "true_peak", "json": "as_json"}, "batch": {"seed": "seed"}}
+TOML = (
+    '[generate]\nmodel = "x"\ntrue-peak = -2.5\njson = true\n[batch]\nseed = 7\n'
+    "[models]\njson = true\n[models.list]\njson = false\n"
+)
+OPTIONS = {
+    "generate": Section({"model": "model", "true-peak": "true_peak", "json": "as_json"}),
+    "batch": Section({"seed": "seed"}),
+    "models": Section(below={"list": Section({"json": "as_json"})}),
+}
 
 
 def lines(rows: list[dict[str, Any]]) -> Callable[[], list[bytes]]:
@@ -335,6 +367,7 @@ READERS = {
         lambda: [json.dumps({"format": "magnet-codec", "version": 1, "codec": asdict(codec_of_golden())}).encode()],
         json_damaged,
     ),
+    "archive": Reader(read_archive, "m.tar", archives, bytes_damaged, share=0.1),
     "codes": Reader(read_codes, "codes.npz", codes, archive_damaged),
     "codes' source": Reader(read_source, "codes.npz", named_codes, archive_damaged),
     "prompts, text": Reader(read_prompts("txt"), "p.txt", lambda: [b"rain\n# no\nwind\r\n"], bytes_damaged),
@@ -347,6 +380,12 @@ READERS = {
     "manifest": Reader(lambda path: Manifest.read(path.parent), "manifest.jsonl", lines(MANIFEST_LINES), lines_damaged),
     "defaults": Reader(
         lambda path: read_defaults(path, OPTIONS), "config.toml", lambda: [TOML.encode()], bytes_damaged
+    ),
+    "the user's sampling": Reader(
+        lambda path: read_user_sampling(path.parent),
+        "sampling.json",
+        plain({"bundled": {"steps": [1]}}),
+        json_damaged,
     ),
     "training data, JSON lines": Reader(
         lambda path: find_examples(path.parent, texts=True),

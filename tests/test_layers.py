@@ -25,6 +25,7 @@ HOUSE = (
     "options",
     "model",
     "audio",
+    "music",
     "hub",
     "checkpoints",
     "decoding",

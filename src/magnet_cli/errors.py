@@ -28,7 +28,13 @@ INTERRUPTION = "interrupted. Finished clips are kept, and no file is left incomp
 
 
 class MagnetWarning(UserWarning):
-    """Something that the user should know, e.g. that no GPU was found, or that a prompt is unusually long."""
+    """Something that the user should know, e.g. that no GPU was found, or that a prompt is unusually long.
+
+    Its text names options as the command has them. `str(warning)` names them as keyword arguments, as for errors.
+    """
+
+    def __str__(self) -> str:
+        return in_python(super().__str__())
 
 
 class MagnetError(Exception):
@@ -182,7 +188,7 @@ def not_finite_remedy(dtype: str) -> str:
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The text of another library's exception, on one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__  # messages get their full stop later
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

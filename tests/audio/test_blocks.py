@@ -95,7 +95,7 @@ def test_a_disk_without_room_is_an_error_before_anything_is_written(
         lambda: blocks.check_room_for(3, 1_000),
         lambda: encode_audio(Path("a.wav"), np.zeros((1, 5_000), dtype=np.float32), RATE, "pcm16"),
     ):
-        with pytest.raises(OutputError, match=r"temporary file.*there are 0\.0 GB") as caught:
+        with pytest.raises(OutputError, match=r"temporary file.*0\.0 GB are free") as caught:
             call()
         assert "TMPDIR" in caught.value.hint
 

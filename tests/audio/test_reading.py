@@ -46,7 +46,7 @@ def test_a_flac_file_of_another_length_is_read_for_what_is_there(tmp_path: Path,
     found, rate = read_audio(path)
     assert rate == RATE
     assert np.array_equal(found[0], whole)
-    assert measure_audio(path) == (1, SAMPLES, RATE)
+    assert measure_audio(path) == (1, SAMPLES, RATE, "PCM_16")
     for start in (0.0, 0.5, 2.9):  # its last part is silence
         wanted = np.pad(whole[round(start * RATE) :][: RATE // 2], (0, max(0, round((start - 2.5) * RATE))))
         assert np.array_equal(read_segment(path, start, 0.5, RATE, 1)[0].numpy(), wanted), start

@@ -39,12 +39,12 @@ Batch = Callable[..., Result]
 
 @pytest.fixture
 def batch(magnet: Magnet, tiny: str, tmp_path: Path) -> Batch:
-    """Run a batch of these lines into clips/."""
+    """Run a batch of these lines into clips/, in which rows without a seed have the batch's."""
 
     def run(lines: str | Sequence[str], *options: str, name: str = "p.txt", output: str = "clips") -> Result:
         text = lines if isinstance(lines, str) else "\n".join(lines)
         (tmp_path / name).write_text(text, encoding="utf-8", newline="")
-        return magnet("batch", name, "-o", output, "--model", tiny, *QUICK, *options)
+        return magnet("batch", name, "-o", output, "--model", tiny, "--same-seed", *QUICK, *options)
 
     return run
 
@@ -122,7 +122,7 @@ def test_neighbours_change_neither_seed_nor_codes(batch: Batch, magnet: Magnet, 
 
 
 def test_standard_input_is_a_prompt_file(magnet: Magnet, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ("batch", "-", "-o", "clips", "--model", tiny, "--seed", "5", *QUICK)
+    arguments = ("batch", "-", "-o", "clips", "--model", tiny, "--same-seed", "--seed", "5", *QUICK)
     assert magnet(*arguments, stdin="rain\n").out == "clips/01-rain-5.wav\n"
     done = magnet(*arguments, "--format", "jsonl", stdin='{"prompt": "rain"}\n{"prompt": "\u00e9t\u00e9"}\n')
     assert done.out == "clips/02-ete-5.wav\n"

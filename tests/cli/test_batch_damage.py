@@ -35,7 +35,7 @@ Batch = Callable[..., Result]
 def batch(magnet: Magnet, tiny: str, tmp_path: Path) -> Batch:
     """Run the batch of three clips, the seed drawn."""
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
-    return lambda *options: magnet("batch", "p.txt", "-o", "clips", "--model", tiny, *QUICK, *options)
+    return lambda *options: magnet("batch", "p.txt", "-o", "clips", "--model", tiny, "--same-seed", *QUICK, *options)
 
 
 def codes(folder: str | Path = "clips") -> dict[str, str]:
@@ -165,10 +165,11 @@ def as_before(folder: Path) -> None:
 
 
 @pytest.fixture
-def old(batch: Batch) -> Batch:
+def old(batch: Batch, magnet: Magnet, tiny: str) -> Batch:
+    """Run a batch in a folder that an earlier version began, where all rows have the same seed."""
     assert batch("--seed", "5", "--no-metadata").code == 0
     as_before(Path("clips"))
-    return batch
+    return lambda *options: magnet("batch", "p.txt", "-o", "clips", "--model", tiny, *QUICK, *options)
 
 
 def test_an_earlier_versions_manifest_is_read_and_added_to(old: Batch) -> None:

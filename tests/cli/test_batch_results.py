@@ -256,3 +256,37 @@ def test_clips_of_another_batch_in_the_folder_are_no_stale_ones(batch: Batch) ->
     assert mixed.code == 0
     assert "rows that were changed" not in mixed.err
     assert sorted(path.name for path in Path("clips").glob("*.wav")) == ["01-a-1.wav", "01-b-1.wav"]
+
+
+# -- seeds ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_without_a_seed_have_seeds_of_their_own_and_keep_them(batch: Batch) -> None:
+    assert batch("prompt\na\nb\na\n").code == 0
+    first = {row["path"]: row["seed"] for row in table()}
+    assert len(set(first.values())) == 3
+    again = batch("prompt\nnew\nb\na\na\n")
+    assert len(again.out.splitlines()) == 1
+    assert {row["seed"] for row in table()} > set(first.values())
+    assert json.loads(Path("clips/manifest.jsonl").read_text().splitlines()[0])["settings"]["seeds"] == "derived"
+
+
+def test_a_folder_keeps_the_rule_for_seeds_that_it_began_with(batch: Batch) -> None:
+    rows = "prompt\na\nb\n"
+    assert batch(rows, "--same-seed").code == 0  # as every batch of an earlier version
+    assert "seeds" not in json.loads(Path("clips/manifest.jsonl").read_text().splitlines()[0])["settings"]
+    assert {row["seed"] for row in table()} == {"5"}
+    assert batch(f"{rows}c\n").out == "clips/03-c-5.wav\n"
+    changed = batch(rows, "--lufs", "-20")
+    assert changed.code == 7
+    assert "holds another batch (lufs -14.0, not -20.0)" in changed.err
+    mixed = batch(rows, "--lufs", "-20", "--mix")
+    assert mixed.code == 0
+    assert "5" not in {row["seed"] for row in table()}
+
+
+def test_another_rule_for_seeds_is_another_batch(batch: Batch) -> None:
+    assert batch("prompt\na\n").code == 0
+    done = batch("prompt\na\n", "--same-seed")
+    assert done.code == 7
+    assert "clips holds another batch (seeds derived, not all the same)" in done.err

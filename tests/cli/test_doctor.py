@@ -23,8 +23,10 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from magnet_cli.checkpoints.open import convert
 from magnet_cli.hub.library import BUNDLED_FOLDER
 from support.command import Magnet
+from support.golden import GOLDEN
 
 # Not by its attribute: in the package, the command's name hides its module's.
 module: Any = importlib.import_module("magnet_cli.cli.doctor")
@@ -395,6 +397,51 @@ def test_a_missing_package(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> N
     assert result.checks["encodec"]["status"] == "problem"
     assert result.checks["encodec"]["remedy"] == 'Run pip install "encodec==0.1.1"'
     assert "encodec" in result.checks["encodec"]["found"]
+
+
+def test_strict_wants_a_released_model(doctor: Doctor, tmp_path: Path) -> None:
+    loose, strict = doctor("--json"), doctor("--json", "--strict")
+    assert (loose.code, strict.code) == (0, 1)
+    assert loose.checks["released model"]["status"] == "warning"
+    assert strict.checks["released model"]["status"] == "problem"
+    assert "magnet models download small" in strict.checks["released model"]["remedy"]
+    problems = [check["check"] for check in strict.checks.values() if check["status"] == "problem"]
+    assert problems == ["released model"]
+
+    folder = tmp_path / "store" / "magnet-medium-10secs"
+    convert(str(GOLDEN / "music"), folder, dtype=None)
+    whole = doctor("--json", "--strict")
+    assert (whole.code, whole.checks["released model"]["found"]) == (0, "magnet-medium-10secs")
+    (folder / "decoder.safetensors").write_bytes(b"cut")
+    assert doctor("--json", "--strict").checks["released model"]["status"] == "problem"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://proxy.example:3128", "http://proxy.example:3128"),
+        ("http://me:pass@proxy.example:3128", "http://(hidden)@proxy.example:3128"),
+        ("http://me:p@ss/w//rd@proxy.example:3128", "http://(hidden)@proxy.example:3128"),
+        ("me:p@ss@proxy.example", "(hidden)@proxy.example"),
+        ("http://me:a://b@proxy.example", "(hidden)@proxy.example"),
+        ("me:pass//word@proxy.example", "(hidden)@proxy.example"),
+    ],
+)
+def test_proxies_are_shown_without_passwords(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, address: str, shown: str
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    assert doctor("--json", "--offline").checks["proxies"]["found"] == "none is set"
+    monkeypatch.setenv("https_proxy", address)
+    monkeypatch.setenv("NO_PROXY", "localhost,.example")
+    result = doctor("--json", "--offline")
+    found = result.checks["proxies"]["found"]
+    assert found.startswith("https_proxy=")
+    assert found.endswith(f"{shown}, NO_PROXY=localhost,.example")
+    for secret in ("pass", "p@ss", "w//rd", "me:", "a://b", "word"):
+        assert secret not in result.out + result.err
 
 
 @pytest.fixture

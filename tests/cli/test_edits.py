@@ -187,7 +187,7 @@ def test_sound_and_musicgen_do_not_mix(magnet: Magnet, musicgen: str) -> None:
     one_line_error(failure(magnet, "--model", SOUND, "--rescorer", musicgen), 2, "16000 Hz", "MusicGen is for music")
     one_line_error(failure(magnet, "--model", SOUND, "--hybrid", "0.5", "--hybrid-model", musicgen), 2, "16000 Hz")
     one_line_error(failure(magnet, "--model", MUSIC, "--rescorer", SOUND), 2, "16000 Hz")
-    one_line_error(failure(magnet, "--model", MUSIC, "--hybrid", "0.5", "--hybrid-model", MUSIC), 2, "by a MusicGen")
+    one_line_error(failure(magnet, "--model", MUSIC, "--hybrid", "0.5", "--hybrid-model", MUSIC), 2, "only a MusicGen")
     one_line_error(failure(magnet, "--model", musicgen, "--rescorer", MUSIC), 2, "alone")
 
 
@@ -208,7 +208,7 @@ def test_musicgen_generates_what_transformers_does(magnet: Magnet, oracle: tuple
 def test_musicgen_makes_the_same_clip_alone_and_in_a_batch(magnet: Magnet, musicgen: str) -> None:
     rows = [{"prompt": "a", "seed": 5}, {"prompt": "b", "seed": 5, "unconditional": True}, {"prompt": "a", "top_k": 9}]
     Path("p.jsonl").write_text("".join(json.dumps({"duration": 0.3, **row}) + "\n" for row in rows))
-    made = records(magnet, "p.jsonl", "-o", "out/", "--seed", "7", model=musicgen, command="batch")
+    made = records(magnet, "p.jsonl", "-o", "out/", "--same-seed", "--seed", "7", model=musicgen, command="batch")
     by = {(one["prompt"], one["seed"]): sha(one) for one in made}
     alone = {
         ("a", 5): record(magnet, "a", "-o", "x.wav", "--seed", "5", "--duration", "0.3", model=musicgen),
@@ -557,7 +557,7 @@ def test_rows_of_all_kinds_are_what_generate_makes_alone(magnet: Magnet, musicge
     ]
     Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     helpers = ("--rescorer", musicgen, "--hybrid-model", musicgen)
-    made = records(magnet, "p.jsonl", "-o", "out/", "--seed", "3", *helpers, command="batch")
+    made = records(magnet, "p.jsonl", "-o", "out/", "--same-seed", "--seed", "3", *helpers, command="batch")
     found = {one["prompt"]: one for one in made}
     assert len(found) == len(rows)
     for row in rows:
@@ -573,10 +573,10 @@ def test_rows_of_all_kinds_are_what_generate_makes_alone(magnet: Magnet, musicge
         frames = {name: soundfile.info(name).frames for name in ("alone.wav", found[row["prompt"]]["path"])}
         assert len(set(frames.values())) == 1, frames
     assert len({sha(one) for one in made}) == len(rows)
-    again = magnet("batch", "p.jsonl", "-o", "out/", "--seed", "3", "--model", MUSIC, *helpers, *QUICK)
+    again = magnet("batch", "p.jsonl", "-o", "out/", "--same-seed", "--seed", "3", "--model", MUSIC, *helpers, *QUICK)
     assert "nothing to generate" in again.err
     write("in.wav", sound(1.5, 44_100, 2, seed=1), 44_100)
-    changed = records(magnet, "p.jsonl", "-o", "out/", "--seed", "3", *helpers, "--mix", command="batch")
+    changed = records(magnet, "p.jsonl", "-o", "out/", "--same-seed", "--seed", "3", *helpers, "--mix", command="batch")
     assert {one["prompt"] for one in changed} == {"continued", "inpainted", "varied"}
 
 

@@ -243,7 +243,7 @@ def test_its_codec_is_that_of_transformers(oracle: Oracle, model: MusicGen) -> N
         ("decoder", {"audio_channels": 2, "num_codebooks": 8}, "stereo"),
         ("decoder", {"pad_token_id": 0}, "padding token"),
         ("decoder", {"vocab_size": 128, "pad_token_id": 128}, "4 codebooks of 128 codes, but a codec of 4 of 64"),
-        ("decoder", {"num_attention_heads": 5}, "does not describe a MusicGen"),
+        ("decoder", {"num_attention_heads": 5}, "is not that of a MusicGen"),
         ("decoder", {"hidden_size": "wide"}, "does not describe a MusicGen"),
         ("decoder", {"num_hidden_layers": 3}, "layers.2"),
         ("audio_encoder", {"model_type": "dac"}, "EnCodec"),

@@ -26,6 +26,13 @@ class Answer:
     def get(self, *_: object, **__: object) -> Answer:
         return self
 
+    def head(self, *_: object, **__: object) -> Answer:
+        return self
+
+    @property
+    def history(self) -> list[Answer]:
+        return []
+
     def raise_for_status(self) -> None:
         """It is always well."""
 
@@ -44,6 +51,7 @@ def answer(**changes: Any) -> str:
 
 def ask(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> Any:
     monkeypatch.setattr("huggingface_hub.hf_api.get_session", lambda: Answer(text))
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: Answer(text))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     return plan_download("a/b", MODEL, Access(cache_dir=folder))
 

@@ -294,6 +294,41 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(server: HubServer, machine: 
 # -- connections that break -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("redirects", [True, False])
+@pytest.mark.parametrize("lists", [{"sha"}, set(), {"sha", "size"}])
+def test_a_mirror_that_lists_names_only_is_asked_for_each_file(
+    server: HubServer, machine: Machine, lists: set[str], redirects: bool
+) -> None:
+    server.lists, server.redirects = lists, redirects
+    result = machine.run()
+    check_whole(result.folder)
+    assert result.folder.name == server.commit(MODEL)
+    heads = [item for item in server.log if item.method == "HEAD" and f"/{MODEL}/resolve/" in item.path]
+    assert len(heads) == 2
+    text = machine.run("text", "t5-base")
+    assert (text.folder / "tokenizer.json").read_bytes() == (GOLDEN / "music/t5-base/tokenizer.json").read_bytes()
+    server.lists = {"sha", "size", "blobId", "lfs"}
+    before = len(server.bodies())
+    check_whole(machine.run(fresh=True).folder)
+    assert len(server.bodies()) == before  # the cache is that of the Hub itself
+
+
+def test_a_mirror_without_hashes_anywhere_is_refused(server: HubServer, machine: Machine) -> None:
+    server.lists, server.redirects = {"sha"}, False
+    server.faults.append(Fault(DECODER_FILE, status=200, headers={"ETag": '"version-7"'}, method="HEAD"))
+    text = machine.run().failure("HubError", 4)
+    assert f"gives no size, hash or commit of {DECODER_FILE}" in text
+    assert "export-archive" in text
+    assert machine.blobs() == {}
+
+
+def test_what_a_mirror_sends_is_compared_with_its_headers(server: HubServer, machine: Machine) -> None:
+    server.lists = {"sha"}
+    server.faults.append(Fault(BODY, flip=True, times=1))
+    assert "arrived damaged" in machine.run().failure("HubError", 4)
+    check_whole(machine.run().folder)
+
+
 def test_a_cut_is_resumed_within_a_run(server: HubServer, machine: Machine) -> None:
     server.faults.append(Fault(BODY, cut=100_000, times=1))
     check_whole(machine.run().folder)

@@ -12,7 +12,7 @@ import pytest
 from magnet_cli.errors import MagnetError, MagnetWarning, ModelError, UsageError
 from magnet_cli.hub import library
 from magnet_cli.hub.cache import storage_folder
-from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo
+from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo, Store
 from magnet_cli.hub.locate import ResolvedModel, known_models, resolve
 from magnet_cli.hub.registry import ALIASES, BUNDLED, MODELS, RESCORERS
 from magnet_cli.model.config import DecoderConfig
@@ -138,8 +138,10 @@ def test_an_alias_is_resolved_as_the_name_that_it_stands_for(
     assert resolve(alias, places) == resolve(name, places)
     Path(alias).mkdir()  # a folder of results, say
     assert resolve(alias, places).given == name
+    assert Store.at(places.model_dir).folder(alias).name == name
     shutil.copytree(tiny, alias, dirs_exist_ok=True)  # a model of the user's comes first
     assert resolve(alias, places).kind == "bundle"
+    assert Store.at(put(places, alias, tiny).parent).folder(alias).name == alias
 
 
 def test_a_name_of_two_models_suggests_both(places: PlacesConfig) -> None:

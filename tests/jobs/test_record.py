@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,18 @@ def record(**changes: Any) -> dict[str, Any]:
         "versions": {"magnet": "0"},
     }
     return {name: value for name, value in {**whole, **changes}.items() if value is not ...}
+
+
+def test_the_text_that_the_model_was_given_is_given_again() -> None:
+    """Versions before gave a loop's prompt without the tempo, and records of theirs have no text."""
+    edit = {**EditConfig(loop=True, bpm=120).__dict__, "regions": []}
+    assert recipe(record(edit=edit)).job.text == "rain"
+    assert recipe(record(edit=edit, prompt="rain, 90 bpm")).job.text == "rain, 90 bpm"
+    now = recipe(record(edit=edit, text="rain, 120 bpm")).job
+    assert (now.prompt, now.text) == ("rain", "rain, 120 bpm")
+    assert replace(now, edit=EditConfig(loop=True, bpm=90)).text == "rain, 90 bpm"  # for another clip from this one
+    with pytest.raises(UsageError, match="text in the clip's record"):
+        recipe(record(text=7))
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------

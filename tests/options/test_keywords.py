@@ -11,7 +11,7 @@ import pytest
 from magnet_cli.errors import KeywordError, MagnetError, UsageError
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.keywords import (
-    ClipOptions,
+    GenerateOptions,
     LoadOptions,
     SamplingOptions,
     change_sampling,
@@ -30,7 +30,7 @@ OWN = SamplingConfig(steps=(60, 10, 10, 10), temperature=3.5, top_p=0.8, guidanc
     [
         (LoadOptions, (RuntimeConfig, PlacesConfig), set()),
         (SamplingOptions, (SamplingConfig,), {"preset"}),
-        (ClipOptions, (SamplingConfig, EditConfig, OutputConfig), {"preset"}),
+        (GenerateOptions, (SamplingConfig, EditConfig, OutputConfig), {"preset"}),
     ],
 )
 def test_every_field_is_a_keyword(keywords: type[Any], kinds: tuple[type[Any], ...], more: set[str]) -> None:
@@ -72,8 +72,8 @@ def test_fields_of_other_options() -> None:
 def test_an_unknown_keyword_is_a_type_error_with_a_suggestion() -> None:
     for kind in (TypeError, MagnetError):
         with pytest.raises(kind, match=r"f has no keyword argument 'guidence'\. Did you mean guidance"):
-            check_keywords("f", {"guidence": 3}, ClipOptions)
+            check_keywords("f", {"guidence": 3}, GenerateOptions)
     with pytest.raises(KeywordError, match=r"Did you mean variations\?$"):
-        check_keywords("f", {"variation": 3}, ClipOptions, "variations")
+        check_keywords("f", {"variation": 3}, GenerateOptions, "variations")
     with pytest.raises(KeywordError, match="Choose one of batch_size, cache_dir"):
         check_keywords("f", {"zzz": 3}, LoadOptions)

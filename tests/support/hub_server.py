@@ -87,6 +87,8 @@ class HubServer:
         for repository, files in repositories.items():
             self.put(repository, files)
         self.faults: list[Fault] = []
+        self.lists = {"sha", "size", "blobId", "lfs"}  # what the list of files says beside their names
+        self.redirects = True  # to where large files are; a mirror may send them itself
         self.log: list[Request] = []
         self.lock = Lock()
         self.closing = Event()
@@ -208,12 +210,14 @@ class _Handler(BaseHTTPRequestHandler):
             )
             for name, file in files.items()
         ]
+        lists = self.server_hub.lists
+        siblings = [{key: one[key] for key in one if key in {"rfilename", *lists}} for one in siblings]
         return self._json(
             {
                 "_id": "0" * 24,
                 "id": repository,
                 "modelId": repository,
-                "sha": commit,
+                **({"sha": commit} if "sha" in lists else {}),
                 "private": False,
                 "gated": False,
                 "disabled": False,
@@ -231,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
         file = self.server_hub.repositories[repository].get(name)
         if file is None:
             return self._error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
-        if file.sha256 is None:
+        if file.sha256 is None or not self.server_hub.redirects:
             return self._content(file, {"X-Repo-Commit": commit})
         headers = {
             "Location": f"{self.server_hub.storage_url}/large/{quote(repository)}/{quote(name)}",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,19 @@ def test_the_configuration_file_has_sections_for_models(
     monkeypatch.setenv("MAGNET_CONFIG", str(tmp_path / "config.toml"))
     assert magnet("models", "list").records
     assert magnet("models", "show", "bundled").out.startswith("name ")
+
+
+def test_completion_leaves_files_to_the_shell_and_imports_no_torch() -> None:
+    script = (
+        "import sys; sys.argv = ['magnet']; from magnet_cli.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'numpy', 'transformers', 'rich'} & set(sys.modules)), file=sys.stderr)"
+    )
+    for words, offered in (("magnet info di", ""), ("magnet generate --model bundl", "bundled\n")):
+        environment = {**os.environ, "_MAGNET_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        environment["COMP_CWORD"] = str(words.count(" "))
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert (done.stdout.strip(), done.stderr) == (offered.strip(), "[]\n")
 
 
 @pytest.mark.parametrize(

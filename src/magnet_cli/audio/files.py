@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import struct
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -17,12 +18,13 @@ from magnet_cli.audio import blocks
 from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.formats import check_format
 from magnet_cli.audio.reading import opened
-from magnet_cli.audio.riff_info import add_riff_tags
+from magnet_cli.audio.riff_info import LoopMarks, add_riff_chunks, loop_chunks
 from magnet_cli.disk.atomic import Content, write_atomic
 from magnet_cli.errors import NumericsError, OutputError, UsageError
 from magnet_cli.options.output import Subtype
 
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
+LOSSY = {".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", "MPEG_LAYER_III")}  # libsndfile's container and coding
 LARGEST_WAV = (1 << 32) - (1 << 20)  # bytes of samples; sizes have 32 bits, and tags need some space
 CHUNK = 1 << 16  # samples handed to libsndfile at a time: it overflows the stack on a Vorbis clip of 2 minutes at once
 
@@ -34,16 +36,17 @@ def encode_audio(
     subtype: Subtype,
     *,
     tags: Mapping[str, str] | None = None,
+    marks: LoopMarks | None = None,
 ) -> Content:
     """Encode a waveform, float32 [C, L] with full scale at 1, in the format that the extension of `path` names.
 
     Samples beyond full scale are clipped, except in float32 files. The same waveform gives the same bytes, except in
     .ogg files, whose stream number libsndfile draws. A large content is in a temporary file, which is mapped.
-    tags: texts to embed, by soundfile's names, see `riff_info.TAGS`.
+    tags: texts to embed, by soundfile's names, see `riff_info.TAGS`. marks: of a loop, for WAV files.
     Raises: UsageError for a format that cannot be written (see `check_format`), NumericsError for values that are not
         finite, OutputError for a waveform that is too long for the format or for the disk.
     """
-    check_format(path, subtype)
+    check_format(path, subtype, sample_rate)
     if waveform.ndim != 2 or waveform.size == 0:
         raise ValueError(f"a waveform is [C, L] and not empty, not {waveform.shape}")
     if not blocks.is_finite(waveform):
@@ -61,6 +64,8 @@ def encode_audio(
     try:
         with blocks.scratch(size) as file:
             _encode(file, waveform, sample_rate, extension, subtype, tags or {})
+            if extension == ".wav":
+                add_riff_chunks(file, tags or {}, loop_chunks(marks, waveform.shape[1], sample_rate))
             return blocks.content(file)
     except soundfile.SoundFileError as error:
         raise OutputError(
@@ -70,13 +75,19 @@ def encode_audio(
 
 
 def write_audio(
-    path: Path, waveform: NDArray[np.float32], sample_rate: int, subtype: Subtype, *, overwrite: bool = False
+    path: Path,
+    waveform: NDArray[np.float32],
+    sample_rate: int,
+    subtype: Subtype,
+    *,
+    overwrite: bool = False,
+    marks: LoopMarks | None = None,
 ) -> None:
     """Write an audio file; see `encode_audio`.
 
     Raises: OutputError for a file that exists (unless `overwrite`) or cannot be written.
     """
-    encoded = encode_audio(path, waveform, sample_rate, subtype)
+    encoded = encode_audio(path, waveform, sample_rate, subtype, marks=marks)
     write_atomic(path, lambda file: file.write(encoded), overwrite=overwrite)
 
 
@@ -87,7 +98,7 @@ def read_audio(path: Path) -> tuple[Waveform, int]:
     how long it is. A long waveform is in a temporary file.
     Raises: UsageError for a file that is missing, is not audio, has no samples, or has values that are not finite.
     """
-    channels, frames, sample_rate = measure_audio(path)
+    channels, frames, sample_rate, _ = measure_audio(path)
     waveform, position = blocks.empty((channels, frames)), 0
     with opened(path) as file:
         for block in file.blocks_of(path):
@@ -101,13 +112,22 @@ def read_audio(path: Path) -> tuple[Waveform, int]:
     return waveform, sample_rate
 
 
-def measure_audio(path: Path) -> tuple[int, int, int]:
-    """Channels, samples per channel and sample rate (Hz) of an audio file. Reads all of it; see `read_audio`."""
+class AudioForm(NamedTuple):
+    """The form of an audio file. samples: in each channel; sample_rate: Hz; subtype: libsndfile's sample format."""
+
+    channels: int
+    samples: int
+    sample_rate: int
+    subtype: str
+
+
+def measure_audio(path: Path) -> AudioForm:
+    """The form of an audio file. Reads all of it; see `read_audio`."""
     with opened(path) as file:
         frames = sum(len(block) for block in file.blocks_of(path))
         if frames == 0:
             raise UsageError(f"{path} has no samples", "Give a file that contains audio")
-        return file.channels, frames, int(file.samplerate)
+        return AudioForm(file.channels, frames, int(file.samplerate), str(file.subtype))
 
 
 def _encode(
@@ -127,19 +147,22 @@ def _encode(
         for part in _chunks(samples):
             sink.write(np.ascontiguousarray(waveform[:, part].T, dtype="<f4").tobytes())
     else:
-        container, coding = ("OGG", "VORBIS") if extension == ".ogg" else (extension[1:].upper(), f"PCM_{bits}")
+        container, coding = LOSSY.get(extension, (extension[1:].upper(), f"PCM_{bits}"))
         target = sink if isinstance(sink, io.BytesIO) else os.dup(sink.fileno())
         with soundfile.SoundFile(
             target, "w", samplerate=sample_rate, channels=channels, format=container, subtype=coding
         ) as file:
             if extension != ".wav":
                 for name, text in tags.items():
-                    setattr(file, name, text)
+                    setattr(file, name, latin(text) if extension == ".mp3" else text)
             for part in _chunks(samples):
                 frames = np.ascontiguousarray(waveform[:, part].T)
-                file.write(np.clip(frames, -1.0, 1.0) if extension == ".ogg" else _quantize(frames, bits))
-    if extension == ".wav":
-        add_riff_tags(sink, tags)
+                file.write(np.clip(frames, -1.0, 1.0) if extension in LOSSY else _quantize(frames, bits))
+
+
+def latin(text: str) -> str:
+    """A text in ASCII, without accents: libsndfile writes others wrongly into the ID3 tags of MP3 files."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 def _chunks(samples: int) -> Iterator[slice]:

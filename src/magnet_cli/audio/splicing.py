@@ -161,3 +161,18 @@ def blend(original: Waveform, new: Waveform, regions: Sequence[Region], *, sampl
         result[:, enter] = cross_fade(original[:, enter], new[:, enter])
         result[:, leave] = cross_fade(new[:, leave], original[:, leave])
     return result
+
+
+def blend_loop(
+    original: Waveform, new: Waveform, regions: Sequence[Region], *, sample_rate: int, fade: float
+) -> Waveform:
+    """`blend` of loops of the same length [C, L]: fades go across the seam."""
+    length = original.shape[1]
+    rounds = [
+        Region(one.start + turn * length / sample_rate, one.end + turn * length / sample_rate)
+        for turn in range(3)
+        for one in regions
+    ]
+    three = [np.tile(sound, (1, 3)) for sound in (original, new)]
+    mixed = blend(three[0], three[1], rounds, sample_rate=sample_rate, fade=fade)
+    return np.ascontiguousarray(mixed[:, length : 2 * length])

@@ -178,7 +178,7 @@ def _generate(parts: BenchParts, sampling: SamplingConfig, batch: int) -> tuple[
     clock.lap("loudness")
     with tempfile.TemporaryDirectory(prefix="magnet-bench-") as folder:
         for row, final in enumerate(finals):
-            write_audio(Path(folder) / f"{row}.wav", final, rate, output.subtype, overwrite=False)
+            write_audio(Path(folder) / f"{row}.wav", final, rate, output.samples, overwrite=False)
         clock.lap("write")
     return torch.cat(codes), clock.laps
 

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from magnet_cli._version import __version__
 from magnet_cli.cli.again import again
+from magnet_cli.cli.archive import export_archive, import_archive
 from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
@@ -118,6 +119,8 @@ EVERYDAY = {
         *("--prompt", "--model", "--seed", "--variations", "--sweep", "--output", "--force"),
         *("--guidance", "--duration", "--device", "--json", "--quiet"),
     ),
+    replay: ("--check", "--output", "--force", "--model", "--download", "--device", "--dtype", "--json", "--quiet"),
+    bench: ("--model", "--random-weights", "--batch", "--runs", "--preset", "--device", "--dtype", "--json", "--quiet"),
     batch: (
         *("--model", "--seed", "--variations", "--output", "--force", "--dry-run", "--fail-fast"),
         *("--preset", "--duration", "--device", "--json", "--quiet"),
@@ -126,6 +129,8 @@ EVERYDAY = {
 for function in (generate, batch, again, info, replay, encode, decode, bench, doctor):
     command(app, everyday=EVERYDAY.get(function, ()))(function)
 command(app, "help")(show_help)
+command(models)(export_archive)
+command(models)(import_archive)
 app.add_typer(models)
 app.add_typer(train)
 

@@ -20,7 +20,6 @@ from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal import options
-from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import ClipOptions, FileOptions, HelperOptions, Speech
 from magnet_cli.terminal.signature import given_of, without
 
@@ -90,7 +89,7 @@ def again(
 
     Example: magnet again disco-beat.wav -n 8 --guidance 5
     """
-    console = Console(quiet=speech.quiet, verbose=speech.verbose)
+    console = speech.console
     with console.reporting():
         from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.record import read_record, recipe
@@ -116,7 +115,7 @@ def again(
             finish=replace(then.output, **finish),
             output=new_names_beside(file, swept[0]) if output is None else output,
             files=files,
-            fallback=False,
+            fallback=None,
         )
         if not download:
             for one in [*(resolve(name, places) for name in names.values()), *([named] if model is None else [])]:

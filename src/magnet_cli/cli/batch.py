@@ -13,7 +13,6 @@ from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal import options
-from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import ClipOptions, FileOptions, HelperOptions, Speech
 from magnet_cli.terminal.signature import given_of
 
@@ -36,7 +35,8 @@ def batch(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed} and {model}.",
+            help="Folder to write, or template of a folder and a file name with {index}, {slug}, {seed}, {model} and, "
+            "for loops with a tempo, {bpm} and {bars}.",
             rich_help_panel="Files",
         ),
     ],
@@ -69,6 +69,15 @@ def batch(
     ] = True,
     mix: Annotated[
         bool, typer.Option("--mix", help="Add to a folder that holds another batch.", rich_help_panel="Batch")
+    ] = False,
+    same_seed: Annotated[
+        bool,
+        typer.Option(
+            "--same-seed",
+            help="Use --seed itself for every row that has no seed of its own. Otherwise, each prompt gets a seed of "
+            "its own, derived from --seed and its text.",
+            rich_help_panel="Clips",
+        ),
     ] = False,
     failed: Annotated[
         bool,
@@ -111,7 +120,7 @@ def batch(
 
     Example: magnet batch prompts.txt -o clips/
     """
-    console = Console(quiet=speech.quiet, verbose=speech.verbose)
+    console = speech.console
     with console.reporting():
         from magnet_cli.cli.batch_run import Command, run, show
         from magnet_cli.hub.locate import resolve
@@ -133,6 +142,7 @@ def batch(
             resume=resume,
             mix=mix,
             force=files.force,
+            same_seed=same_seed,
         )
         command = Command(request, wanted, format, runtime, fail_fast, speech.json, failed, move_stale)
         if dry_run:

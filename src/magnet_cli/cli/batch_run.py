@@ -27,14 +27,26 @@ from magnet_cli.hub.locate import ResolvedModel
 from magnet_cli.hub.registry import DEFAULT_MODEL, MODELS, ModelFacts
 from magnet_cli.jobs.contact_sheet import CONTACT_SHEET_FILE, contact_sheet
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Header, Item, Manifest
-from magnet_cli.jobs.plan import BatchPlan, Request, check_same, clear_way, counted, plan_batch, plan_rows, stale_clips
+from magnet_cli.jobs.plan import (
+    DERIVED,
+    SEEDS,
+    BatchPlan,
+    Request,
+    check_same,
+    clear_way,
+    counted,
+    derives_seeds,
+    plan_batch,
+    plan_rows,
+    stale_clips,
+)
 from magnet_cli.jobs.prompt_file import Problems, PromptFile, read_prompt_file
 from magnet_cli.jobs.results import RESULTS_FILE, Report, as_csv
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline.inputs import InputFiles
-from magnet_cli.pipeline.rules import ModelGroup, default_seconds, usual_sampling
+from magnet_cli.pipeline.rules import ModelGroup, default_seconds, loop_bars, usual_sampling
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import human
 
@@ -188,12 +200,22 @@ class PromptBatch:
         request, hashes = self.command.request, models.hashes or {}
         if self.command.failed and not manifest.entries:
             raise UsageError(f"{request.folder} holds no batch", "Name the folder of a batch, or omit --failed")
-        settings = request.settings(hashes)
+        derive = derives_seeds(request, manifest, request.settings(hashes))
+        plan = self._plan(models, manifest, derive=derive is not False)
+        if derive is None and not plan.rows.keys() & manifest.entries.keys():
+            plan = self._plan(models, manifest, derive=False)
+        if models.hashes is not None and not request.mix:
+            check_same(plan, manifest, drawn=request.seed is None)
+        return plan.only_failed() if self.command.failed else plan
+
+    def _plan(self, models: ModelGroup, manifest: Manifest, *, derive: bool) -> BatchPlan:
+        request, hashes, problems = self.command.request, models.hashes or {}, self.problems
+        settings = {**request.settings(hashes), **({SEEDS: DERIVED} if derive else {})}
         seed = manifest.seed(settings) if request.seed is None else request.seed
         if seed is None:
             seed = draw_seed()
-        defaults, check, problems = usual_sampling(models.model), models.checker(self.inputs), self.problems
-        planned = plan_rows(self.file.rows, request, defaults, seed=seed, check=check, problems=problems)
+        defaults, check = usual_sampling(models.model), models.checker(self.inputs)
+        planned = plan_rows(self.file.rows, request, defaults, seed=seed, check=check, problems=problems, derive=derive)
         plan = plan_batch(
             planned,
             request,
@@ -202,11 +224,10 @@ class PromptBatch:
             hashes=hashes,
             inputs=self.inputs,
             problems=problems,
+            bars=lambda edit: loop_bars(edit, models.model),
         )
         problems.check()
-        if models.hashes is not None and not request.mix:
-            check_same(plan, manifest, drawn=request.seed is None)
-        return plan.only_failed() if self.command.failed else plan
+        return plan
 
 
 def are_here(command: Command) -> bool:
@@ -223,7 +244,7 @@ def check_room(console: Console, plan: BatchPlan, command: Command, opened: Open
     from magnet_cli.jobs.targets import check_targets
 
     request = command.request
-    check_targets([item.target for item in plan.todo], request.finish.subtype, overwrite=request.force)
+    check_targets([item.target for item in plan.todo], request.finish, overwrite=request.force)
     needed = sum(clip_size(item, command, opened) for item in plan.todo)
     free = shutil.disk_usage(request.folder).free
     if needed > free:
@@ -266,7 +287,7 @@ def work(
 
         for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
             report.add(product.item)
-            console.result(result(product, as_json=as_json))
+            console.result(result(product, as_json=as_json), announced=not as_json)
             if report.is_due():
                 write_report(console, report)
         stop_if_asked()
@@ -356,7 +377,9 @@ def clip_size(item: Item, command: Command, opened: Opened | None) -> int:
     else:
         samples = (edit.duration or frames_of(item, command, facts) / facts.frame_rate) * facts.sample_rate
     # FLAC of music takes 0.5 to 0.7 of PCM; Vorbis at its usual quality about 2 bits a sample.
-    sample = 0.25 if item.target.audio.suffix.lower() == ".ogg" else SAMPLE_BYTES[command.request.finish.subtype]
+    finish = command.request.finish
+    samples *= 1.0 if finish.sample_rate is None else finish.sample_rate / facts.sample_rate
+    sample = 0.25 if item.target.audio.suffix.lower() in (".ogg", ".mp3") else SAMPLE_BYTES[finish.samples]
     return int(samples * sample) + (2 * RECORD_BYTES if command.request.metadata else 0)
 
 

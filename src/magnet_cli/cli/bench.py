@@ -61,7 +61,7 @@ def bench(
     overrides: Annotated[Overrides, only("preset", "steps", "spans")],
     runtime: Annotated[RuntimeConfig, without("batch_size")],
     places: PlacesConfig,
-    speech: Annotated[Speech, only("json", "quiet")],
+    speech: Annotated[Speech, only("json", "quiet", "log_file")],
 ) -> None:
     """Measure the speed, memory and precision of a model.
 
@@ -71,7 +71,7 @@ def bench(
 
     Example: magnet bench --random-weights small-10secs
     """
-    console = Console(quiet=speech.quiet)
+    console = speech.console
     with console.reporting():
         if batch_size < 1 or runs < 1:
             raise UsageError(f"cannot measure {runs} runs of {batch_size} clips", "Give at least 1 of each")

@@ -13,7 +13,6 @@ from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.terminal import options
-from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import FileOptions, Speech
 from magnet_cli.terminal.signature import only
 
@@ -34,7 +33,7 @@ def encode(
     files: Annotated[FileOptions, only("force")],
     runtime: Annotated[RuntimeConfig, only("device")],
     places: PlacesConfig,
-    speech: Annotated[Speech, only("quiet")],
+    speech: Annotated[Speech, only("quiet", "log_file")],
 ) -> None:
     """Encode an audio file with a model's codec.
 
@@ -43,7 +42,7 @@ def encode(
 
     Example: magnet encode disco.wav -o disco.npz
     """
-    console = Console(quiet=speech.quiet)
+    console = speech.console
     with console.reporting():
         from magnet_cli.audio.files import read_audio
         from magnet_cli.disk.atomic import check_writable, write_atomic
@@ -80,7 +79,7 @@ def decode(
     ],
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="AUDIO", help="File to write: .wav, .flac or .ogg.")
+        Path, typer.Option("--output", "-o", metavar="AUDIO", help="File to write: .wav, .flac, .ogg or .mp3.")
     ],
     model: options.Model = DEFAULT_MODEL,
     loop: Annotated[
@@ -90,7 +89,7 @@ def decode(
     files: Annotated[FileOptions, only("force")],
     runtime: Annotated[RuntimeConfig, only("device")],
     places: PlacesConfig,
-    speech: Annotated[Speech, only("quiet")],
+    speech: Annotated[Speech, only("quiet", "log_file")],
 ) -> None:
     """Decode a file of codes with a model's codec.
 
@@ -98,7 +97,7 @@ def decode(
 
     Example: magnet decode disco.npz -o disco.wav
     """
-    console = Console(quiet=speech.quiet)
+    console = speech.console
     with console.reporting():
         from magnet_cli.audio.codes_file import read_codes, read_source
         from magnet_cli.audio.files import write_audio
@@ -123,7 +122,7 @@ def decode(
             console.message(f"{file.name} does not name its model: the codes are taken for those of {model}")
         check_room(codec, 1, codes.shape[1])
         (waveform,) = decode_waveforms(codec, torch.tensor(codes.astype("int64")).unsqueeze(0), loop=loop)
-        write_audio(output, waveform, codec.config.sample_rate, finish.subtype, overwrite=files.force)
+        write_audio(output, waveform, codec.config.sample_rate, finish.samples, overwrite=files.force)
         console.message(f"{output.name}: {waveform.shape[1] / codec.config.sample_rate:.2f} s")
         console.result(output)
 

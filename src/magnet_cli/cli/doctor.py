@@ -29,9 +29,10 @@ from magnet_cli._version import __version__
 from magnet_cli.errors import MagnetError, did_you_mean, one_line, sentence
 from magnet_cli.hub.folders import REPLACED, UNFINISHED
 from magnet_cli.hub.library import BundleInfo, Store
-from magnet_cli.hub.registry import MODELS, TEXT_ENCODER_BYTES
+from magnet_cli.hub.registry import MODELS, RESCORERS, TEXT_ENCODER_BYTES
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.terminal.console import Console
+from magnet_cli.terminal.log_file import SECRET_NAME, without_secrets
 from magnet_cli.terminal.options import AsJson, human
 from magnet_cli.terminal.parameters import known_variables
 
@@ -45,8 +46,7 @@ PACKAGES = (
 MODEL_MEMORY = 2_500_000_000  # the default model in float32: decoder 1.7 GB, text encoder 0.4 GB, codec 0.2 GB
 FREE_SPACE = 5_000_000_000  # the largest downloads take about as much
 TIMEOUT, DEADLINE = 5.0, 10.0  # seconds: for each operation on the network, and for all of them, names included
-SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS")
-SECRET_TEXT = re.compile(r"(?<=//)[^/@\s]+(?=@)|\bhf_\w{6,}")  # user and password in an address; a token of the Hub
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")  # in capitals, too
 NO_HUB = "Check the network and its proxy settings; models that are here already work without"
 REPORT = "Correct what it names, or report it together with these lines"
 
@@ -68,11 +68,18 @@ def doctor(
     context: typer.Context,
     as_json: AsJson = False,
     offline: Annotated[bool, typer.Option("--offline", help="Make no request to the Hugging Face Hub.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Count it as a problem if no released model is on this machine, so that only bundled could generate.",
+        ),
+    ] = False,
 ) -> None:
     """Check this machine and suggest remedies.
 
-    Checks versions, devices, memory, disk, models, configuration and the Hub. The exit code is 1 if there is a problem;
-    warnings do not count.
+    Checks versions, devices, memory, disk, models, configuration, proxies and the Hub. The exit code is 1 if there is a
+    problem; warnings do not count. With --strict, a missing released model is a problem.
 
     Example: magnet doctor
     """
@@ -82,7 +89,9 @@ def doctor(
         statuses = []
         root = context.find_root()
         known = known_variables(root.command, root)
-        for check in chain(examine(offline=offline), isolated("variables", partial(check_variables, known))):
+        for check in chain(
+            examine(offline=offline, strict=strict), isolated("variables", partial(check_variables, known))
+        ):
             console.result(asdict(check) if as_json else as_line(check))
             statuses.append(check.status)
         console.message(f"problems: {statuses.count('problem')}, warnings: {statuses.count('warning')}")
@@ -96,7 +105,7 @@ def as_line(check: Check) -> str:
     return f"{check.status:8} {check.check:18} {check.found}{remedy}"
 
 
-def examine(*, offline: bool) -> Iterator[Check]:
+def examine(*, offline: bool, strict: bool = False) -> Iterator[Check]:
     """All checks, one after the other, each as soon as it is done; the Hub is asked meanwhile."""
     started = time.monotonic()
     answer: queue.SimpleQueue[list[Check]] = queue.SimpleQueue()
@@ -116,7 +125,9 @@ def examine(*, offline: bool) -> Iterator[Check]:
         yield from isolated(f"disk: {place}", partial(check_disk, place))
     yield from isolated("models", check_bundles)
     yield from isolated("Hub cache", check_hub_cache)
+    yield from isolated("released model", partial(check_released, strict=strict))
     yield from isolated("configuration", check_configuration)
+    yield from isolated("proxies", check_proxies)
     try:
         yield from answer.get(timeout=max(0.0, started + DEADLINE - time.monotonic()))
     except queue.Empty:
@@ -137,7 +148,7 @@ def isolated(name: str, function: Callable[[], Iterator[Check]], remedy: str = R
 
 def printable(text: str) -> str:
     """A text on one line, without secrets and without what UTF-8 cannot hold."""
-    plain = SECRET_TEXT.sub("(hidden)", " ".join(text.split()))
+    plain = without_secrets(" ".join(text.split()))
     return plain.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -379,6 +390,45 @@ def check_hub_cache() -> Iterator[Check]:
 def disk_size(folder: Path) -> int:
     """Bytes in a folder's files; links, which the Hub's cache is full of, count nothing."""
     return sum(one.lstat().st_size for one in folder.rglob("*") if one.is_file() and not one.is_symlink())
+
+
+def check_released(*, strict: bool) -> Iterator[Check]:
+    """Whether a released model can generate without a download. strict: otherwise, it is a problem."""
+    found = [name for name in (*MODELS, *RESCORERS) if is_whole(name)]
+    remedy = "Run magnet models download small, or bring it in a file: see magnet models import-archive"
+    if found:
+        yield Check("released model", "ok", ", ".join(found))
+    else:
+        yield Check("released model", "problem" if strict else "warning", "none is on this machine", remedy)
+
+
+def is_whole(name: str) -> bool:
+    """Whether a released model is here with all its files; their content is not read."""
+    from magnet_cli.hub.locate import resolve
+
+    try:
+        model = resolve(name)
+        files = {} if model.bundle is None else BundleInfo.read(model.bundle).files
+    except MagnetError:  # a check of its own reports it
+        return False
+    here = model.folder
+    return here is not None and all(
+        (here / file).is_file() and (here / file).stat().st_size == size for file, (size, _) in files.items()
+    )
+
+
+def check_proxies() -> Iterator[Check]:
+    """The proxies that downloads use, without their users and passwords."""
+    names = [name for proxy in PROXIES for name in (proxy.upper(), proxy) if os.environ.get(name)]
+    found = [f"{name}={without_login(os.environ[name])}" for name in names]
+    yield Check("proxies", "ok", ", ".join(found) or "none is set")
+
+
+def without_login(address: str) -> str:
+    """An address with user and password hidden; it may lack the scheme."""
+    scheme, slashes, rest = address.rpartition("://")
+    login, at, host = rest.rpartition("@")
+    return f"{scheme}{slashes}(hidden)@{host}" if at and login else address
 
 
 def check_configuration() -> Iterator[Check]:

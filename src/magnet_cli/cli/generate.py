@@ -15,7 +15,6 @@ from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal import options
-from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import ClipOptions, FileOptions, HelperOptions, Speech
 from magnet_cli.terminal.signature import without
 
@@ -58,7 +57,8 @@ def generate(
             "--output",
             "-o",
             metavar="PATH",
-            help="File to write (.wav, .flac or .ogg), folder, or template with {index}, {slug}, {seed} and {model}.",
+            help="File to write (.wav, .flac, .ogg, .mp3), folder, or template with {index}, {slug}, {seed}, {model} "
+            "and, for loops with --bpm, {bpm} and {bars}.",
             show_default="a new .wav file in the current folder",
             rich_help_panel="Files",
         ),
@@ -89,7 +89,7 @@ def generate(
 
     Example: magnet generate "rain on a roof" "door bell" -n 4 -o sounds/ --model audio
     """
-    console = Console(quiet=speech.quiet, verbose=speech.verbose)
+    console = speech.console
     with console.reporting():
         from magnet_cli.hub.locate import resolve
 

@@ -52,6 +52,8 @@ def told(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The lines that describe a record. What is missing is left out, and what has another type is shown as it is."""
     model, codes, output = (_part(record, name) for name in ("model", "codes", "output"))
     yield "prompt", _word(record.get("prompt"))
+    if record.get("text", record.get("prompt")) != record.get("prompt"):
+        yield "text", _word(record.get("text"))
     yield "seed", _word(record.get("seed"))
     yield "model", _words(model, "name", "repository", "revision") + f" ({licence_note(_word(model.get('licence')))})"
     yield "sampling", _options(_part(record, "sampling"))
@@ -64,6 +66,8 @@ def told(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         value = record.get(name)
         clip += f", {decibels(value)} {unit}" if isinstance(value, float) else ""
     yield "clip", clip
+    if tempo := _part(record, "tempo"):
+        yield "tempo", f"{_word(tempo.get('bpm'))} bpm measured, clarity {_word(tempo.get('clarity'))}"
     yield "codes", f"{_word(codes.get('shape'))} sha256 {_word(codes.get('sha256'))}"
     yield "made", _words(record, "created", "device", "processor", "dtype")
     yield "seconds", _options(_part(record, "timings"))
@@ -139,7 +143,7 @@ def replay(
 
     Example: magnet replay disco.wav --check
     """
-    console = Console(quiet=speech.quiet, verbose=speech.verbose)
+    console = speech.console
     with console.reporting():
         from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.record import read_record, recipe
@@ -151,7 +155,7 @@ def replay(
         if not check:
             from magnet_cli.jobs.targets import check_targets
 
-            check_targets([target], wanted.output.subtype, overwrite=files.force)
+            check_targets([target], wanted.output, overwrite=files.force)
         runtime = runtime_as_then(record, device, dtype)
         named, helpers = resolve(model or wanted.model, places), resolve_helpers(wanted.helpers, places)
         if not download:

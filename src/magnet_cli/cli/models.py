@@ -17,7 +17,7 @@ from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.help import HelpGroup
-from magnet_cli.terminal.options import AsJson, Quiet, human, licence_note
+from magnet_cli.terminal.options import AsJson, Log, Quiet, human, licence_note
 from magnet_cli.terminal.signature import command, only, without
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="models",
     cls=HelpGroup,
-    help="List, download, inspect, convert and remove models.",
+    help="""List, download, inspect, convert and remove models.
+
+    Example: magnet models list
+
+    Example: magnet models download magnet-small-10secs
+    """,
     rich_markup_mode=None,
 )
 
@@ -92,6 +97,7 @@ def download(
         ),
     ] = False,
     quiet: Quiet = False,
+    log_file: Log = None,
     places: PlacesConfig,
 ) -> None:
     """Download models and convert them into bundles.
@@ -101,7 +107,7 @@ def download(
 
     Example: magnet models download magnet-small-10secs
     """
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, log=log_file)
     with console.reporting():
         from magnet_cli.hub.locate import resolve
 
@@ -282,6 +288,8 @@ def export(
     """Write a model in the released format.
 
     Audiocraft loads this format, too, e.g. to use a model that magnet train has trained.
+
+    Example: magnet models export bundled released/
     """
     console = Console(quiet=quiet)
     with console.reporting():

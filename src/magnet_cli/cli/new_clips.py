@@ -29,7 +29,7 @@ from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
-from magnet_cli.pipeline.rules import ModelGroup, usual_sampling
+from magnet_cli.pipeline.rules import ModelGroup, loop_bars, usual_sampling
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import ClipOptions, FileOptions, Speech
 
@@ -56,7 +56,7 @@ class Order:
     helpers       names of the models that help, by what they do
     sampling      what the overrides change, where the model is of the same kind; None: the model's own
     combinations  those of a sweep; without one, a single one that changes nothing
-    fallback      whether the bundled model may take the place of one that cannot be downloaded; None: that was named
+    fallback      whether the bundled model may replace one that cannot be downloaded; None: the user named that one
     """
 
     texts: Sequence[str]
@@ -98,13 +98,16 @@ class Order:
         """The files of every clip, none of which is there already unless it may be overwritten."""
         from magnet_cli.jobs.targets import check_targets
 
-        items = [ClipName(job.prompt, job.seed, swept=combination.words) for job, combination in drafts]
+        items = [
+            ClipName(job.prompt, job.seed, swept=combination.words, bpm=job.edit.bpm, bars=loop_bars(job.edit, model))
+            for job, combination in drafts
+        ]
         folder, paths = plan_paths(self.output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
         targets = [
             Target.beside(path, metadata=not self.files.no_metadata, codes=self.files.save_codes, folder=folder)
             for path in paths
         ]
-        check_targets(targets, self.finish.subtype, overwrite=self.files.force)
+        check_targets(targets, self.finish, overwrite=self.files.force)
         return targets
 
 
@@ -158,7 +161,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
     for product in make(console, production, items):
-        console.result(result(product, as_json=speech.json))
+        console.result(result(product, as_json=speech.json), announced=not speech.json)
         rows.append(sweep_row(product, words[product.item.target.audio]))
     if len(order.combinations) > 1:
         header = [*(name for name, _ in order.combinations[0].words), "seed", "took", "LUFS", "file"]

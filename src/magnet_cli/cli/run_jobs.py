@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.hub.library import read_ahead
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
-from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.output import RATES, OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.pipeline.rules import ModelGroup
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from magnet_cli.pipeline.pipeline import Pipeline
 
 LONGEST_LABEL = 40
-LONGEST_IN_BAR = 24  # so that the bar fits into 80 columns
+MOST_LINES = 3  # about inputs
+LONGEST_IN_BAR = 80  # what has no room on the terminal is cut there
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
@@ -126,6 +127,9 @@ def make(
     from magnet_cli.jobs.writer import ItemFailed
     from magnet_cli.pipeline.events import StepDone
 
+    if write:
+        for line in losses(production, items):
+            console.message(line)
     with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
         done = shown = finished = 0
         label = ""
@@ -183,6 +187,45 @@ def result(product: Product, *, as_json: bool) -> Path | dict[str, Any]:
     }
 
 
+def losses(production: Production, items: Sequence[Item]) -> list[str]:
+    """What clips lose of their inputs' form, or a loop of its seam: a line for each input, of many for the first."""
+    found: dict[str, str] = {}
+    for item in items:
+        edit = item.job.edit
+        if edit.input is not None and edit.input not in found and (line := loss(production, item.job)):
+            found[edit.input] = line
+    lines = list(found.values())
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES:,} more inputs"]
+    if any(item.job.edit.loop and item.target.audio.suffix.lower() == ".mp3" for item in items):
+        lines.append("players add silence to the ends of an MP3 file: a loop is seamless as .wav or .flac")
+    return lines
+
+
+def loss(production: Production, job: Job) -> str | None:
+    """What a clip has less of than its input, channels or rate, and which option keeps it; None if nothing."""
+    edit, pipeline = job.edit, production.pipeline
+    if edit.input is None:
+        return None
+    given, codec = pipeline.arranger.inputs.form(edit.input), pipeline.codec.config
+    own = (given.channels, given.sample_rate) if edit.keeps_samples else (codec.channels, codec.sample_rate)
+    channels, rate = own[0], production.output.sample_rate or own[1]
+    fewer, slower = channels < given.channels, rate < given.sample_rate
+    if not fewer and not slower:
+        return None
+    kept = "both" if fewer and slower else "them" if fewer else "it"
+    remedies = [] if edit.keeps_samples else [f"{'--join' if edit.inpaint is None else '--blend'} keeps {kept}"]
+    if not fewer and given.sample_rate in RATES:
+        remedies.append(f"--sample-rate {given.sample_rate} writes that rate")
+    told = f"{edit.input} has {form(given.channels, given.sample_rate)}, the clip {form(channels, rate)}"
+    return f"{told}: {', '.join(remedies)}" if remedies else told
+
+
+def form(channels: int, rate: int) -> str:
+    """2 channels at 44,100 Hz."""
+    return f"{channels} channel{'s' if channels > 1 else ''} at {rate:,} Hz"
+
+
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +256,16 @@ def describe_clip(clip: Clip, target: Target, output: OutputConfig) -> str:
     if output.normalize in ("auto", "loudness") and after.lufs is not None and not clip.audio.reached:
         loudness += f" (not {output.lufs:g}: limited by the peak ceiling)"
     peak = "" if after.true_peak is None else f", {decibels(after.true_peak)} dBTP"
-    return f"{target.audio.name}: {clip.seconds:.2f} s, seed {clip.job.seed}, {loudness}{peak}"
+    return f"{target.audio}: {clip.seconds:.2f} s, seed {clip.job.seed}, {describe_tempo(clip)}{loudness}{peak}"
+
+
+def describe_tempo(clip: Clip) -> str:
+    """The measured tempo of a loop, and the one that it should have if that is another; empty for other clips."""
+    bpm = clip.job.edit.bpm
+    if clip.tempo is None:
+        return "" if bpm is None else f"no clear beat (asked for {bpm:g} bpm), "
+    other = bpm is not None and not clip.tempo.is_near(bpm)
+    return f"{clip.tempo.bpm:.1f} bpm" + (f" (asked for {bpm:g}), " if other else ", ")
 
 
 def decibels(value: float) -> str:

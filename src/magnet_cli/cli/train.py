@@ -18,9 +18,10 @@ from magnet_cli.hub.folders import BEST_FOLDER
 from magnet_cli.hub.registry import UNKNOWN_LICENCE
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling import Task
-from magnet_cli.terminal.console import Console, ProgressBar
+from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.help import HelpGroup
 from magnet_cli.terminal.options import Speech, human
+from magnet_cli.terminal.progress import ProgressBar
 from magnet_cli.terminal.signature import command, given_of, only
 from magnet_cli.terminal.stopping import Stopping
 from magnet_cli.train.options import (
@@ -446,7 +447,7 @@ def _reporting(console: Console, run: RunOptions, output: Path) -> Iterator[Repo
     """Print the progress of a training. After the first Ctrl-C or SIGTERM the step ends and the state is saved."""
     stopping = Stopping.current()
     try:
-        with console.progress(run.steps) as bar, ExitStack() as stack:
+        with console.progress(run.steps, lines=False) as bar, ExitStack() as stack:
 
             def wait() -> None:  # what precedes the first step stops at once
                 if stopping is not None:

@@ -29,13 +29,6 @@ LEAST_ROOM = 1 / 8
 # `masks.VARY_STREAM` has them.
 START_STREAM = 0xFFFE
 
-SHORTEST_LOOP = 0.5  # seconds; below, rounding to whole frames shifts the pitch by more than a third of a semitone
-SLOWEST, FASTEST = 20.0, 400.0  # beats per minute
-MOST_BEATS = 32  # in a bar
-
-
-# -- the circle, unrolled ---------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class View:
@@ -87,73 +80,3 @@ def turn(x: Tensor, by: Tensor) -> Tensor:
     """Begin each circle x[b] `by[b]` frames later. x: [B, K, T], by: int64 [B]. Returns [B, K, T]."""
     frames = (torch.arange(x.shape[-1], device=x.device) + by.view(-1, 1, 1)) % x.shape[-1]
     return x.gather(-1, frames.expand(-1, x.shape[1], -1))
-
-
-# -- its length -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LoopLength:
-    """How long a loop is.
-
-    bars: whole bars in it, None without a tempo; samples: its exact period; frames: what is decoded, the nearest
-    number; stretch: what `fit_period` does to the time, and inversely to the pitch.
-    """
-
-    bars: int | None
-    samples: int
-    frames: int
-    stretch: float
-
-    @property
-    def cents(self) -> float:
-        """Change of pitch, in hundredths of a semitone."""
-        return -1200 * math.log2(self.stretch)
-
-
-def loop_length(
-    bpm: float | None,
-    bars: int | None,
-    *,
-    sample_rate: int,
-    hop: int,
-    clip_frames: int,
-    beats_per_bar: int = 4,
-) -> LoopLength:
-    """Length of a loop of whole bars.
-
-    The period is exact to half a sample. Frames of `hop` samples do not divide it, so the nearest number of them is
-    decoded, and `fit_period` takes the rest: at most half a frame in all. Without `bars`, the largest power of two
-    that the model's clip of `clip_frames` has room for; without `bpm`, the whole clip. Raises UsageError.
-    """
-    if bpm is None:
-        if bars is not None:
-            raise UsageError("a number of bars needs a tempo", "Give --bpm too, e.g. --bpm 120")
-        return LoopLength(None, clip_frames * hop, clip_frames, 1.0)
-    if not SLOWEST <= bpm <= FASTEST:
-        raise UsageError(f"a tempo lies between {SLOWEST:g} and {FASTEST:g} bpm, not {bpm:g}", "Give e.g. --bpm 120")
-    if not 1 <= beats_per_bar <= MOST_BEATS:
-        raise UsageError(f"a bar has 1 to {MOST_BEATS} beats, not {beats_per_bar}", "Give e.g. 4")
-    bar = beats_per_bar * 60 * sample_rate / bpm  # samples
-    # Half a frame more than the clip is still decoded as the clip's frames.
-    fitting = int((clip_frames + 0.5) * hop / bar)
-    if fitting < 1:
-        raise UsageError(
-            f"a bar at {bpm:g} bpm lasts {bar / sample_rate:.3g} s, "
-            f"the model's clip {clip_frames * hop / sample_rate:g} s",
-            "Give a higher tempo, or choose a model with longer clips, such as magnet-small-30secs",
-        )
-    if bars is None:
-        bars = 1 << (fitting.bit_length() - 1)
-    if not 1 <= bars <= fitting:
-        raise UsageError(
-            f"the model's clip has room for 1 to {fitting} bars at {bpm:g} bpm, not {bars}", f"Give --bars {fitting}"
-        )
-    samples = round(bars * bar)
-    if samples < SHORTEST_LOOP * sample_rate:
-        raise UsageError(
-            f"{bars} bars at {bpm:g} bpm last {samples / sample_rate:.3g} s; a loop needs {SHORTEST_LOOP:g} s",
-            "Give more bars",
-        )
-    frames = min(round(samples / hop), clip_frames)
-    return LoopLength(bars, samples, frames, samples / (frames * hop))

@@ -23,7 +23,18 @@ from typing import Any, BinaryIO, TypeVar
 from huggingface_hub import constants
 
 from magnet_cli.errors import HubError, MagnetError, OutputError, one_line
-from magnet_cli.hub.cache import HASH, PICKLE, SAFETENSORS, SHARD, SHARDS, Wanted, is_intact, snapshot, storage_folder
+from magnet_cli.hub.cache import (
+    HASH,
+    PICKLE,
+    RESCORER,
+    SAFETENSORS,
+    SHARD,
+    SHARDS,
+    Wanted,
+    is_intact,
+    snapshot,
+    storage_folder,
+)
 
 FIRST_ANSWER = 8  # seconds, unless HF_HUB_ETAG_TIMEOUT is set
 # How often, and for how many seconds, to try again without progress. A server that hangs in the middle is therefore
@@ -138,6 +149,7 @@ def plan_download(
 ) -> DownloadPlan:
     """Ask the Hub, in one request, for the commit and for sizes and hashes of the wanted files.
 
+    Some mirrors list names only. Then each file is asked for by a HEAD request, whose headers have its size and hash.
     Raises HubError, offline too: that one names the files missing in the cache. model: whose they are, for messages.
     """
     if access.offline or constants.HF_HUB_OFFLINE:
@@ -153,16 +165,62 @@ def plan_download(
     with _errors(repository, f"revision {revision}"):
         info = _persistently(lambda: _within(seconds, ask))
         files = {file.rfilename: file for file in info.siblings or ()}
-    storage = storage_folder(repository, access.cache_dir)
-    chosen = []
+    found = {}
     for name in _select(repository, wanted, files):
         size, digest = _size_and_hash(files[name])
-        if size is None or digest is None or not _is_hash(info.sha):
-            raise HubError(f"{constants.ENDPOINT} gives no size and hash of {name}", "Check HF_ENDPOINT")
-        pointer = storage / "snapshots" / info.sha / name
+        commit = info.sha if _is_hash(info.sha) else None
+        if size is None or digest is None or commit is None:
+            with _errors(repository, name):
+                found[name] = _ask_for_file(repository, name, commit or revision, seconds)
+        else:
+            found[name] = size, digest, commit
+    commits = {commit for _, _, commit in found.values()}
+    if len(commits) > 1:
+        raise HubError(f"{repository} has changed on {constants.ENDPOINT} just now", "Run the same command again")
+    (commit,) = commits
+    storage = storage_folder(repository, access.cache_dir)
+    chosen = []
+    for name, (size, digest, _) in found.items():
+        pointer = storage / "snapshots" / commit / name
         chosen.append(RemoteFile(name, size, digest, pointer.is_file() and pointer.stat().st_size == size))
-    hashes = frozenset(digest for file in files.values() if (digest := _size_and_hash(file)[1]) is not None)
-    return DownloadPlan(repository, info.sha, revision, storage, tuple(chosen), hashes)
+    listed = (digest for file in files.values() if (digest := _size_and_hash(file)[1]) is not None)
+    hashes = frozenset([*listed, *(digest for _, digest, _ in found.values())])
+    return DownloadPlan(repository, commit, revision, storage, tuple(chosen), hashes)
+
+
+def _ask_for_file(repository: str, name: str, revision: str, seconds: float) -> tuple[int, str, str]:
+    """A file's size, hash and commit, from the headers of a HEAD request and of its redirects.
+
+    A file in large storage is described by X-Linked-Size and X-Linked-Etag where the redirect begins, and often by
+    Content-Length and ETag where it ends.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+    url = hf_hub_url(repository, name, revision=revision)
+    headers = build_hf_headers(library_name="magnet-cli") | {"Accept-Encoding": "identity"}
+
+    def ask() -> Any:
+        return get_session().head(url, headers=headers, timeout=seconds, follow_redirects=True)
+
+    response = _persistently(lambda: _within(seconds, ask))
+    sent = [answer.headers for answer in (*response.history, response)]
+    if not any("x-linked-etag" in one for one in sent):
+        hf_raise_for_status(response)
+
+    def first(*names: str) -> str | None:
+        return next((one[key] for key in names for one in sent if key in one), None)
+
+    last = {key: response.headers.get(key) for key in ("content-length", "etag")}
+    size = first("x-linked-size") or last["content-length"] or ""
+    digest = (first("x-linked-etag") or last["etag"] or "").removeprefix("W/").strip('"')
+    commit = revision if _is_hash(revision) else first("x-repo-commit")
+    if not re.fullmatch(r"[0-9]{1,13}", size) or not _is_hash(digest) or commit is None or not _is_hash(commit):
+        raise HubError(
+            f"{constants.ENDPOINT} gives no size, hash or commit of {name}, neither in its list nor in headers",
+            "Check HF_ENDPOINT, or bring the model on a disk: see magnet models export-archive",
+        )
+    return int(size), digest, commit
 
 
 def _size_and_hash(file: Any) -> tuple[int | None, str | None]:
@@ -192,11 +250,18 @@ def _select(repository: str, wanted: Wanted, available: Sequence[str] | dict[str
 
 def _offline(repository: str, wanted: Wanted, access: Access, model: str | None) -> HubError:
     missing = wanted.missing(snapshot(repository, access.cache_dir) or Path(os.devnull))
+    name = model or repository
+    storage = storage_folder(repository, access.cache_dir)
+    carry = (
+        f"copy the folder {storage.name} of its Hub cache to {storage.parent}"
+        if wanted == RESCORER  # MusicGen is not converted, so it has no bundle
+        else f"`magnet models export-archive {name} model.tar`, and here `magnet models import-archive model.tar`"
+    )
     return HubError(
         f"offline, and the cache has no {' and no '.join(missing)} of {repository}"
         if missing
         else f"offline, and {repository} cannot be compared with the Hub",
-        f"On a connected machine run `magnet models download {model or repository}`, or go online",
+        f"On a connected machine run `magnet models download {name}` and {carry}; or go online",
     )
 
 

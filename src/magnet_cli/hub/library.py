@@ -28,7 +28,7 @@ from magnet_cli.hub.folders import (
     clear_leftovers,
     remove_folder,
 )
-from magnet_cli.hub.registry import BUNDLED, ModelFacts, registered
+from magnet_cli.hub.registry import ALIASES, BUNDLED, ModelFacts, registered
 from magnet_cli.hub.user_sampling import SAMPLING_FILE, read_user_sampling, write_user_sampling
 from magnet_cli.model.config import CodecConfig, DecoderConfig, ShapeError, TextConfig
 from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
@@ -285,9 +285,14 @@ class Store:
         return cls(Path(os.path.expanduser(named)) if named else user_cache_path("magnet") / "models")
 
     def folder(self, name: str) -> Path:
-        """Where the bundle of a model is or would be. `name` is a short name, a Hub id, or the folder's own name."""
+        """Where the bundle of a model is or would be. `name` is a short name, a Hub id, or the folder's own name.
+
+        An alias means the released model, unless a bundle here has that name.
+        """
         if name == BUNDLED:
             return BUNDLED_FOLDER
+        if name in ALIASES and not is_bundle(self.root / name):
+            name = ALIASES[name]
         spec = registered(name)
         safe = (name if spec is None else spec.name).replace("/", "--")
         if not safe or safe.startswith(".") or not all(c.isalnum() or c in "-_." for c in safe):

@@ -110,16 +110,22 @@ def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, s
     hashes: of the models' files.
     """
     facts = {
-        "prompt": job.prompt,
+        "prompt": job.text,
         "seed": job.seed,
         "sampling": _plain(job.sampling),
         "edit": _plain(job.edit),
         "input": None if job.edit.input is None else inputs.sha256(job.edit.input),
-        "output": _plain(output),
+        "output": _written(inputs.output(output, job.edit.input, suffix)),
         "format": suffix.lower(),
         "model": dict(hashes),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=64)
+def _written(output: OutputConfig) -> dict[str, Any]:
+    """The options of the output. Without a sample rate they are those of versions that knew none."""
+    return {name: value for name, value in asdict(output).items() if (name, value) != ("sample_rate", None)}
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,8 @@ from magnet_cli.errors import UsageError
 
 FOLDER_TEMPLATE = "{index}-{slug}-{seed}.wav"
 SINGLE_TEMPLATE = "{slug}-{seed}.wav"
-FIELDS = ("index", "slug", "seed", "model")
+FIELDS = ("index", "slug", "seed", "model", "bpm", "bars")
+OF_LOOPS = ("bpm", "bars")
 # File systems allow names of 255 bytes; this leaves room for the other fields and `.codes.npz`.
 LONGEST_SLUG = 60
 LONGEST_NAME = 200
@@ -33,13 +34,16 @@ class ClipName:
     """The fields of a file name.
 
     output: the clip's own name or template within the folder. swept: names and values of the options that a sweep
-    changes, the same names for all clips.
+    changes, the same names for all clips. bpm, bars: those of a loop with a tempo; bars is None, too, if only opening
+    the model can tell it.
     """
 
     prompt: str
     seed: int
     output: str | None = None
     swept: tuple[tuple[str, str], ...] = ()
+    bpm: float | None = None
+    bars: int | None = None
 
 
 def slug(text: str) -> str:
@@ -62,8 +66,8 @@ def plan_paths(
 ) -> tuple[Path | None, list[Path]]:
     """The folder that was named, and a path in it for every item; or None and the one file that was named.
 
-    output: a file (for one item), a folder, or a template with the fields {index} {slug} {seed} {model} and those of
-    the swept options; None is the working directory.
+    output: a file (for one item), a folder, or a template with FIELDS and those of the swept options; None is the
+    working directory.
 
     Raises:
         UsageError: for an unknown field or extension, or several items for one file.
@@ -199,6 +203,14 @@ def _check_extension(path: Path, extensions: Sequence[str]) -> None:
 
 def _fill(template: str, item: ClipName, index: str, model: str) -> Path:
     values = {"index": index, "slug": slug(item.prompt), "seed": str(item.seed), "model": slug(model)}
+    for name in OF_LOOPS:
+        value = getattr(item, name)
+        if value is None and f"{{{name}}}" in template.replace("{{", "").replace("}}", ""):
+            raise UsageError(
+                f"{{{name}}} in {template} needs a loop with a tempo",
+                "Give --loop --bpm 120" if item.bpm is None else "Give --bars, too",
+            )
+        values[name] = "" if value is None else f"{value:g}"
     values |= {name: _swept(value) for name, value in item.swept}
     path = Path(template.format(**values))
     if len(os.fsencode(path.name)) > LONGEST_NAME:

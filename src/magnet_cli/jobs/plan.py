@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
 
 NO_EDIT = EditConfig()
+# The rule for rows without a seed, in a batch's settings. Missing, as in those of earlier versions: all have the same.
+SEEDS, DERIVED = "seeds", "derived"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class Request:
     """What a command asks for in addition to the rows.
 
     model: its name in file names. edits: the fields of EditConfig that are given. helpers: names of the helping models,
-    by role. resume: skip clips that exist. mix: add to another batch's folder. force: overwrite.
+    by role. resume: skip clips that exist. mix: add to another batch's folder. force: overwrite. same_seed: give rows
+    without a seed the batch's own.
     """
 
     file: str
@@ -49,6 +52,7 @@ class Request:
     resume: bool
     mix: bool
     force: bool
+    same_seed: bool = False
 
     @property
     def folder(self) -> Path:
@@ -57,8 +61,8 @@ class Request:
         Raises:
             UsageError: for an output that is neither folder nor template, or a format that cannot be written.
         """
-        folder, (path,) = self.paths([ClipName("x", 0)])
-        check_format(path, self.finish.subtype)
+        folder, (path,) = self.paths([ClipName("x", 0, bpm=120, bars=4)])
+        check_format(path, self.finish.subtype, self.finish.sample_rate)
         return folder
 
     def paths(self, names: Sequence[ClipName]) -> tuple[Path, list[Path]]:
@@ -72,6 +76,8 @@ class Request:
             for name, value in asdict(self.overrides).items()
             if value is not None and value is not False  # not `in`: 0.0 equals False
         }
+        # As versions wrote it that had fewer of these.
+        finish = {**asdict(self.finish), "subtype": self.finish.samples}
         settings = {
             "model": self.model,
             "weights": digest(json.dumps(hashes, sort_keys=True).encode())[:16],
@@ -79,7 +85,7 @@ class Request:
             **given,
             **self.edits,
             **self.helpers,
-            **asdict(self.finish),
+            **{name: value for name, value in finish.items() if (name, value) != ("sample_rate", None)},
         }
         return dict(json.loads(json.dumps(settings)))  # as a manifest gives it back
 
@@ -127,9 +133,11 @@ def plan_rows(
     seed: int | None,
     check: Callable[[Job], None],
     problems: Problems,
+    derive: bool = False,
 ) -> list[PlannedRow]:
     """The clips that the rows ask for, in order.
 
+    seed, derive: as for Planner.
     defaults: the model's sampling options. check: raises for a job that the model cannot do.
     problems: collects what is wrong with rows.
 
@@ -139,7 +147,7 @@ def plan_rows(
     common = apply_all(request.overrides, defaults)
     (probe, *_) = Planner(seed).jobs("any", common, variations=request.variations)
     check(probe)  # an error in the command is reported once, and not for each row
-    planner = Planner(seed)
+    planner = Planner(seed, derive=derive)
     planned = []
     for row in rows:
         found = len(problems)
@@ -151,7 +159,8 @@ def plan_rows(
             check(Job("any", 0, sampling, edit))
         with problems.of(row.line):
             if row.output is not None:
-                check_format(Path(check_name(row.output, AUDIO_EXTENSIONS)), request.finish.subtype)
+                finish = request.finish
+                check_format(Path(check_name(row.output, AUDIO_EXTENSIONS)), finish.subtype, finish.sample_rate)
         with problems.of(row.line):
             variations = request.variations if row.variations is None else row.variations
             jobs = planner.jobs(row.prompt, sampling, seed=row.seed, variations=variations, edit=edit)
@@ -173,12 +182,17 @@ def plan_batch(
     hashes: dict[str, str],
     inputs: InputFiles,
     problems: Problems,
+    bars: Callable[[EditConfig], int | None] = lambda edit: edit.bars,
 ) -> BatchPlan:
     """Give every clip its files and its key, and find the clips that exist.
 
-    hashes: of the model's files. problems: collects clips that occur twice.
+    hashes: of the model's files. problems: collects clips that occur twice. bars: those of a loop, for its name.
     """
-    _, paths = request.paths([ClipName(one.job.prompt, one.job.seed, one.row.output) for one in planned])
+    names = []
+    for one in planned:
+        job = one.job
+        names.append(ClipName(job.prompt, job.seed, one.row.output, bpm=job.edit.bpm, bars=bars(job.edit)))
+    _, paths = request.paths(names)
     plan = BatchPlan(header, [], [], {})
 
     def target_at(audio: Path) -> Target:
@@ -231,6 +245,24 @@ def _under_free_names(plan: BatchPlan, manifest: Manifest, *, mix: bool) -> Iter
         yield replace(item, target=target)
 
 
+def derives_seeds(request: Request, manifest: Manifest, settings: Mapping[str, Any]) -> bool | None:
+    """Whether rows without a seed have one derived from the batch's and their prompt, and not the batch's itself.
+
+    A batch that was begun keeps the rule that it began with: earlier versions had only the other one. None if that is
+    not known, because the manifest has lost its header.
+
+    settings: of the request, without the rule.
+    """
+    if request.same_seed:
+        return False
+    for header in reversed(manifest.headers):
+        if {name: value for name, value in header.settings.items() if name != SEEDS} == settings:
+            return SEEDS in header.settings
+    if request.mix or not manifest.entries:
+        return True
+    return SEEDS in manifest.headers[-1].settings if manifest.headers else None
+
+
 def check_same(plan: BatchPlan, manifest: Manifest, *, drawn: bool) -> None:
     """Check that the folder does not hold another batch, which has other options or none of this one's clips.
 
@@ -254,6 +286,8 @@ def check_same(plan: BatchPlan, manifest: Manifest, *, drawn: bool) -> None:
     theirs, ours = (dict(one.settings) for one in (manifest.headers[-1], plan.header))
     if not drawn:
         theirs["seed"], ours["seed"] = manifest.headers[-1].seed, plan.header.seed
+    if SEEDS in theirs or SEEDS in ours:
+        theirs, ours = {SEEDS: "all the same", **theirs}, {SEEDS: "all the same", **ours}
     differing = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
     told = ", ".join(f"{name.replace('_', '-')} {_word(theirs, name)}, not {_word(ours, name)}" for name in differing)
     raise OutputError(f"{manifest.folder} holds another batch ({told})", hint)

@@ -17,6 +17,7 @@ from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
+from magnet_cli.options.tempo import with_tempo
 from magnet_cli.pipeline.record import FORMAT, VERSION, Record
 
 SUFFIX = ".json"
@@ -91,13 +92,14 @@ def recipe(record: Mapping[str, Any]) -> Recipe:
             raise ValueError("prompt")
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise ValueError("seed")
-        output = from_plain(OutputConfig, record.get("output"))
+        output = from_plain(OutputConfig, record.get("output"), later=("sample_rate",))
         if not all(math.isfinite(value) for value in (output.lufs, output.true_peak)):
             raise ValueError("output")
         sampling = record.get("sampling")
         masked = isinstance(sampling, dict) and "steps" in sampling
         drawn = from_plain(SamplingConfig, sampling) if masked else from_plain(MusicGenSampling, sampling)
-        job = Job(prompt, seed, drawn, _edit(record))
+        edit = _edit(record)
+        job = Job(prompt, seed, drawn, edit, _other_text(record.get("text", prompt), prompt, edit))
         helpers = record.get("helpers")
         if not isinstance(helpers, dict):
             raise ValueError("helpers")
@@ -109,6 +111,20 @@ def recipe(record: Mapping[str, Any]) -> Recipe:
         ) from None
     except MagnetError as error:
         raise UsageError(f"the clip's record is wrong: {error.message}", "Give the file as magnet wrote it") from error
+
+
+def _other_text(text: Any, prompt: str, edit: EditConfig) -> str | None:
+    """The text that the model was given, unless it is what the prompt and the tempo give now.
+
+    Records of earlier versions have none: there, it was the prompt.
+    """
+    if not isinstance(text, str):
+        raise ValueError("text")
+    try:
+        now = prompt if edit.unconditional else with_tempo(prompt, edit.bpm)
+    except UsageError:
+        return text
+    return None if text == now else text
 
 
 def _given(model: Any, name: str) -> str:

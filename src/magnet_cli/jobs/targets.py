@@ -9,7 +9,7 @@ from pathlib import Path
 from magnet_cli.audio.formats import check_format, codes_beside, sidecar
 from magnet_cli.disk.atomic import check_writable
 from magnet_cli.disk.confine import Confinement
-from magnet_cli.options.output import Subtype
+from magnet_cli.options.output import OutputConfig
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Target:
         return [path for path in (self.codes, self.metadata, self.audio) if path is not None]
 
 
-def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: bool) -> None:
+def check_targets(targets: Sequence[Target], finish: OutputConfig, *, overwrite: bool) -> None:
     """Check that the files of all targets can be written.
 
     Raises:
@@ -44,7 +44,7 @@ def check_targets(targets: Sequence[Target], subtype: Subtype, *, overwrite: boo
     """
     confinements = {folder: Confinement(folder) for target in targets if (folder := target.folder) is not None}
     for target in targets:
-        check_format(target.audio, subtype)
+        check_format(target.audio, finish.subtype, finish.sample_rate)
         if target.folder is not None:
             for path in target.files:
                 confinements[target.folder].check(path)

@@ -100,6 +100,8 @@ class Production:
         clips = self.pipeline.generate([item.job for item in ordered], output=self.output, listener=hear)
         for clip in clips:
             item = ordered[clip.index]
+            edit, suffix = item.job.edit, item.target.audio.suffix
+            clip = replace(clip, output=self.pipeline.arranger.inputs.output(self.output, edit.input, suffix))
             record = self.record(clip)
             if write:
                 self._write(item, clip, record)
@@ -112,7 +114,9 @@ class Production:
         contents: list[tuple[Path, Content]] = []
         if target.codes is not None:
             contents.append((target.codes, encode_codes(clip.codes, self.pipeline.provenance.codes)))
-        audio = encode_audio(target.audio, clip.waveform, clip.sample_rate, self.output.subtype, tags=tags)
+        audio = encode_audio(
+            target.audio, clip.waveform, clip.sample_rate, clip.output.samples, tags=tags, marks=clip.marks
+        )
         contents.append((target.audio, audio))
         manifest = self.manifest
         if target.metadata is not None:
@@ -135,7 +139,7 @@ class Production:
                 )
                 for path, content in contents
             )
-            seconds = sum(clip.timings.values()) / clip.batch
+            seconds = round(sum(clip.timings.values()) / clip.batch, 3)  # as the manifest gives it back
             after = clip.audio.after
             manifest.add(Entry(item.key, made, None, seconds, Measured(clip.seconds, after.lufs, after.true_peak)))
 

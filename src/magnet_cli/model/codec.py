@@ -68,12 +68,18 @@ class Codec(nn.Module):
         return next(self.parameters()).device
 
     @torch.inference_mode()
-    def encode(self, waveform: Tensor, *, piece: int = PIECE) -> Tensor:
+    def encode(self, waveform: Tensor, *, loop: bool = False, piece: int = PIECE) -> Tensor:
         """Codes of a waveform. [B, C, L] float32 at `config.sample_rate` -> int64 [B, K, T].
 
-        piece: frames that are encoded at once; see `decode_pieces`.
+        loop: the sound is repeated without end, and this is one period of it, of whole frames. piece: frames that are
+        encoded at once; see `decode_pieces`.
         """
         hop, samples = self.config.hop, waveform.shape[-1]
+        if loop:
+            frames = samples // hop
+            before = -(-RUN_IN // frames) * frames  # whole rounds
+            places = torch.arange(-before * hop, (frames + RUN_OUT) * hop, device=waveform.device) % samples
+            return self.encode(waveform[..., places], piece=piece)[..., before : before + frames]
 
         def source(first: int, end: int) -> Tensor:
             return waveform[..., first * hop : min(end * hop, samples)].to(self.device)

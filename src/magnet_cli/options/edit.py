@@ -18,7 +18,7 @@ _ONLY_WITH = {
     **{"vary": "inpaint", "blend": "inpaint", "bpm": "loop", "bars": "bpm"},
 }
 _NEVER_WITH = (
-    *(("inpaint", other) for other in ("continue_from", "duration", "loop", "hybrid")),
+    *(("inpaint", other) for other in ("continue_from", "duration", "hybrid")),
     *(("loop", other) for other in ("continue_from", "hybrid")),
     *(("bpm", "duration"), ("hybrid", "continue_from"), ("negative", "unconditional")),
 )
@@ -121,13 +121,16 @@ class EditConfig:
     loop: bool = field(
         default=False,
         metadata=Option(
-            help="Generate a seamless loop: the end of the clip leads into its beginning.", panel="Length and loops"
+            help="Generate a seamless loop: the end of the clip leads into its beginning. With --inpaint, the file is "
+            "the loop.",
+            panel="Length and loops",
         ),
     )
     bpm: float | None = field(
         default=None,
         metadata=Option(
-            help="Tempo of the --loop in beats per minute. The loop then lasts a whole number of 4/4 bars.",
+            help="Tempo of the --loop in beats per minute. The loop then lasts a whole number of 4/4 bars, and the "
+            "prompt that the model gets ends with the tempo unless it names that.",
             panel="Length and loops",
             metavar="BPM",
             unset="none: the loop lasts one clip",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import short_repr
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
+from magnet_cli.options.tempo import with_tempo
 
 # Beyond this a "prompt" is a file pasted by mistake; the models were trained on captions of a sentence or two.
 MOST_CHARACTERS = 10_000
@@ -22,12 +24,16 @@ DRAWN_SEED_BITS = 32
 
 @dataclass(frozen=True, repr=False)
 class Job:
-    """One clip to make: a prompt, the seed of its random numbers, how codes are drawn, and what else it is made of."""
+    """One clip to generate: a prompt as the user gives it, a seed, sampling options, and an edit.
+
+    recorded_text: the text that the model was given for an earlier clip, to generate that clip again.
+    """
 
     prompt: str
     seed: int
     sampling: SamplingConfig | MusicGenSampling
     edit: EditConfig = field(default_factory=EditConfig)
+    recorded_text: str | None = None
 
     __repr__ = short_repr
 
@@ -36,8 +42,16 @@ class Job:
             check_prompt(self.prompt)
         if self.edit.negative is not None:
             check_prompt(self.edit.negative)
+        _ = self.text  # which may contradict the tempo
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UsageError(f"seed must be between 0 and 2^64 - 1, not {self.seed}", "Give e.g. --seed 7")
+
+    @property
+    def text(self) -> str:
+        """The text that the model is given: the prompt, with the tempo of a loop. Raises UsageError; see with_tempo."""
+        if self.recorded_text is not None:
+            return self.recorded_text
+        return self.prompt if self.edit.unconditional else with_tempo(self.prompt, self.edit.bpm)
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -66,15 +80,25 @@ def draw_seed() -> int:
     return secrets.randbits(DRAWN_SEED_BITS)
 
 
+def derived_seed(seed: int, prompt: str) -> int:
+    """The first seed of a prompt in a batch with this seed: 32 bits of their SHA-256, as short as a drawn one."""
+    digest = hashlib.sha256(f"{seed}\n{prompt}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[: DRAWN_SEED_BITS // 8], "big")
+
+
 class Planner:
     """Gives the clips of one run their seeds.
 
-    Variation k of a prompt takes seed + k; a prompt that occurs again continues with the next seeds, so that its clips
-    differ. Nothing else that is in a run changes the seeds of a prompt. A first seed is drawn when none is given.
+    Variation k of a prompt takes its first seed + k. A prompt that occurs again continues with the next seeds, so that
+    its clips differ. Nothing else in a run changes the seeds of a prompt.
+
+    seed: the first seed of every prompt; None draws one. derive: every prompt has another first seed, derived from
+    `seed` and its text.
     """
 
-    def __init__(self, seed: int | None) -> None:
+    def __init__(self, seed: int | None, *, derive: bool = False) -> None:
         self.seed = draw_seed() if seed is None else seed
+        self._derive = derive
         self._made: Counter[str] = Counter()
 
     def jobs(
@@ -91,7 +115,7 @@ class Planner:
             raise UsageError(f"variations must be from 1 to {MOST_VARIATIONS:,}, not {variations}", "Give e.g. -n 4")
         first = seed
         if first is None:
-            first = self.seed + self._made[prompt]
+            first = (derived_seed(self.seed, prompt) if self._derive else self.seed) + self._made[prompt]
             self._made[prompt] += variations
         return [Job(prompt, first + k, sampling, edit or EditConfig()) for k in range(variations)]
 

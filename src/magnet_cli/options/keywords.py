@@ -51,7 +51,7 @@ class SamplingOptions(TypedDict, total=False):
     rescore_weight: float
 
 
-class ClipOptions(SamplingOptions, total=False):
+class GenerateOptions(SamplingOptions, total=False):
     """The fields of SamplingConfig, EditConfig and OutputConfig."""
 
     duration: float
@@ -73,6 +73,7 @@ class ClipOptions(SamplingOptions, total=False):
     lufs: float
     true_peak: float
     subtype: Subtype
+    sample_rate: int
 
 
 Config = TypeVar("Config", EditConfig, OutputConfig, PlacesConfig, RuntimeConfig)

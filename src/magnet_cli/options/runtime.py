@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import UsageError, did_you_mean
 from magnet_cli.options.declared import Option, Panel, short_repr
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "float8"]
@@ -97,8 +97,14 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?|mps", self.device):
-            raise UsageError(f"unknown device {self.device!r}", "Give auto, cpu, cuda, cuda:N or mps")
+            raise UsageError(
+                f"unknown device {self.device!r}",
+                did_you_mean(self.device, ("auto", "cpu", "cuda", "mps"), "Give auto, cpu, cuda, cuda:N or mps"),
+            )
         if self.dtype not in get_args(DTypeName):
-            raise UsageError(f"unknown dtype {self.dtype!r}", f"Give one of {', '.join(get_args(DTypeName))}")
+            known = get_args(DTypeName)
+            raise UsageError(
+                f"unknown dtype {self.dtype!r}", did_you_mean(self.dtype, known, f"Give one of {', '.join(known)}")
+            )
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch size must be at least 1, not {self.batch_size}", "Give e.g. 4")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -27,15 +27,18 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
     "SpanScore": (str,),
     "Normalize": (str,),
     "Subtype": (str,),
+    "Subtype | None": (str, NONE),
 }
 
 
-def from_plain(kind: Callable[..., T], values: Any) -> T:
+def from_plain(kind: Callable[..., T], values: Any, *, later: Collection[str] = ()) -> T:
     """A dataclass from a JSON object; ValueError names the first field that is missing, unknown or of another type."""
     if not isinstance(values, dict):
         raise ValueError("all of it")
     wanted = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
     for name, annotation in wanted.items():
+        if name in later and name not in values:
+            continue
         value = values.get(name, ...)
         if not isinstance(value, JSON_TYPES[annotation]) or (isinstance(value, bool) and annotation != "bool"):
             raise ValueError(name)

@@ -15,8 +15,10 @@ from magnet_cli.audio.codes_file import encode_codes
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.audio.formats import check_format, codes_beside, sidecar
 from magnet_cli.audio.loudness import Normalized
-from magnet_cli.disk.atomic import Content, write_together
+from magnet_cli.audio.riff_info import LoopMarks
+from magnet_cli.disk.atomic import Content, check_writable, write_together
 from magnet_cli.errors import UsageError, shown
+from magnet_cli.music.tempo import Tempo
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.pipeline.record import FORMAT, VERSION, Provenance, Record, as_sidecar, as_tags, codes_hash, versions
@@ -30,7 +32,8 @@ class Clip:
     waveform float32 [C, L], in a temporary file if it is long, with loudness and true peak before and after;
     sample_rate: Hz; tokens: number of tokens in the prompt; timings: seconds for each stage, shared by the clips of a
     batch. output: how the level was set, and the sample format that `save` writes; input: the audio file that the clip
-    starts from, with its SHA-256; provenance: the models that generated it.
+    starts from, with its SHA-256; provenance: the models that generated it. tempo: that of a loop as measured, None if
+    no beat is clear; marks: the marks of a loop in a WAV file.
     """
 
     index: int
@@ -44,6 +47,8 @@ class Clip:
     output: OutputConfig = field(default_factory=OutputConfig)
     input: Mapping[str, str] | None = None
     provenance: Provenance | None = None
+    tempo: Tempo | None = None
+    marks: LoopMarks | None = None
 
     def __repr__(self) -> str:
         """Short: neither samples nor codes."""
@@ -74,6 +79,7 @@ class Clip:
             "format": FORMAT,
             "version": VERSION,
             "prompt": self.job.prompt,
+            "text": self.job.text,
             "tokens": self.tokens,
             "seed": self.job.seed,
             "sampling": asdict(self.job.sampling),
@@ -104,6 +110,7 @@ class Clip:
             "seconds": self.seconds,
             "sample_rate": self.sample_rate,
             "channels": self.waveform.shape[0],
+            "tempo": None if self.tempo is None else self.tempo.rounded,
             "codes": {"sha256": codes_hash(self.codes), "shape": list(self.codes.shape)},
             "lufs": audio.after.lufs,
             "true_peak": audio.after.true_peak,
@@ -141,7 +148,7 @@ class Clip:
     ) -> None:
         """Write the clip as the command does: all of its files, or none.
 
-        path: its extension names the format: .wav, .flac or .ogg. subtype: "pcm16", "pcm24" or "float32"; by default
+        path: its extension names the format: .wav, .flac, .ogg or .mp3. subtype: "pcm16", "pcm24" or "float32"; else
         that of `output`. metadata: embed how the clip was generated, and write it to NAME.json, too. codes: write the
         codes to NAME.codes.npz. overwrite: replace files that exist.
 
@@ -149,8 +156,10 @@ class Clip:
             UsageError: for a format that cannot be written.
             OutputError: for a file that exists (unless `overwrite`) or cannot be written.
         """
-        path, subtype = Path(path), subtype or self.output.subtype
-        check_format(path, subtype)
+        path, subtype = Path(path), subtype or self.output.samples
+        check_format(path, subtype, self.sample_rate)
+        files = [path, *([sidecar(path)] if metadata else []), *([codes_beside(path)] if codes else [])]
+        check_writable(files, overwrite=overwrite)
         contents: list[tuple[Path, Content]] = []
         tags = None
         if codes:
@@ -159,5 +168,7 @@ class Clip:
             record = self.record
             tags = as_tags(record, f"Model weights: {record['model']['licence']}")
             contents.append((sidecar(path), as_sidecar(record)))
-        contents.append((path, encode_audio(path, self.waveform, self.sample_rate, subtype, tags=tags)))
+        contents.append(
+            (path, encode_audio(path, self.waveform, self.sample_rate, subtype, tags=tags, marks=self.marks))
+        )
         write_together(contents, overwrite=overwrite)

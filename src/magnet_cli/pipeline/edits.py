@@ -11,18 +11,20 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.looping import fit_period
 from magnet_cli.audio.loudness import trim
-from magnet_cli.audio.splicing import FADE, blend, conform, join, prepare, prepare_ending
-from magnet_cli.decoding.circle import SHORTEST_LOOP, Loop, LoopLength, loop_length
+from magnet_cli.audio.splicing import FADE, blend, blend_loop, check_waveform, conform, join, prepare, prepare_ending
+from magnet_cli.decoding.circle import Loop
 from magnet_cli.decoding.masked import Known
 from magnet_cli.decoding.masks import region_mask, vary_mask
 from magnet_cli.errors import UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
+from magnet_cli.music.bars import LoopLength, period_of
 from magnet_cli.options.edit import KEPT_SHARE, EditConfig, Length
 from magnet_cli.options.job import Job
 from magnet_cli.options.regions import Region, check_regions, parse_region
@@ -41,7 +43,7 @@ class Arrangement:
     frames: T; window: frames that are decoded at once if T is larger; overlap: frames that two windows share;
     whole_spans: cut T as the reference does; loop: decode a circle; codes: int64 [1, K, T], keep: bool [1, K, T], given
     codes, or None; hybrid: frames that the other model generates; finish: the decoded waveform [C, L] -> the finished
-    one and its rate.
+    one and its rate; period: the length of a loop; turns: the loop may begin at any place of its circle.
     """
 
     frames: int
@@ -53,6 +55,8 @@ class Arrangement:
     keep: Tensor | None
     hybrid: int
     finish: Finish
+    period: LoopLength | None = None
+    turns: bool = False
 
 
 def hybrid_frames(seconds: float, frame_rate: int) -> int:
@@ -88,6 +92,7 @@ class Arranger:
         self._read = self.inputs.read
         # A file that has changed is encoded anew.
         self._encoded = lru_cache(MOST_ENCODED)(lambda path, signature: self._encode(path))
+        self._circle = lru_cache(MOST_ENCODED)(lambda path, frames, signature: self._encode_loop(path, frames))
         self._ending = lru_cache(MOST_ENCODED)(lambda path, keep, signature: self._encode_ending(path, keep))
 
     def arrange(self, job: Job) -> Arrangement:
@@ -135,8 +140,14 @@ class Arranger:
         """The input, with parts of it regenerated."""
         original, rate = self._read(Path(path))
         seconds = original.shape[1] / rate
-        codes = self._encoded(path, signature(path))
-        frames, frame_rate = codes.shape[-1], self.config.sample_rate / self.config.hop
+        period = self._period(edit, seconds) if edit.loop else None
+        if period is None:
+            codes = self._encoded(path, signature(path))
+        else:
+            codes = self._circle(path, period.frames, signature(path))
+        frames = codes.shape[-1]
+        # Of a loop, a whole number of frames is decoded, which last as long as it does.
+        frame_rate = self.config.sample_rate / self.config.hop if period is None else frames / seconds
         regions = check_regions([parse_region(one) for one in edit.regions], seconds) if edit.regions else []
         keep = region_mask(regions, frame_rate=frame_rate, frames=frames, codebooks=self.codebooks)
         if edit.vary is not None:
@@ -145,30 +156,25 @@ class Arranger:
             keep &= varied
 
         def finish(waveform: Waveform) -> tuple[Waveform, int]:
+            if period is not None:
+                if not edit.blend:
+                    return fit_period(waveform, period.samples), self.config.sample_rate
+                mixed = conform(waveform, rate, rate, channels=original.shape[0])
+                new = fit_period(mixed, original.shape[1])
+                return blend_loop(original, new, regions, sample_rate=rate, fade=FADE), rate
             if edit.blend:
                 new = conform(waveform, self.config.sample_rate, rate, channels=original.shape[0])
                 return blend(original, new, regions, sample_rate=rate, fade=FADE), rate
             return waveform[:, : round(seconds * self.config.sample_rate)], self.config.sample_rate
 
         overlap = self.length(edit).overlap
-        return Arrangement(frames, self.clip_frames, overlap, False, None, codes, keep, 0, finish)
+        loop = None if period is None else Loop(self.clip_frames)
+        return Arrangement(frames, self.clip_frames, overlap, False, loop, codes, keep, 0, finish, period)
 
     def _loop(self, edit: EditConfig) -> Arrangement:
         """A circle."""
         config = self.config
-        length = loop_length(
-            edit.bpm, edit.bars, sample_rate=config.sample_rate, hop=config.hop, clip_frames=self.clip_frames
-        )
-        if edit.duration is not None:
-            samples = round(edit.duration * config.sample_rate)
-            frames = round(samples / config.hop)
-            if not SHORTEST_LOOP * config.sample_rate <= samples or frames > self.clip_frames:
-                raise UsageError(
-                    f"a loop lasts from {SHORTEST_LOOP:g} s to the {self.clip_seconds:g} s of the model's clips, "
-                    f"not {edit.duration:g}",
-                    "Give another --duration",
-                )
-            length = LoopLength(None, samples, frames, samples / (frames * config.hop))
+        length = self._period(edit)
         return Arrangement(
             frames=length.frames,
             window=self.clip_frames,
@@ -179,11 +185,25 @@ class Arranger:
             keep=None,
             hybrid=0,
             finish=lambda waveform: (fit_period(waveform, length.samples), config.sample_rate),
+            period=length,
+            turns=True,
         )
+
+    def _period(self, edit: EditConfig, input_seconds: float | None = None) -> LoopLength:
+        rate, frame_rate = self.config.sample_rate, self.config.frame_rate
+        clip = self.clip_frames
+        return period_of(edit, sample_rate=rate, frame_rate=frame_rate, clip_frames=clip, input_seconds=input_seconds)
 
     def _encode(self, path: str) -> Tensor:
         waveform, rate = self._read(Path(path))
         return self.codec.encode(prepare(waveform, rate, self.config))[:, : self.codebooks]
+
+    def _encode_loop(self, path: str, frames: int) -> Tensor:
+        waveform, rate = self._read(Path(path))
+        mixed = conform(check_waveform(waveform, rate, self.config), rate, rate, channels=self.config.channels)
+        # The period of the file becomes one of whole frames at the codec's rate.
+        fitted = torch.from_numpy(fit_period(mixed, frames * self.config.hop))
+        return self.codec.encode(fitted.unsqueeze(0), loop=True)[:, : self.codebooks]
 
     def _encode_ending(self, path: str, keep: float) -> Tensor:
         waveform, rate = self._read(Path(path))

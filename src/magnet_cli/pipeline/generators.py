@@ -176,7 +176,7 @@ class MaskedGenerator:
     def _memory(self, jobs: Sequence[Job]) -> tuple[TextMemory | None, list[int]]:
         if jobs[0].edit.unconditional:
             return None, []
-        memory, tokens = self.reader.memory([job.prompt for job in jobs])
+        memory, tokens = self.reader.memory([job.text for job in jobs])
         negatives = [job.edit.negative for job in jobs if job.edit.negative is not None]
         if negatives:
             memory = memory.against(self.reader.memory(negatives)[0])
@@ -185,7 +185,7 @@ class MaskedGenerator:
     def _rescorer(self, jobs: Sequence[Job], sampling: SamplingConfig) -> Rescorer | None:
         if self.rescorer is None or sampling.rescore_weight == 1:
             return None
-        return self.rescorer.rescorer([None if job.edit.unconditional else job.prompt for job in jobs])
+        return self.rescorer.rescorer([None if job.edit.unconditional else job.text for job in jobs])
 
     def _beginning(self, jobs: Sequence[Job], arrangement: Arrangement, listener: DecodingListener) -> Known:
         """The beginning of a hybrid, by the autoregressive model."""
@@ -193,7 +193,7 @@ class MaskedGenerator:
             raise UsageError("a hybrid needs a second model", "Load one, e.g. --hybrid-model musicgen-small")
         own = jobs[0].sampling
         prefix = self.beginner.generate(
-            [None if job.edit.unconditional else job.prompt for job in jobs],
+            [None if job.edit.unconditional else job.text for job in jobs],
             [job.seed for job in jobs],
             arrangement.hybrid,
             sampling=MusicGenSampling(greedy=own.greedy),
@@ -270,7 +270,7 @@ class AutoregressiveGenerator:
         prefix = None
         if first.codes is not None and first.keep is not None:
             prefix = first.codes[..., : int(first.keep[0, 0].sum())]
-        prompts = [None if job.edit.unconditional else job.prompt for job in jobs]
+        prompts = [None if job.edit.unconditional else job.text for job in jobs]
         listener(TextEncoded(jobs))
         codes = self.model.generate(
             prompts,

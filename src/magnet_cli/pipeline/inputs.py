@@ -10,12 +10,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from magnet_cli.audio.blocks import Waveform
-from magnet_cli.audio.files import measure_audio, read_audio
+from magnet_cli.audio.files import AudioForm, measure_audio, read_audio
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.library import sha256
+from magnet_cli.options.output import OutputConfig, Subtype
 
 # Waveforms that are cached: a batch may have thousands, and a minute of stereo takes 20 MB.
 MOST_WAVEFORMS = 4
+
+# By libsndfile's names; of the others, such as those of Ogg and MP3, 16 bits keep what there is.
+KEPT: dict[str, Subtype] = {"PCM_24": "pcm24", "PCM_32": "pcm24", "FLOAT": "float32", "DOUBLE": "float32"}
 
 Signature = tuple[int, ...]
 
@@ -24,13 +28,22 @@ class InputFiles:
     """Cached facts of input files. A file that changes is read again. Threads may share it."""
 
     def __init__(self) -> None:
-        self._measured = lru_cache(None)(lambda path, signature: _measure(path))
+        self._measured = lru_cache(None)(lambda path, signature: measure_audio(Path(path)))
         self._hashed = lru_cache(None)(lambda path, signature: _hash(path))
         self._decoded = lru_cache(MOST_WAVEFORMS)(lambda path, signature: read_audio(Path(path)))
 
     def measure(self, path: str) -> tuple[int, float]:
         """Channels and seconds of a file. Reads all of it; UsageError for a file that cannot be used."""
+        form = self.form(path)
+        return form.channels, form.samples / form.sample_rate
+
+    def form(self, path: str) -> AudioForm:
+        """The form of a file; see `measure`."""
         return self._measured(path, signature(path))
+
+    def output(self, output: OutputConfig, path: str | None, suffix: str) -> OutputConfig:
+        """The output of a clip that starts from this file, or from none, in a file of this suffix."""
+        return output.as_input(None if path is None else KEPT.get(self.form(path).subtype, "pcm16"), suffix=suffix)
 
     def sha256(self, path: str) -> str:
         """The file's SHA-256; UsageError for one that cannot be read."""
@@ -48,11 +61,6 @@ def signature(path: str | Path) -> Signature:
     except (OSError, ValueError):
         return ()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _measure(path: str) -> tuple[int, float]:
-    channels, samples, rate = measure_audio(Path(path))
-    return channels, samples / rate
 
 
 def _hash(path: str) -> str:

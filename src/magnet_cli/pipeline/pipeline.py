@@ -38,7 +38,7 @@ from magnet_cli.model.codec import Codec
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
 from magnet_cli.options.keywords import (
-    ClipOptions,
+    GenerateOptions,
     LoadOptions,
     SamplingOptions,
     change_sampling,
@@ -64,6 +64,7 @@ from magnet_cli.pipeline.events import (
 )
 from magnet_cli.pipeline.generators import Generator
 from magnet_cli.pipeline.inputs import InputFiles
+from magnet_cli.pipeline.loops import at_rate, in_time, loop_marks
 from magnet_cli.pipeline.record import Provenance, input_of
 from magnet_cli.pipeline.rules import check_job, default_seconds
 from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
@@ -230,7 +231,7 @@ class Pipeline:
         on_failure: OnFailure | None = None,
         listener: Listener | None = None,
         progress: bool = False,
-        **options: Unpack[ClipOptions],
+        **options: Unpack[GenerateOptions],
     ) -> Iterator[Clip]:
         """Generate clips, in order, each yielded as soon as its batch is finished.
 
@@ -258,7 +259,7 @@ class Pipeline:
                 do not fit.
             MemoryShortageError, NumericsError, OutputError: while clips are generated.
         """
-        check_keywords("Pipeline.generate", options, ClipOptions, *_ARGUMENTS)
+        check_keywords("Pipeline.generate", options, GenerateOptions, *_ARGUMENTS)
         items = [prompts] if isinstance(prompts, (str, Job)) else list(prompts)
         output = changed(output or OutputConfig(), options)
         if all(isinstance(item, Job) for item in items):
@@ -296,10 +297,10 @@ class Pipeline:
         known: Known | None = None,
         on_step: OnStep | None = None,
         progress: bool = False,
-        **options: Unpack[ClipOptions],
+        **options: Unpack[GenerateOptions],
     ) -> Clip:
         """Generate one clip of one prompt, and wait for it; see `generate`, whose errors it raises."""
-        check_keywords("Pipeline.generate_one", options, ClipOptions, *_ARGUMENTS)
+        check_keywords("Pipeline.generate_one", options, GenerateOptions, *_ARGUMENTS)
         (clip,) = self.generate(
             prompt,
             seed=seed,
@@ -382,6 +383,11 @@ class Pipeline:
             # The offset goes first, so that fades end at zero.
             raw = remove_offset(sound.waveform, self.info.sample_rate) if kind == "loudness" else sound.waveform
             waveform, rate = arrangements[row].finish(raw)
+            tempo = None
+            if arrangements[row].loop is not None:
+                waveform, tempo = in_time(waveform, rate, arrangements[row], job.edit.bpm)
+            if output.sample_rate is not None:
+                waveform, rate = at_rate(waveform, rate, output.sample_rate, arrangements[row]), output.sample_rate
             audio = level(waveform, rate, replace(output, normalize=kind), loop=job.edit.loop)
             own.lap("loudness")
             yield Clip(
@@ -393,7 +399,9 @@ class Pipeline:
                 sample_rate=rate,
                 tokens=sound.tokens,
                 timings=clock.laps | own.laps,
-                output=output,
+                tempo=tempo,
+                marks=loop_marks(arrangements[row], job.edit.bpm),
+                output=self.arranger.inputs.output(output, job.edit.input, ".wav"),
                 input=input_of(job.edit, self.arranger.inputs),
                 provenance=self.provenance,
             )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import MUSICGEN_SECONDS, ModelFacts
+from magnet_cli.music.bars import LoopLength, period_of
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
 from magnet_cli.options.regions import check_regions, parse_region
@@ -70,7 +71,7 @@ class ModelGroup:
 
         def check(job: Job) -> None:
             check_job(job, self.model, self.helpers)
-            check_input(job.edit, inputs)
+            check_input(job.edit, inputs, self.model.facts)
 
         return check
 
@@ -136,10 +137,30 @@ def check_job(job: Job, model: KnownModel, roles: Collection[str]) -> None:
     if isinstance(job.sampling, SamplingConfig):
         check_steps(job.sampling, codebooks=facts.codebooks)
     job.edit.length(facts.seconds, facts.frame_rate, default_seconds=default_seconds(model))
+    if job.edit.loop and job.edit.inpaint is None:
+        loop_period(job.edit, facts)
 
 
-def check_input(edit: EditConfig, inputs: InputFiles) -> None:
-    """Raise UsageError for an input that cannot be read or kept, or regions that are not within it."""
+def loop_period(edit: EditConfig, facts: ModelFacts, *, input_seconds: float | None = None) -> LoopLength:
+    """Length of the loop that an edit asks for; see `period_of`."""
+    return period_of(
+        edit,
+        sample_rate=facts.sample_rate,
+        frame_rate=facts.frame_rate,
+        clip_frames=int(facts.seconds * facts.frame_rate),
+        input_seconds=input_seconds,
+    )
+
+
+def loop_bars(edit: EditConfig, model: KnownModel) -> int | None:
+    """Bars of a loop with a tempo, as far as they are known without its input; None for others."""
+    if edit.bpm is None or edit.inpaint is not None or model.facts is None:
+        return edit.bars
+    return loop_period(edit, model.facts).bars
+
+
+def check_input(edit: EditConfig, inputs: InputFiles, facts: ModelFacts | None) -> None:
+    """Raise UsageError for an input that cannot be read or kept or be a loop, or regions that are not within it."""
     if edit.input is None:
         return
     if not os.path.isfile(edit.input):
@@ -151,5 +172,7 @@ def check_input(edit: EditConfig, inputs: InputFiles) -> None:
             f"{edit.input} has {channels} channels; {option} keeps at most {MOST_CHANNELS}",
             f"Mix it down first, or leave {option} out",
         )
+    if edit.loop and facts is not None:
+        loop_period(edit, facts, input_seconds=seconds)
     if edit.regions:
         check_regions([parse_region(one) for one in edit.regions], seconds)

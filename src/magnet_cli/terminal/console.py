@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,9 +15,11 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
-from magnet_cli.errors import MagnetError, MagnetWarning, OutputError
+from magnet_cli.errors import INTERRUPTION, MagnetError, MagnetWarning, OutputError
+from magnet_cli.terminal.log_file import LogFile
+from magnet_cli.terminal.progress import ProgressBar, steps_bar
 from magnet_cli.terminal.stopping import Stopping
-from magnet_cli.terminal.streams import ErrorStream, silence, visible, visible_lines
+from magnet_cli.terminal.streams import ErrorStream, silence, visible
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -28,13 +31,17 @@ if TYPE_CHECKING:
 class Console:
     """Messages go to stderr unless quiet; warnings too; errors always. Results go to stdout, one a line."""
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, log: Path | None = None) -> None:
+        """log: a file that everything goes to as well, also what is not shown; see `reporting`."""
         self.quiet = quiet
         self.verbose = verbose
         self._bar: Progress | None = None
+        self._log_path = log
+        self._log: LogFile | None = None
 
     def message(self, text: str) -> None:
         """Something the user wants to know."""
+        self._note("message", text)
         if not self.quiet:
             self._stderr.print(visible(text))
 
@@ -42,23 +49,25 @@ class Console:
         """Something the user wants to know with --verbose."""
         if self.verbose:
             self.message(text)
+        else:
+            self._note("detail", text)
 
     def warning(self, text: str) -> None:
         """Something the user should know, although the work continues."""
+        self._note("warning", text)
         if not self.quiet:
             self._stderr.print(f"warning: {visible(text)}", style="yellow")
 
     def error(self, *lines: str) -> None:
         """Why the work stopped."""
+        for line in lines:
+            self._note("error", line)
         self._stderr.print("error: " + "\n".join(map(visible, lines)), style="red")
 
     def essential(self, text: str) -> None:
         """Something that is shown even when quiet."""
+        self._note("message", text)
         self._stderr.print(visible(text))
-
-    def usage(self, text: str) -> None:
-        """A message of the command-line parser, which has several lines."""
-        self._stderr.print(visible_lines(text), end="")
 
     @property
     def can_ask(self) -> bool:
@@ -74,14 +83,19 @@ class Console:
         """Ask; typer.Abort unless the answer is yes."""
         typer.confirm(visible(question), abort=True, err=True)
 
-    def result(self, value: str | Path | dict[str, Any]) -> None:
+    def result(self, value: str | Path | dict[str, Any], *, announced: bool = False) -> None:
         """A result on a line: a path, a text for people, or a JSON object, in plain ASCII.
+
+        announced: a message has shown it already, so that a terminal which shows both streams needs no second line.
 
         A path is for programs, too: it goes out as the bytes it has on the disk, whatever the terminal's encoding, but
         on a terminal as it is safe to show.
         """
         if sys.stdout is None:
             raise OutputError("standard output is closed", "Redirect it to /dev/null; what was written is complete")
+        self._note("result", json.dumps(value) if isinstance(value, dict) else str(value))
+        if announced and not self.quiet and self.is_watched and sys.stdout.isatty():
+            return
         if isinstance(value, dict):
             line = json.dumps(value, allow_nan=False).encode("ascii")
         elif isinstance(value, Path) and not sys.stdout.isatty():
@@ -96,6 +110,11 @@ class Console:
             sys.stdout.flush()
         if self._bar is not None:
             self._bar.start()
+
+    def _note(self, kind: str, text: str) -> None:
+        """Write to the log, if there is one."""
+        if self._log is not None and (problem := self._log.write(kind, text)) is not None:
+            self.warning(problem)
 
     @cached_property
     def _stderr(self) -> RichConsole:
@@ -126,39 +145,17 @@ class Console:
                 yield
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[ProgressBar]:
-        """A bar over `total` decoding steps; invisible when quiet or when stderr is no terminal."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.table import Column
+    def progress(self, total: int, *, lines: bool = True) -> Iterator[ProgressBar]:
+        """A bar over `total` steps; where stderr is no terminal, a line now and then; when quiet, nothing.
 
-        # The description is what shrinks on a narrow terminal: bar, count and time are always whole.
-        bar = Progress(
-            TextColumn(
-                "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
-            ),
-            BarColumn(bar_width=max(8, min(40, self._stderr.width // 5))),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            expand=True,
-            console=self._stderr,
-            transient=True,
-            redirect_stdout=False,  # rich would send results to stderr
-            disable=self.quiet or not self._on_terminal,
-        )
+        lines: False leaves those lines to the caller.
+        """
+        hidden = self.quiet or not self._on_terminal
+        bar = steps_bar(self._stderr, hidden=hidden)
         with bar:
-            self._bar = None if bar.disable else bar
+            self._bar = None if hidden else bar
             try:
-                yield ProgressBar(bar, total)
+                yield ProgressBar(bar, total, self.message if lines and hidden and not self.quiet else None)
             finally:
                 self._bar = None
 
@@ -190,12 +187,21 @@ class Console:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Show warnings as messages, and turn failures into a line on stderr and the documented exit code."""
+        """Show warnings as messages, and turn failures into a line on stderr and the documented exit code.
+
+        Opens the log, whose first line is the command.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("default", MagnetWarning)
             warnings.showwarning = self._show_warning
             try:
+                if self._log_path is not None and self._log is None:
+                    self._log = LogFile(self._log_path)
+                    self._note("command", shlex.join(["magnet", *sys.argv[1:]]))
                 yield
+            except KeyboardInterrupt:
+                self._note("error", INTERRUPTION)
+                raise
             except MagnetError as error:
                 stopping = Stopping.current()
                 if stopping is not None and stopping.raised:  # which is how it came to fail
@@ -228,7 +234,8 @@ class Console:
         line: str | None = None,
     ) -> None:
         if issubclass(category, MagnetWarning):
-            self.warning(f"{message}.")
+            text = message.args[0] if isinstance(message, MagnetWarning) else message  # with the command's options
+            self.warning(f"{text}.")
         else:
             self.detail(f"{category.__name__}: {message} ({filename}:{lineno})")
 
@@ -253,22 +260,6 @@ class Transfers:
             if plan.missing_size == plan.size:
                 self.fetched.append(plan)
         self._bar.update(self._tasks[plan.repository], completed=done)
-
-
-class ProgressBar:
-    """A bar over decoding steps."""
-
-    def __init__(self, bar: Progress, total: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task("starting", total=total)
-
-    def resume(self, steps: int) -> None:
-        """So many steps were done before: they fill the bar, and do not count as speed."""
-        self._bar.reset(self._task, completed=steps)
-
-    def advance(self, description: str, steps: int) -> None:
-        """`steps` more of the described work are done."""
-        self._bar.update(self._task, description=visible(description), advance=steps)
 
 
 @contextmanager

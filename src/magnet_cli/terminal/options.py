@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from magnet_cli.hub.registry import DEFAULT_BEGINNER, NON_COMMERCIAL, UNKNOWN_LICENCE
 from magnet_cli.options.declared import Option, Panel
 from magnet_cli.options.job import MOST_VARIATIONS
+from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.signature import option_of
 
 MODEL_METAVAR = "NAME|HUB_ID|FOLDER"
@@ -27,7 +29,8 @@ class ClipOptions:
     seed: int | None = field(
         default=None,
         metadata=Option(
-            help="Seed of the first clip of each prompt, 0 to 2^64 - 1. The same seed generates the same clip.",
+            help="Seed of the first clip of each prompt, 0 to 2^64 - 1. magnet batch derives a seed for each row from "
+            "it. The same seed generates the same clip.",
             metavar="N",
             unset="drawn at random, and reported",
         ),
@@ -98,10 +101,24 @@ class Speech:
     verbose: bool = field(
         default=False, metadata=Option(help="Print more about what is done, e.g. the sampling options.", short="-v")
     )
+    log_file: Path | None = field(
+        default=None,
+        metadata=Option(
+            help="File to append every message, detail, result and error to, with the time of each. Tokens and "
+            "passwords are hidden.",
+            metavar="FILE",
+        ),
+    )
+
+    @property
+    def console(self) -> Console:
+        """Where a command says it."""
+        return Console(quiet=self.quiet, verbose=self.verbose, log=self.log_file)
 
 
 AsJson = Annotated[bool, option_of(Speech, "json")]
 Quiet = Annotated[bool, option_of(Speech, "quiet")]
+Log = Annotated[Path | None, option_of(Speech, "log_file")]
 
 
 def licence_note(licence: str) -> str:

@@ -60,17 +60,17 @@ def known_variables(command: Any, context: Context) -> set[str]:
 
 
 def complete(context: Context, parameter: Any, incomplete: str) -> list[CompletionItem]:
-    """The values of an option or argument that begin with what is typed. Imports no torch."""
+    """The values of an option or argument that begin with what is typed; none where the shell offers files.
+
+    Imports no torch.
+    """
     from typer._click.shell_completion import CompletionItem
 
     metavar = str(parameter.metavar)
     found = values(metavar)
     if any(word in MODEL_NAMES for word in metavar.split("|")):
         found += models()
-    offered = [CompletionItem(value) for value in found if value.startswith(incomplete)]
-    if re.search(r"FILE|FOLDER|DIR|PATH|AUDIO|CODES|DST|SRC", metavar) and not offered:
-        return [CompletionItem(incomplete, type="file")]
-    return offered
+    return [CompletionItem(value) for value in found if value.startswith(incomplete)]
 
 
 def values(metavar: str) -> list[str]:

@@ -26,11 +26,6 @@ def visible(text: str) -> str:
     )
 
 
-def visible_lines(text: str) -> str:
-    """The same for a text of several lines."""
-    return "\n".join(map(visible, text.split("\n")))
-
-
 def open_closed_streams() -> None:
     """Open the null device in place of standard streams that are closed.
 
