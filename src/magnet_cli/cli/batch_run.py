@@ -41,7 +41,7 @@ from magnet_cli.jobs.plan import (
     stale_clips,
 )
 from magnet_cli.jobs.prompt_file import Problems, PromptFile, read_prompt_file
-from magnet_cli.jobs.results import RESULTS_FILE, Report, as_csv
+from magnet_cli.jobs.results import RESULTS_FILE, BatchReport, as_csv
 from magnet_cli.options.job import draw_seed
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.options.sampling import SamplingConfig
@@ -112,7 +112,7 @@ def run(console: Console, command: Command) -> None:
         check_room(console, plan, command, opened)
         if plan.done:
             console.message(f"{len(plan.done):,} of {len(plan.items):,} clips already generated")
-        report = Report(plan, request, batch.file, manifest, PAGES)
+        report = BatchReport(plan, request, batch.file, manifest, PAGES)
         if not plan.todo:
             console.message("no clip has failed" if command.failed else "nothing to generate")
             write_report(console, report)
@@ -151,7 +151,7 @@ def name_stale(console: Console, command: Command, plan: BatchPlan, manifest: Ma
     return command.move_stale
 
 
-def write_report(console: Console, report: Report) -> None:
+def write_report(console: Console, report: BatchReport) -> None:
     """Rewrite the files that show the results. A failure is only a warning: the manifest has all that they show."""
     try:
         for path in report.write():
@@ -252,7 +252,7 @@ def check_room(console: Console, plan: BatchPlan, command: Command, opened: Open
 
 
 def work(
-    console: Console, production: Production, plan: BatchPlan, report: Report, *, fail_fast: bool, as_json: bool
+    console: Console, production: Production, plan: BatchPlan, report: BatchReport, *, fail_fast: bool, as_json: bool
 ) -> None:
     """Generate the clips of the plan.
 

@@ -127,7 +127,7 @@ def codec(
     shape: CodecShape,
     cpu: OnCpu = False,
     dry_run: DryRun = False,
-    speech: Annotated[Speech, only("quiet")],
+    speech: Annotated[Speech, only("quiet", "log_file")],
 ) -> None:
     """Train an EnCodec codec on audio.
 
@@ -261,7 +261,7 @@ def decoder(
     cpu: OnCpu = False,
     dry_run: DryRun = False,
     places: PlacesConfig,
-    speech: Annotated[Speech, only("quiet")],
+    speech: Annotated[Speech, only("quiet", "log_file")],
 ) -> None:
     """Train MAGNeT's decoder on audio and texts.
 
@@ -398,7 +398,8 @@ def _show(console: Console, rehearsal: Rehearsal) -> None:
 
 def _console(speech: Speech) -> Console:
     """The console, which only the first process of a launcher prints to."""
-    return Console(quiet=speech.quiet or os.environ.get("RANK", "0") != "0")
+    first = os.environ.get("RANK", "0") == "0"
+    return Console(quiet=speech.quiet or not first, log=speech.log_file if first else None)
 
 
 class Reporter:

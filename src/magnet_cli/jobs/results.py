@@ -63,7 +63,7 @@ class BatchResults:
 Renderer: TypeAlias = Callable[[BatchResults], bytes]
 
 
-class Report:
+class BatchReport:
     """Files about a batch beside its manifest, each of which a function renders from the results."""
 
     def __init__(

@@ -191,6 +191,7 @@ class Console:
 
         Opens the log, whose first line is the command.
         """
+        stopping = Stopping.current()
         with warnings.catch_warnings():
             warnings.simplefilter("default", MagnetWarning)
             warnings.showwarning = self._show_warning
@@ -200,10 +201,9 @@ class Console:
                     self._note("command", shlex.join(["magnet", *sys.argv[1:]]))
                 yield
             except KeyboardInterrupt:
-                self._note("error", INTERRUPTION)
+                self._note("error", INTERRUPTION if stopping is None else stopping.farewell)
                 raise
             except MagnetError as error:
-                stopping = Stopping.current()
                 if stopping is not None and stopping.raised:  # which is how it came to fail
                     raise KeyboardInterrupt from None
                 self.error(*error.lines)
