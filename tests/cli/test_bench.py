@@ -39,7 +39,7 @@ def test_bench_prints_a_table(magnet: Magnet) -> None:
     assert result.code == 0
     names = [line[:12].strip() for line in result.out.splitlines()]
     assert names[:3] == ["model", "device", "clips"]
-    assert names[-5:] == ["latency", "throughput", "arithmetic", "peak memory", "logits"]
+    assert names[-6:] == ["latency", "cold", "throughput", "arithmetic", "peak memory", "logits"]
     assert re.search(
         r"^logits +\S+ of their RMS from float32, the same code first in 100% of frames$", result.out, re.M
     )

@@ -24,7 +24,13 @@ from magnet_cli.audio.loudness import normalize
 from magnet_cli.bench.flops import minimum_flops
 from magnet_cli.bench.precision import Deviation, deviation
 from magnet_cli.decoding.masked import Network, Step, decode
-from magnet_cli.engines.device import decoded_together, matmul_rate, memory_errors, peak_memory
+from magnet_cli.engines.device import (
+    decoded_together,
+    matmul_rate,
+    memory_errors,
+    peak_memory,
+    reproducible_kernels,
+)
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig, DecoderConfig
@@ -65,6 +71,7 @@ class Report:
     """What was measured; medians over runs that were interleaved with the measurement of the peak.
 
     stages              seconds for each stage of a batch, in order; "codebook 1" is the first
+    cold                the same of the very first run, in which libraries choose kernels and allocate memory
     latency             seconds from the prompts to the files of the whole batch
     throughput          seconds of audio for each second
     flops               operations of the decoder that a batch needs at least (`flops.minimum_flops`)
@@ -85,6 +92,7 @@ class Report:
     audio_seconds: float
     runs: int
     stages: dict[str, float]
+    cold: float
     latency: float
     slowest: float
     throughput: float
@@ -105,6 +113,7 @@ class Report:
             ("clips", f"{self.batch} of {self.audio_seconds:g} s, steps {','.join(map(str, self.steps))}"),
             *seconds,
             ("latency", f"{self.latency:.3f} s (median of {self.runs}, slowest {self.slowest:.3f} s)"),
+            ("cold", f"{self.cold:.3f} s (the first run)"),
             ("throughput", f"{self.throughput:.2f} s of audio per second"),
             ("arithmetic", f"{self.flops_per_second / 1e9:,.1f} GFLOP/s, {share:.0%} of {self.peak / 1e9:,.0f}"),
             ("peak memory", f"{self.peak_memory / 1e9:.2f} GB"),
@@ -113,17 +122,20 @@ class Report:
 
 
 def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, runs: int = 3) -> Report:
-    """Generate `batch` clips `runs` times, after one run that is not counted."""
+    """Generate `batch` clips `runs` times, after one run that is reported as cold; on a GPU, another records graphs."""
     if batch < 1 or runs < 1:
         raise UsageError(f"cannot measure {runs} runs of {batch} clips", "Give at least 1 of each")
     device = parts.model.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    codes, _ = _generate(parts, sampling, batch)
     laps, peaks = [], []
-    for _ in range(runs):
-        peaks.append(matmul_rate(device, parts.model.dtype))
-        laps.append(_generate(parts, sampling, batch)[1])
+    with reproducible_kernels():
+        codes, cold = _generate(parts, sampling, batch)
+        if device.type == "cuda":
+            _generate(parts, sampling, batch)
+        for _ in range(runs):
+            peaks.append(matmul_rate(device, parts.model.dtype))
+            laps.append(_generate(parts, sampling, batch)[1])
     stages = {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]}
     totals = [sum(lap.values()) for lap in laps]
     config, frames = parts.model.config, parts.frames
@@ -143,6 +155,7 @@ def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, ru
         audio_seconds=config.clip_seconds,
         runs=runs,
         stages=stages,
+        cold=sum(cold.values()),
         latency=latency,
         slowest=max(totals),
         throughput=batch * config.clip_seconds / latency,

@@ -66,8 +66,9 @@ def bench(
     """Measure the speed, memory and precision of a model.
 
     Prints latency, throughput, the time of every stage, and the arithmetic as a share of the device's peak. All are
-    medians. A plain matrix product is measured between the runs, so that the share is meaningful on a busy machine,
-    too. The last line states how much the logits differ from those of the plain decoder in float32.
+    medians, but for the first run, which is reported as cold. A plain matrix product is measured between the runs, so
+    that the share is meaningful on a busy machine, too. The last line states how much the logits differ from those of
+    the plain decoder in float32.
 
     Example: magnet bench --random-weights small-10secs
     """
@@ -88,7 +89,9 @@ def bench(
         config = parts.model.config
         sampling = overrides.apply(defaults or default_sampling("music", config.clip_seconds, config.codebooks))
         check_steps(sampling, codebooks=config.codebooks)
-        console.message(f"measuring {runs} runs of batch size {batch_size}, after one that is not counted")
+        console.message(
+            f"measuring {runs} runs of batch size {batch_size}, after a first one, which is reported as cold"
+        )
         report = benchmark(parts, sampling, batch=batch_size, runs=runs)
         if runtime.eight_bits and not plain:
             report = replace(report, dtype=runtime.dtype)
