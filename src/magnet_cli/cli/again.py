@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
-from magnet_cli.cli.info import File, check_download
+from magnet_cli.cli.info import Download, File, check_download
 from magnet_cli.cli.new_clips import Order, SweepOption, make_new_clips
 from magnet_cli.jobs.naming import SINGLE_TEMPLATE, with_swept
 from magnet_cli.jobs.sweep import Combination, combinations
@@ -69,15 +69,7 @@ def again(
     edit: Annotated[Mapping[str, Any], given_of(EditConfig, unset=AS_RECORDED)],
     helpers: Annotated[Mapping[str, Any], given_of(HelperOptions, unset=AS_RECORDED)],
     finish: Annotated[Mapping[str, Any], given_of(OutputConfig, unset=AS_RECORDED)],
-    download: Annotated[
-        bool,
-        typer.Option(
-            "--download",
-            help="Download models that the clip's record names, without a question, even if they are not released "
-            "ones.",
-            rich_help_panel="Model files",
-        ),
-    ] = False,
+    download: Download = False,
     runtime: Annotated[RuntimeConfig, without("batch_size")],
     places: PlacesConfig,
     speech: Speech,

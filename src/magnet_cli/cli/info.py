@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="Audio file that magnet generated, or the .json file beside it.")
 ]
+Download = Annotated[
+    bool,
+    typer.Option(
+        "--download",
+        help="Download models that the clip's record names, without a question, even if they are not released ones.",
+        rich_help_panel="Model files",
+    ),
+]
 
 
 def info(file: File, *, json: options.AsJson = False) -> None:
@@ -123,15 +131,7 @@ def replay(
             rich_help_panel="Model files",
         ),
     ] = None,
-    download: Annotated[
-        bool,
-        typer.Option(
-            "--download",
-            help="Download models that the clip's record names, without a question, even if they are not released "
-            "ones.",
-            rich_help_panel="Model files",
-        ),
-    ] = False,
+    download: Download = False,
     places: PlacesConfig,
     device: Annotated[str | None, option_of(RuntimeConfig, "device", unset="the clip's own if it is here")] = None,
     dtype: Annotated[str | None, option_of(RuntimeConfig, "dtype", unset="the clip's own")] = None,

@@ -18,6 +18,7 @@ from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.help import HelpGroup
 from magnet_cli.terminal.options import AsJson, Log, Quiet, human, licence_note
+from magnet_cli.terminal.panels import aligned
 from magnet_cli.terminal.signature import command, only, without
 
 if TYPE_CHECKING:
@@ -445,9 +446,7 @@ def total_row(records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines with aligned columns, under a heading."""
-    lines = [("NAME", "MAKES", "CLIP", "PARAMETERS", "DOWNLOAD", "ON DISK", "LICENCE"), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return aligned([("NAME", "MAKES", "CLIP", "PARAMETERS", "DOWNLOAD", "ON DISK", "LICENCE"), *rows])
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -33,6 +33,7 @@ from magnet_cli.options.sampling_overrides import Overrides, apply_all
 from magnet_cli.pipeline.rules import ModelGroup, loop_bars, usual_sampling
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import ClipOptions, FileOptions, Speech
+from magnet_cli.terminal.panels import aligned
 
 if TYPE_CHECKING:
     from magnet_cli.hub.locate import ResolvedModel
@@ -200,12 +201,6 @@ def sweep_row(product: Product, words: Sequence[tuple[str, str]]) -> Sequence[st
     """What the table of a sweep says of a clip."""
     clip = product.clip
     lufs = clip.audio.after.lufs
-    took = f"{sum(clip.timings.values()) / clip.batch:.1f} s"
+    took = f"{clip.work_seconds:.1f} s"
     loudness = "silence" if lufs is None else decibels(lufs)
     return [*(value for _, value in words), str(clip.job.seed), took, loudness, product.item.target.audio.name]
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines, in columns of even width."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

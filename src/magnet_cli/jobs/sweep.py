@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
-from magnet_cli.errors import UsageError, shown
+from magnet_cli.errors import UsageError, near, shown
 from magnet_cli.jobs.prompt_file import COLUMNS, EDITS, value_of, wanted
 from magnet_cli.options.sampling_overrides import Overrides
 
@@ -75,12 +73,12 @@ def parse_sweep(text: str) -> SweptOption:
     if not equals:
         raise UsageError(f"--sweep {text!r} has no values", "Give an option and its values, e.g. --sweep guidance=1,3")
     if column not in SWEEPABLE:
-        near = get_close_matches(column, SWEEPABLE, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Give one of {', '.join(SWEEPABLE)}"
+        meant = near(column, SWEEPABLE, most=1)
+        hint = f"Did you mean {meant[0]}?" if meant else f"Give one of {', '.join(SWEEPABLE)}"
         raise UsageError(f"{name.strip()!r} is no option that can be swept", hint)
     field = COLUMNS[column]
     separator = "/" if "/" in listed or field == "steps" else ","
-    texts = [one.strip() for one in re.split(re.escape(separator), listed)]
+    texts = [one.strip() for one in listed.split(separator)]
     values = []
     for one in texts:
         try:

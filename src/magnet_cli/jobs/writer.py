@@ -140,7 +140,7 @@ class Production:
                 )
                 for path, content in contents
             )
-            seconds = round(sum(clip.timings.values()) / clip.batch, 3)  # as the manifest gives it back
+            seconds = round(clip.work_seconds, 3)  # as the manifest gives it back
             after = clip.audio.after
             manifest.add(Entry(item.key, made, None, seconds, Measured(clip.seconds, after.lufs, after.true_peak)))
 

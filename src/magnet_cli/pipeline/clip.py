@@ -65,6 +65,11 @@ class Clip:
         return self.waveform.shape[-1] / self.sample_rate
 
     @property
+    def work_seconds(self) -> float:
+        """Seconds that generating it took: its share of those of its batch."""
+        return sum(self.timings.values()) / self.batch
+
+    @property
     def record(self) -> Record:
         """How the clip was generated, as plain values: what the command writes beside each clip.
 

@@ -67,3 +67,9 @@ def panel(title: str, rows: Sequence[Row], width: int, *, framed: bool) -> list[
         *(f"{side} {line:<{inner}} {side}" for line in listed(rows, inner)),
         left_bottom + rule * (width - 2) + right_bottom,
     ]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, in columns that are as wide as their longest cell."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
