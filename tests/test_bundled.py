@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo
+from magnet_cli.hub.store import BUNDLED_FOLDER, BundleInfo
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.pipeline.pipeline import Pipeline
 from measures import percussive_share, same_tempo, tempo

@@ -41,7 +41,7 @@ from magnet_cli.errors import MagnetError
 from magnet_cli.hub import cache
 from magnet_cli.hub.archive import export_archive, import_archive
 from magnet_cli.hub.download import plan_download
-from magnet_cli.hub.library import BundleInfo, Store, is_musicgen
+from magnet_cli.hub.store import BundleInfo, Store, is_musicgen
 from magnet_cli.hub.user_sampling import read_user_sampling
 from magnet_cli.jobs.manifest import Manifest
 from magnet_cli.jobs.prompt_file import Problems, read_prompt_file

@@ -20,7 +20,7 @@ from magnet_cli import Pipeline, PlacesConfig, RuntimeConfig, SamplingConfig
 from magnet_cli.checkpoints.bundle import read_bundle, write_bundle
 from magnet_cli.checkpoints.open import convert, open_model
 from magnet_cli.errors import ModelError, OutputError, UsageError
-from magnet_cli.hub.library import BundleInfo, Store, is_bundle
+from magnet_cli.hub.store import BundleInfo, Store, is_bundle
 from support.golden import GOLDEN
 
 QUICK = SamplingConfig(steps=(3, 2, 2, 2))

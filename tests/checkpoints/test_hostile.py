@@ -20,7 +20,7 @@ import yaml
 from magnet_cli.checkpoints.musicgen import read_musicgen
 from magnet_cli.checkpoints.open import convert
 from magnet_cli.errors import ModelError
-from magnet_cli.hub.library import BundleInfo
+from magnet_cli.hub.store import BundleInfo
 from support.command import Magnet, one_line_error
 from support.golden import GOLDEN
 from support.hostile import MUSICGEN_SETTINGS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.hub import library as store
+from magnet_cli.hub import store
 from magnet_cli.terminal.console import Console
 from support.command import Magnet, one_line_error
 from support.golden import GOLDEN

@@ -24,7 +24,7 @@ import torch
 from huggingface_hub import constants
 
 from magnet_cli.checkpoints.open import convert
-from magnet_cli.hub.library import BUNDLED_FOLDER
+from magnet_cli.hub.store import BUNDLED_FOLDER
 from support.command import Magnet
 from support.golden import GOLDEN
 

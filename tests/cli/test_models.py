@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.hub import library
-from magnet_cli.hub.library import Store
+from magnet_cli.hub import store as store_module
 from magnet_cli.hub.registry import BUNDLED, MODELS, RESCORERS
+from magnet_cli.hub.store import Store
 from magnet_cli.terminal.options import human
 from support.command import Magnet, one_line_error, seconds_when_idle
 from support.golden import GOLDEN
@@ -146,7 +146,7 @@ def test_damaged_sampling_is_an_error(
 
 
 def test_defaults_leave_the_bundle_as_it_is(magnet: Magnet, music: Path, store: Store) -> None:
-    package = Path(library.__file__).parents[1] / "bundled" / "config.json"
+    package = Path(store_module.__file__).parents[1] / "bundled" / "config.json"
     before, shipped = package.read_bytes(), magnet("models", "defaults", "bundled").out
     assert "steps                    12,4,4,4" in shipped
     changed = magnet("models", "defaults", "bundled", "--steps", "3,1,1,1").out

@@ -14,9 +14,9 @@ from torch import nn
 
 from magnet_cli.cli import run_jobs as making
 from magnet_cli.errors import UsageError
-from magnet_cli.hub import library as store
-from magnet_cli.hub.library import read_ahead
+from magnet_cli.hub import store
 from magnet_cli.hub.locate import resolve
+from magnet_cli.hub.store import read_ahead
 from magnet_cli.model.weights import assign, without_weights
 from magnet_cli.options.runtime import PlacesConfig
 from support.golden import CPU, GOLDEN

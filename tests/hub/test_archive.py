@@ -18,7 +18,7 @@ from magnet_cli.checkpoints.open import convert
 from magnet_cli.errors import ModelError, OutputError
 from magnet_cli.hub import archive
 from magnet_cli.hub.archive import INDEX, export_archive, import_archive
-from magnet_cli.hub.library import BundleInfo, Store
+from magnet_cli.hub.store import BundleInfo, Store
 from support.golden import GOLDEN
 
 NAME = "magnet-small-10secs"

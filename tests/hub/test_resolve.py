@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.errors import MagnetError, MagnetWarning, ModelError, UsageError
-from magnet_cli.hub import library
+from magnet_cli.hub import store
 from magnet_cli.hub.cache import storage_folder
-from magnet_cli.hub.library import BUNDLED_FOLDER, BundleInfo, Store
 from magnet_cli.hub.locate import ResolvedModel, known_models, resolve
 from magnet_cli.hub.registry import ALIASES, BUNDLED, MODELS, RESCORERS
+from magnet_cli.hub.store import BUNDLED_FOLDER, BundleInfo, Store
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.options.runtime import PlacesConfig
@@ -175,7 +175,7 @@ def test_a_damaged_bundle_is_an_error_and_the_list_goes_on_without_it(places: Pl
 def test_without_a_model_inside_the_package_none_is_listed(
     places: PlacesConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(library, "BUNDLED_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(store, "BUNDLED_FOLDER", tmp_path / "none")
     assert BUNDLED not in [model.name for model in known_models(places)]
     with pytest.raises(MagnetError):
         resolve(BUNDLED, places)

@@ -30,8 +30,8 @@ from magnet_cli.hub.folders import (
     TEXT_FOLDER,
     new_folder,
 )
-from magnet_cli.hub.library import VERSION, BundleInfo, is_bundle, magnet_facts, sha256
 from magnet_cli.hub.registry import ModelFacts
+from magnet_cli.hub.store import VERSION, BundleInfo, is_bundle, magnet_facts, sha256
 from magnet_cli.model.config import CodecConfig, DecoderConfig, TextConfig
 from magnet_cli.model.text_encoder import encoder_half
 from magnet_cli.model.weights import WEIGHT_FILES, Weights, read_safetensors, read_weights

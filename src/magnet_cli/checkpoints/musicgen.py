@@ -13,8 +13,8 @@ from magnet_cli.checkpoints.hugging_face_codec import hugging_face_codec, huggin
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.disk.small_files import read_object
 from magnet_cli.errors import ModelError, one_line, shown
-from magnet_cli.hub.library import sha256
 from magnet_cli.hub.registry import ModelFacts
+from magnet_cli.hub.store import sha256
 from magnet_cli.model.config import (
     MOST_CODEBOOKS,
     MOST_CODES,

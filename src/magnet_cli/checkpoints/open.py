@@ -19,8 +19,8 @@ from magnet_cli.hub import cache
 from magnet_cli.hub import locate as hub
 from magnet_cli.hub.download import Access, Downloading
 from magnet_cli.hub.folders import BUNDLE, FolderKind, check_apart, check_target
-from magnet_cli.hub.library import BundleInfo, Store, is_bundle
 from magnet_cli.hub.locate import ResolvedModel, resolve
+from magnet_cli.hub.store import BundleInfo, Store, is_bundle
 from magnet_cli.model.weights import check_memory
 from magnet_cli.options.runtime import PlacesConfig
 

@@ -9,7 +9,7 @@ import typer
 
 from magnet_cli.cli.models import Name
 from magnet_cli.errors import UsageError
-from magnet_cli.hub.library import BundleInfo, Store
+from magnet_cli.hub.store import BundleInfo, Store
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import Quiet, human, licence_note

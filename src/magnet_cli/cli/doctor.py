@@ -28,8 +28,8 @@ import typer
 from magnet_cli._version import __version__
 from magnet_cli.errors import MagnetError, did_you_mean, one_line, sentence
 from magnet_cli.hub.folders import REPLACED, UNFINISHED
-from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, RESCORERS, TEXT_ENCODER_BYTES
+from magnet_cli.hub.store import BundleInfo, Store
 from magnet_cli.options.runtime import RuntimeConfig
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.log_file import SECRET_NAME, without_secrets

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.errors import ModelError, UsageError
-from magnet_cli.hub.library import BundleInfo, Store
 from magnet_cli.hub.registry import MODELS, ModelFacts, ModelSpec, RescorerSpec, registered
+from magnet_cli.hub.store import BundleInfo, Store
 from magnet_cli.options.runtime import PlacesConfig
 from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.options.sampling_overrides import Overrides

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli.hub.library import read_ahead
+from magnet_cli.hub.store import read_ahead
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import RATES, OutputConfig

@@ -22,7 +22,7 @@ from magnet_cli.disk.atomic import write_atomic
 from magnet_cli.disk.small_files import MissingFileError, UnreadableFileError, open_regular, parse_json
 from magnet_cli.errors import ModelError, OutputError, UsageError, shown
 from magnet_cli.hub.folders import BUNDLE, CONFIG_FILE, UNFINISHED, check_target, new_folder
-from magnet_cli.hub.library import BUNDLED_FOLDER, LONGEST_NAME, BundleInfo, Store, is_bundle, sha256
+from magnet_cli.hub.store import BUNDLED_FOLDER, LONGEST_NAME, BundleInfo, Store, is_bundle, sha256
 
 FORMAT, VERSION = "magnet-archive", 1
 INDEX = "magnet-archive.json"

@@ -16,7 +16,6 @@ from typing import Literal
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, did_you_mean, near
 from magnet_cli.hub.cache import CODEC, MODEL, MODEL_FILES, RESCORER, TEXT_ENCODER, Wanted, cached
 from magnet_cli.hub.download import DEFAULT_ACCESS, Access, download, plan_download
-from magnet_cli.hub.library import BundleInfo, Store, is_bundle, is_musicgen
 from magnet_cli.hub.registry import (
     ALIASES,
     BUNDLED,
@@ -27,6 +26,7 @@ from magnet_cli.hub.registry import (
     RescorerSpec,
     registered,
 )
+from magnet_cli.hub.store import BundleInfo, Store, is_bundle, is_musicgen
 from magnet_cli.options.runtime import PlacesConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

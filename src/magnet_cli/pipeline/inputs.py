@@ -12,7 +12,7 @@ from pathlib import Path
 from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.files import AudioForm, measure_audio, read_audio
 from magnet_cli.errors import UsageError
-from magnet_cli.hub.library import sha256
+from magnet_cli.hub.store import sha256
 from magnet_cli.options.output import OutputConfig, Subtype
 
 # Waveforms that are cached: a batch may have thousands, and a minute of stereo takes 20 MB.

@@ -81,7 +81,7 @@ def values(metavar: str) -> list[str]:
 
 def models() -> list[str]:
     """Every name of a model."""
-    from magnet_cli.hub.library import Store
     from magnet_cli.hub.locate import model_names
+    from magnet_cli.hub.store import Store
 
     return model_names(Store.at())

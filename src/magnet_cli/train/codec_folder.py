@@ -13,7 +13,7 @@ from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.disk.small_files import read_object
 from magnet_cli.errors import ModelError, shown
 from magnet_cli.hub.folders import CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
-from magnet_cli.hub.library import is_bundle
+from magnet_cli.hub.store import is_bundle
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig, ShapeError
 from magnet_cli.model.weights import Weights, read_safetensors, without_weights
