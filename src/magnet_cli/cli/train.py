@@ -141,7 +141,7 @@ def codec(
         _set_farewell()
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
-            raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random or transform")
+            raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random, transform or phase-free")
         check_packages(tensorboard=run.tensorboard)
         Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):

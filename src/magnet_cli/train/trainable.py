@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import Layer, MaskedTransformer
 from magnet_cli.model.t5 import T5Encoder
 from magnet_cli.model.text_encoder import TextEncoder
@@ -98,6 +99,83 @@ def initialize(decoder: MaskedTransformer) -> None:
 def _draw(weight: Tensor, inputs: int, depth: int) -> None:
     deviation = 1 / math.sqrt(inputs * depth)
     nn.init.trunc_normal_(weight, 0.0, deviation, -3 * deviation, 3 * deviation)
+
+
+# The start with context: deviation of the code embeddings, frames to which heads of the first layers look back and
+# ahead, the logit by which they prefer those to others, and the slowest position, in radians a frame, that they use.
+EMBEDDED = 0.5
+LOOKS = (1, 3, 6)
+PREFERENCE = 24.0
+HANDED = 2.0  # factor on what is handed on, of which a head holds only a part
+SLOWEST = 0.2
+
+
+@torch.no_grad()
+def begin_with_context(decoder: MaskedTransformer) -> None:
+    """Random weights, but for a start from which a small decoder soon uses the codes around those that it predicts.
+
+    With small random embeddings, position and text drown the codes, and a training of thousands of steps may never look
+    at them: the loss is then as high with nine tenths of a clip given as with nothing. So the embeddings of codes begin
+    large, in dimensions apart from those of the fast positions. Two heads in each of the first layers begin as looks at
+    the frames that lie a fixed distance before and behind, which hand on the codes there: a sinusoidal position a
+    distance away is the position rotated. The output heads begin as the embeddings, so that what was handed on is a
+    prediction. All of it is trained on.
+    """
+    initialize(decoder)
+    config = decoder.config
+    size = config.width // config.heads
+    speeds = _speeds(config)
+    chosen = _fast_positions(config, size // 2)
+    places = torch.cat([chosen, config.width // 2 + chosen])  # their cosines and sines
+    content = torch.ones(config.width)
+    content[places] = 0
+    for embedding, head in zip(decoder.embeddings, decoder.output_heads, strict=True):
+        if isinstance(embedding, nn.Embedding) and isinstance(head, nn.Linear):
+            nn.init.normal_(embedding.weight, std=EMBEDDED)
+            embedding.weight.mul_(content)
+            embedding.weight[config.mask_code] = 0
+            head.weight.copy_(embedding.weight[: config.codes] / (EMBEDDED * math.sqrt(config.width)))
+    if config.heads < 2:
+        return
+    for layer, frames in zip(decoder.layers, LOOKS, strict=False):
+        if isinstance(layer, Layer):
+            for head, distance in enumerate((-frames, frames)):
+                _look(layer, head, distance, (chosen, speeds[chosen], content))
+
+
+def _speeds(config: DecoderConfig) -> Tensor:
+    """Radians in a frame of every position, the fastest first; see `sinusoidal_positions`."""
+    half = config.width // 2
+    return config.max_period ** -(torch.arange(half, dtype=torch.float32) / max(1, half - 1))
+
+
+def _fast_positions(config: DecoderConfig, count: int) -> Tensor:
+    """Numbers of so many positions, evenly among the fast ones."""
+    fast = max(count, int((_speeds(config) >= SLOWEST).sum()))
+    return torch.linspace(0, fast - 1, count).round().long()
+
+
+def _look(layer: Layer, head: int, distance: int, position: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Let a head attend to the frame at a distance, and hand on what stands there.
+
+    position: numbers and speeds of the positions that it uses, and 1 for every dimension that holds codes [D].
+    """
+    chosen, speeds, content = position
+    width, size = layer.self_attention.out.in_features, 2 * len(chosen)
+    rows = torch.arange(size) + head * (width // layer.self_attention.heads)
+    gain = math.sqrt(PREFERENCE / len(chosen) * math.sqrt(width // layer.self_attention.heads))
+    cosine, sine = (speeds * distance).cos(), (speeds * distance).sin()
+    query, key, value = layer.self_attention.qkv.weight.chunk(3)
+    for part in (query, key):
+        part[rows] = 0
+    even, odd = rows[: len(chosen)], rows[len(chosen) :]
+    query[even, chosen], query[even, width // 2 + chosen] = gain * cosine, -gain * sine
+    query[odd, chosen], query[odd, width // 2 + chosen] = gain * sine, gain * cosine
+    key[even, chosen] = gain
+    key[odd, width // 2 + chosen] = gain
+    handed = torch.nn.init.orthogonal_(torch.empty(size, width)) * content
+    value[rows] = handed
+    layer.self_attention.out.weight[:, rows] = HANDED * handed.T
 
 
 def add_adapters(decoder: MaskedTransformer, options: LoraOptions) -> None:
