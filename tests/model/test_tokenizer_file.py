@@ -70,7 +70,7 @@ def test_usual_steps_pass(tmp_path: Path, normalizer: dict[str, Any] | None) -> 
         (replace({"String": "a"}, "x" * 5000), "times as long"),
         (replace({"String": ""}, "x" * 5000), "times as long"),
         (sequence(*[replace({"Regex": "(?=a)"}, "aaaa")] * 8), "times as long"),
-        (sequence(*[replace({"Regex": r"\b(?:1|22)\b"}, "333")] * 8), "times as long"),
+        (sequence(*[replace({"Regex": r"\b(?:1|22)\b"}, "1 1")] * 8), "times as long"),
         (sequence(*[{"type": "Prepend", "prepend": "aaaa"}] * 8), "times as long"),
         (replace({"String": "a"}, "x" * 50_000), "50,000 characters"),
         (sequence(*[{"type": "NFC"}] * 1000), "more than"),

@@ -286,6 +286,11 @@ def decoder(
             raise UsageError(
                 "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
             )
+        if text.synonyms is not None and (start is not None or text_encoder != OWN):
+            raise UsageError(
+                "--synonyms becomes part of a new text encoder, and this training has an existing one",
+                f"Leave it out, or train a new decoder with --text-encoder {OWN}",
+            )
         check_packages(lora="rank" in lora, tensorboard=run.tensorboard)
         run = replace(run, device="cpu" if cpu else "auto")
         from magnet_cli.hub.download import Access

@@ -7,7 +7,7 @@ float16.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ TRAINED_TOKENS = 512
 # one-letter words comes near; more tokens come from oddities of Unicode, such as letters that stand for whole phrases.
 MOST_TOKENS = 10_240
 
+# In config.json, of a text encoder that was trained on captions alone: their words. One that has read everything, such
+# as T5, has no such list.
+KNOWN_WORDS = "known_words"
+
 EMBEDDINGS = "encoder.embed_tokens.weight"
 
 
@@ -40,11 +44,15 @@ class TextStates:
 
 
 class TextEncoder:
-    """T5's encoder half and its tokenizer."""
+    """T5's encoder half and its tokenizer.
 
-    def __init__(self, model: T5Encoder, tokenizer: Tokenizer) -> None:
+    known_words: all words that it was trained on, in lower case; None for one that knows any language well.
+    """
+
+    def __init__(self, model: T5Encoder, tokenizer: Tokenizer, known_words: Collection[str] | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.known_words = None if known_words is None else frozenset(known_words)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str) -> TextEncoder:
@@ -59,7 +67,8 @@ class TextEncoder:
             raise _no_t5(path, error) from error
         config = _config(settings, path)
         weights_path, weights = read_weights(folder)
-        return cls._assemble(config, weights, weights_path, device)
+        encoder = cls._assemble(config, weights, weights_path, device)
+        return cls(encoder.model, encoder.tokenizer, known_words_of(settings))
 
     @classmethod
     def from_parts(
@@ -121,6 +130,14 @@ class TextEncoder:
             ids = torch.tensor([self.tokenize(prompt)], device=device)
             states.append(self.model(ids)[0])  # [N, W]
         return TextStates(torch.nn.utils.rnn.pad_sequence(states, batch_first=True), [len(state) for state in states])
+
+
+def known_words_of(settings: Mapping[str, Any]) -> list[str] | None:
+    """The words that a text encoder's settings list; None if they list none, as those of T5."""
+    words = settings.get(KNOWN_WORDS)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return None
+    return words
 
 
 def _config(settings: Mapping[str, Any], path: Path) -> T5Config:

@@ -45,8 +45,9 @@ from magnet_cli.train.options import (
     RunOptions,
     TextShape,
 )
-from magnet_cli.train.own_text_encoder import learn_tokenizer, new_text_encoder, write_text_encoder
+from magnet_cli.train.own_text_encoder import known_words, learn_tokenizer, new_text_encoder, write_text_encoder
 from magnet_cli.train.rehearsal import Rehearsal, rehearse, survey
+from magnet_cli.train.synonyms import read_synonyms
 from magnet_cli.train.trainable import (
     Batch,
     TrainableDecoder,
@@ -120,7 +121,9 @@ def start_new(
     if isinstance(text, Path):
         encoder = TextEncoder.load(text, "cpu")
     else:
-        encoder = new_text_encoder(text, learn_tokenizer(texts, text.vocabulary, text.round_numbers))
+        synonyms = [] if text.synonyms is None else read_synonyms(text.synonyms)
+        tokenizer = learn_tokenizer(texts, text.vocabulary, text.round_numbers, synonyms)
+        encoder = new_text_encoder(text, tokenizer, known_words(texts))
     config = DecoderConfig(
         width=shape.width,
         heads=shape.heads,
@@ -172,6 +175,7 @@ class DecoderTrainer:
         self.codec, self.run, self.options, self.optimization = codec, run, options, optimization
         self.publication, self.places = publication, places
         self.config = parts.decoder.config
+        self._tokens: dict[str, list[int]] = {}
         if options.lora is not None:
             torch.manual_seed(run.seed)
             add_adapters(parts.decoder, options.lora)
@@ -213,7 +217,7 @@ class DecoderTrainer:
         ids = []
         for row in rows[~plan.dropped[rows]]:
             texts = clips.examples[tokens.example[indices[row]]].texts
-            ids.append(self.text.tokenize(texts[int(plan.choices[row] * len(texts))]))
+            ids.append(self._tokenized(texts[int(plan.choices[row] * len(texts))]))
         device = self.accelerator.device
         padded, lengths = pad_tokens(ids, device)
         batch = Batch(
@@ -225,6 +229,13 @@ class DecoderTrainer:
             lengths=lengths,
         )
         return batch, max(1, int(counted.sum()))
+
+    def _tokenized(self, text: str) -> list[int]:
+        """The tokens of a text, which is read once: a tokenizer with synonyms takes a millisecond."""
+        found = self._tokens.get(text)
+        if found is None:
+            found = self._tokens[text] = self.text.tokenize(text)
+        return found
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:

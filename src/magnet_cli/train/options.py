@@ -336,6 +336,15 @@ class TextShape:
             "multiples of this; 0: no rounding."
         ),
     )
+    synonyms: Path | None = field(
+        default=None,
+        metadata=Option(
+            help="File of synonyms for the tokenizer of the model's own text encoder, one line for each target, such "
+            "as 'sad: gloomy, mournful': a word that no text has is read as the target.",
+            metavar="FILE",
+            unset="none",
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,4 +211,8 @@ def decoder_weights(decoder: MaskedTransformer, dtype: torch.dtype) -> Weights:
 
 def as_text_encoder(network: TrainableDecoder, tokenizer_of: TextEncoder) -> TextEncoder:
     """The text encoder that is trained with the decoder, ready to encode; otherwise the given one."""
-    return tokenizer_of if network.text is None else TextEncoder(network.text, tokenizer_of.tokenizer)
+    return (
+        tokenizer_of
+        if network.text is None
+        else TextEncoder(network.text, tokenizer_of.tokenizer, tokenizer_of.known_words)
+    )
