@@ -137,9 +137,7 @@ def _write(
     frames = int(clip_seconds * rate)
     codes, valid = [], []
     for piece in pieces:
-        codes.append(
-            encode(piece, examples, codec, codebooks=codebooks, clip_seconds=clip_seconds, analysis=analysis)
-        )
+        codes.append(encode(piece, examples, codec, codebooks=codebooks, clip_seconds=clip_seconds, analysis=analysis))
         valid.append(min(frames, max(1, int(piece.seconds * rate + 1e-6))))
     shard: Weights = {"codes": torch.stack(codes), "valid": torch.tensor(valid)}
     content = save(shard)

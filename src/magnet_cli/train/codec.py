@@ -47,6 +47,9 @@ from magnet_cli.train.tones import Analysis
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+# Share of the learning rate for a decoder that began as a synthesizer, whose signals are small beside its weights: with
+# a greater one, a step of Adam, which moves all weights alike, is louder than the waveform.
+SYNTHESIZER = 2e-3
 SAMPLED = 4  # clips reconstructed as samples
 HELD_OUT_FILES = 64  # that the losses are measured on, at most
 # From how much audio --begin transform and --begin phase-free compute the codebooks.
@@ -85,6 +88,14 @@ class TrainableCodec(nn.Module):
             if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
                 parametrizations.weight_norm(module)
         self.codec.encoder.requires_grad_(not decoder_only)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The weights that are trained, in groups with a `share` of the learning rate."""
+        groups = [
+            {"params": list(self.codec.encoder.parameters()), "share": 1.0},
+            {"params": list(self.codec.decoder.parameters()), "share": 1.0 if self.analysis is None else SYNTHESIZER},
+        ]
+        return [group for group in groups if all(weight.requires_grad for weight in group["params"])]
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, L] -> [B, C, L] and a scalar."""
@@ -130,8 +141,9 @@ class CodecTrainer:
             options.discriminator_filters, options.discriminator_windows, codec.config.channels
         ).to(accelerator.device)
         rate, betas = optimization.learning_rate, optimization.betas
-        self.trained = [weight for weight in self.network.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, rate, betas, weight_decay=optimization.weight_decay)
+        groups = self.network.groups()
+        self.trained = [weight for group in groups for weight in group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, rate, betas, weight_decay=optimization.weight_decay)
         self.adversary_optimizer = torch.optim.AdamW(self.adversary.parameters(), rate, betas, weight_decay=0.0)
         # The package's own threshold, 2 uses in a batch, would replace every code of a small batch at every step.
         vectors = run.batch_size // accelerator.num_processes * int(options.seconds * codec.config.frame_rate)

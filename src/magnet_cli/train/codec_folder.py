@@ -82,4 +82,4 @@ def read_analysis(codec: CodecCheckpoint) -> Analysis | None:
     path = codec.path.parent / ANALYSIS_FILE
     if not path.is_file():
         return None
-    return assign(Analysis(codec.config), read_safetensors(path), path, device="cpu", dtype=torch.float32)
+    return assign(Analysis(codec.config), read_safetensors(path), path, device=torch.device("cpu"), dtype=torch.float32)

@@ -49,6 +49,7 @@ from magnet_cli.train.own_text_encoder import known_words, learn_tokenizer, new_
 from magnet_cli.train.rehearsal import Rehearsal, rehearse, survey
 from magnet_cli.train.synonyms import read_synonyms
 from magnet_cli.train.trainable import (
+    POSITIONED,
     Batch,
     TrainableDecoder,
     add_adapters,
@@ -124,6 +125,7 @@ def start_new(
         synonyms = [] if text.synonyms is None else read_synonyms(text.synonyms)
         tokenizer = learn_tokenizer(texts, text.vocabulary, text.round_numbers, synonyms)
         encoder = new_text_encoder(text, tokenizer, known_words(texts))
+    begin = shape.begin or ("context" if shape.width <= SMALL_WIDTH else "random")
     config = DecoderConfig(
         width=shape.width,
         heads=shape.heads,
@@ -136,10 +138,9 @@ def start_new(
         context=shape.context,
         clip_seconds=shape.clip_seconds,
         max_period=shape.max_period,
-        position_scale=1.0,
+        position_scale=POSITIONED if begin == "context" else 1.0,
     )
     decoder = MaskedTransformer(config)
-    begin = shape.begin or ("context" if shape.width <= SMALL_WIDTH else "random")
     (begin_with_context if begin == "context" else initialize)(decoder)
     return Parts(decoder, codec, encoder, text_name, folder)
 

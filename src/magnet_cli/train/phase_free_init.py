@@ -161,7 +161,9 @@ def _clock_states(lstm: nn.LSTM, frames: int) -> Tensor:
     size, count = lstm.hidden_size, CYCLE - 1
     for name in ("weight_hh", "bias_ih"):
         source: Tensor = getattr(lstm, f"{name}_l0").view(4, size, -1)[:, :count]
-        getattr(alone, f"{name}_l0").copy_((source[..., :count] if name == "weight_hh" else source).flatten(0, 1).view_as(getattr(alone, f"{name}_l0")))
+        getattr(alone, f"{name}_l0").copy_(
+            (source[..., :count] if name == "weight_hh" else source).flatten(0, 1).view_as(getattr(alone, f"{name}_l0"))
+        )
     alone.weight_ih_l0.zero_()
     alone.bias_hh_l0.zero_()
     states, _ = alone(torch.zeros(frames, 1, 1))

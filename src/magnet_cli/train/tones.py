@@ -22,6 +22,8 @@ from magnet_cli.model.config import CodecConfig
 FLOOR = 1e-3  # amplitude, of a full scale of 1, below which tones hardly differ
 CONCERT_PITCH = 440.0  # Hz
 LOWEST = 40.0  # Hz
+# Hz, from which a tone is a narrow band of noise on the way back: cymbals are heard there, and hardly any pitch.
+NOISE = 3500.0
 # Frames after which the sinusoids of a frame return to their phases: their frequencies are multiples of the frame rate
 # over this number. At 25 frames a second, 0.8 Hz, a fifth of a semitone for the lowest tone.
 CYCLE = 32
@@ -61,9 +63,7 @@ class Tones:
 
     def __init__(self, sample_rate: int, hop: int) -> None:
         self.sample_rate, self.hop = sample_rate, hop
-        self._parts = [
-            (region, found) for region in REGIONS if (found := _frequencies(region, 0.49 * sample_rate))
-        ]
+        self._parts = [(region, found) for region in REGIONS if (found := _frequencies(region, 0.49 * sample_rate))]
         frequencies: list[float] = []
         places: list[float] = []
         widths: list[int] = []
@@ -118,18 +118,33 @@ class Tones:
         """What a unit of amplitude 1 adds to the waveform, [U, 2, 2 * hop], from `before` samples before its frame.
 
         The first is for the cosine of the tone's phase at the frame's first sample, and the second for its sine; see
-        `turns`.
+        `turns`. From NOISE on, they are two noises as wide as the distance of the tones.
         """
         sample = torch.arange(2 * self.hop, dtype=torch.float64) - before
         away = (sample + 0.5 - self.places[:, None]) / self.widths[:, None]
         window = torch.where(away.abs() < 0.5, 0.5 + 0.5 * torch.cos(2 * math.pi * away), 0.0)
         phase = 2 * math.pi * self._turn()[:, None] * sample / self.hop + self._beginnings()[:, None]
-        return torch.stack([window * phase.cos(), -window * phase.sin()], dim=1).float()
+        waves = torch.stack([phase.cos(), -phase.sin()], dim=1)
+        noisy = self.frequencies >= NOISE
+        waves[noisy] = self._noises(self.frequencies[noisy], len(sample))
+        return (window[:, None] * waves).float()
 
     def turns(self, count: int) -> Tensor:
         """Cosine and sine of every unit's phase at the first sample of `count` frames, [count, U, 2]."""
         phase = 2 * math.pi * torch.arange(count, dtype=torch.float64)[:, None] * self._turn()
+        noisy = self.frequencies >= NOISE
+        drawn = torch.rand(CYCLE, int(noisy.sum()), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        phase[:, noisy] = 2 * math.pi * drawn[torch.arange(count) % CYCLE]
         return torch.stack([phase.cos(), phase.sin()], dim=-1).float()
+
+    def _noises(self, frequencies: Tensor, length: int) -> Tensor:
+        """Two noises around each frequency, a semitone wide, with the power of a sinusoid of amplitude 1: [N, 2, L]."""
+        drawn = torch.randn(len(frequencies), 2, length, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        spectrum = torch.fft.rfft(drawn)
+        octaves = (torch.fft.rfftfreq(length, 1 / self.sample_rate).double().clamp(min=1.0) / frequencies[:, None]).log2()
+        spectrum[(octaves.abs() > 1 / 24)[:, None].expand_as(spectrum)] = 0
+        noise = torch.fft.irfft(spectrum, n=length)
+        return noise / noise.square().mean(-1, keepdim=True).sqrt() / math.sqrt(2)
 
     def _turn(self) -> Tensor:
         """Cycles in a frame, multiples of 1 / CYCLE."""

@@ -101,12 +101,14 @@ def _draw(weight: Tensor, inputs: int, depth: int) -> None:
     nn.init.trunc_normal_(weight, 0.0, deviation, -3 * deviation, 3 * deviation)
 
 
-# The start with context: deviation of the code embeddings, frames to which heads of the first layers look back and
-# ahead, the logit by which they prefer those to others, and the slowest position, in radians a frame, that they use.
-EMBEDDED = 0.5
+# The start with context: deviation of the embeddings of codes and of the first mask, factor on the positions, frames to which
+# heads of the first layers look back and ahead, the logit by which they prefer those to others, a factor on what they
+# hand on, of which a head holds only a part, and the slowest position, in radians a frame, that they use.
+EMBEDDED, MASKED = 0.5, 1.0
+POSITIONED = 0.25
 LOOKS = (1, 3, 6)
 PREFERENCE = 24.0
-HANDED = 2.0  # factor on what is handed on, of which a head holds only a part
+HANDED = 2.0
 SLOWEST = 0.2
 
 
@@ -116,31 +118,30 @@ def begin_with_context(decoder: MaskedTransformer) -> None:
 
     With small random embeddings, position and text drown the codes, and a training of thousands of steps may never look
     at them: the loss is then as high with nine tenths of a clip given as with nothing. So the embeddings of codes begin
-    large, in dimensions apart from those of the fast positions. Two heads in each of the first layers begin as looks at
-    the frames that lie a fixed distance before and behind, which hand on the codes there: a sinusoidal position a
-    distance away is the position rotated. The output heads begin as the embeddings, so that what was handed on is a
-    prediction. All of it is trained on.
+    large, in dimensions apart from those of the fast positions, and the configuration's `position_scale` is to be
+    POSITIONED. Two heads in each of the first layers begin as looks at the frames that lie a fixed distance before and
+    behind, which hand on the codes there: a sinusoidal position a distance away is the position rotated. The first mask's
+    embedding is larger still, so that normalization makes hidden frames the weaker keys. The output heads begin as the
+    embeddings, so that what was handed on is a prediction. All of it is trained on.
     """
     initialize(decoder)
     config = decoder.config
-    size = config.width // config.heads
-    speeds = _speeds(config)
-    chosen = _fast_positions(config, size // 2)
-    places = torch.cat([chosen, config.width // 2 + chosen])  # their cosines and sines
+    chosen = _fast_positions(config, config.width // config.heads // 2)
     content = torch.ones(config.width)
-    content[places] = 0
-    for embedding, head in zip(decoder.embeddings, decoder.output_heads, strict=True):
+    content[chosen] = content[config.width // 2 + chosen] = 0  # their cosines and sines
+    for codebook, (embedding, head) in enumerate(zip(decoder.embeddings, decoder.output_heads, strict=True)):
         if isinstance(embedding, nn.Embedding) and isinstance(head, nn.Linear):
             nn.init.normal_(embedding.weight, std=EMBEDDED)
+            # Those of the codebooks above stand in every frame while the first one is predicted.
+            embedding.weight[config.mask_code] *= 0 if codebook else MASKED / EMBEDDED
             embedding.weight.mul_(content)
-            embedding.weight[config.mask_code] = 0
             head.weight.copy_(embedding.weight[: config.codes] / (EMBEDDED * math.sqrt(config.width)))
     if config.heads < 2:
         return
     for layer, frames in zip(decoder.layers, LOOKS, strict=False):
         if isinstance(layer, Layer):
             for head, distance in enumerate((-frames, frames)):
-                _look(layer, head, distance, (chosen, speeds[chosen], content))
+                _look(layer, head, distance, _speeds(config)[chosen], (chosen, content))
 
 
 def _speeds(config: DecoderConfig) -> Tensor:
@@ -155,25 +156,27 @@ def _fast_positions(config: DecoderConfig, count: int) -> Tensor:
     return torch.linspace(0, fast - 1, count).round().long()
 
 
-def _look(layer: Layer, head: int, distance: int, position: tuple[Tensor, Tensor, Tensor]) -> None:
+def _look(layer: Layer, head: int, distance: int, speeds: Tensor, places: tuple[Tensor, Tensor]) -> None:
     """Let a head attend to the frame at a distance, and hand on what stands there.
 
-    position: numbers and speeds of the positions that it uses, and 1 for every dimension that holds codes [D].
+    speeds: of the positions that it uses; places: their numbers, and 1 for every dimension that holds codes [D].
     """
-    chosen, speeds, content = position
+    chosen, content = places
     width, size = layer.self_attention.out.in_features, 2 * len(chosen)
     rows = torch.arange(size) + head * (width // layer.self_attention.heads)
-    gain = math.sqrt(PREFERENCE / len(chosen) * math.sqrt(width // layer.self_attention.heads))
-    cosine, sine = (speeds * distance).cos(), (speeds * distance).sin()
+    share = float(content.mean())
+    given, hidden = (math.sqrt(share * one**2 + POSITIONED**2 / 2) for one in (EMBEDDED, MASKED))
+    # After normalization, the product of the positions of a hidden frame and of the given one that it looks at.
+    product = len(chosen) * POSITIONED**2 / (given * hidden)
+    gain = math.sqrt(PREFERENCE * math.sqrt(width // layer.self_attention.heads) / product)
+    cosine, sine = gain * (speeds * distance).cos(), gain * (speeds * distance).sin()
     query, key, value = layer.self_attention.qkv.weight.chunk(3)
-    for part in (query, key):
-        part[rows] = 0
-    even, odd = rows[: len(chosen)], rows[len(chosen) :]
-    query[even, chosen], query[even, width // 2 + chosen] = gain * cosine, -gain * sine
-    query[odd, chosen], query[odd, width // 2 + chosen] = gain * sine, gain * cosine
-    key[even, chosen] = gain
-    key[odd, width // 2 + chosen] = gain
-    handed = torch.nn.init.orthogonal_(torch.empty(size, width)) * content
+    query[rows], key[rows] = 0, 0
+    even, odd, half = rows[: len(chosen)], rows[len(chosen) :], width // 2
+    query[even, chosen], query[even, half + chosen] = cosine, -sine
+    query[odd, chosen], query[odd, half + chosen] = sine, cosine
+    key[even, chosen], key[odd, half + chosen] = gain, gain
+    handed = nn.init.orthogonal_(torch.empty(size, width)) * content
     value[rows] = handed
     layer.self_attention.out.weight[:, rows] = HANDED * handed.T
 
