@@ -189,7 +189,10 @@ class Score:
         start = self.seconds(beat)
         length = max(0.04, self.seconds(beat + beats) - start)
         start = max(0.0, start + self.rng.gauss(0, self.looseness))
-        strength = velocity * (0.72, 0.92, 1.08)[self.energy] + self.rng.gauss(0, 4 if self.looseness > 0.002 else 1.5)
+        metre = 7 if beat % BAR == 0 else 5 if beat % 1 == 0 else -5  # what keeps syncopations from moving the beat
+        strength = (velocity + metre) * (0.72, 0.92, 1.08)[self.energy] + self.rng.gauss(
+            0, 4 if self.looseness > 0.002 else 1.5
+        )
         if start > SECONDS - 0.06 or not 0 < key < 128:
             return
         self.written.append((round(beat, 3), round(beats, 3), instrument, key))

@@ -166,8 +166,8 @@ def drum(kit: str, key: int, rate: int) -> Floats:
         time = _time(0.16 if chip else 0.32, rate)
         pitch = 48 + (160 if chip else 210) * np.exp(-time / 0.022)
         wave = np.sin(2 * np.pi * np.cumsum(pitch) / rate) * np.exp(-time / (0.06 if chip else 0.13))
-        click = 0.0 if chip else 0.25 * np.exp(-time / 0.004)
-        return 1.25 * wave + click * _noise(len(time), 1000, 7000, rate) * np.exp(-time / 0.004)
+        click = (0.25 if chip else 0.45) * np.exp(-time / 0.006)
+        return 1.5 * wave + click * _noise(len(time), 500, 7000, rate)
     if key in (38, 40):
         time = _time(0.22, rate)
         tone = 0.0 if chip else 0.6

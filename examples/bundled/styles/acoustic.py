@@ -27,7 +27,7 @@ def piano(score: Score) -> None:
         _left_hand(score, sound)
         melody(score, sound, 69, busy=1 + score.density, velocity=96)
     else:  # chords
-        line = rng.choice(("x---x---x---x---", "x-x-x-x-x-x-x-x-", "x--x--x-x--x--x-"))
+        line = rng.choice(("x---x---x---x---", "x-x-x-x-x-x-x-x-", "x---x-x-x---x-x-"))
         chords(score, sound, line if score.density else "x---x---x---x---", 60, count=rng.choice((3, 4)))
         bass(score, sound, "R-------R---5---", 36, velocity=84)
 
@@ -41,7 +41,7 @@ def acoustic_guitar(score: Score) -> None:
         broken(score, sound, busy if score.density else line, 48, velocity=88)
         bass(score, sound, "R-------R-------", 40, velocity=92)
     else:
-        line = rng.choice(("x---x-x---x-x-x-", "x---x-xo..xox-xo", "x-x-x-x-x-x-x-x-"))
+        line = rng.choice(("x---x-x---x-x-x-", "x---x-xox-xox-xo", "x-x-x-x-x-x-x-x-"))
         chords(score, sound, line if score.density else "x---x---x---x-x-", 48, count=4, velocity=88)
         bass(score, sound, "R-------R-------", 40, velocity=84)
 
@@ -75,11 +75,11 @@ def film(score: Score) -> None:
     chords(score, rng.choice(("slow strings", "tremolo strings", "strings")), "x---------------", 55, velocity=92)
     bass(score, rng.choice(("strings", "cello")), "R---------------", 33, velocity=92)
     if score.density or score.energy == 2:
-        line = rng.choice(("R.RRR.RRR.RRR.RR", "R.R.RRR.R.R.RRR.", "R..R..R.R..R..R."))
+        line = rng.choice(("R.RRR.RRR.RRR.RR", "R.R.RRR.R.R.RRR.", "R.R.R.R.R.R.R.R."))
         bass(score, "strings", line, 45, velocity=100)
         pattern: Pattern = rng.choice(
             (
-                {"kick": "X.....X.X.......", "low tom": "X..x..x.X..x..xx"},
+                {"kick": "X.....X.X.......", "low tom": "X.x.x.x.X.x.x.xx"},
                 {"kick": "X.......X.......", "low tom": "....x.......x.xx", "mid tom": "......x.......x."},
             )
         )
@@ -105,9 +105,9 @@ def music_box(score: Score) -> None:
 
 def choir(score: Score) -> None:
     rng = score.rng
-    line = rng.choice(("x---------------", "x-------x-------"))
+    line = rng.choice(("x---x---x---x---", "x-------x-------"))
     if score.density:
-        line = rng.choice(("x---x---x-------", "x---x---x---x---"))
+        line = rng.choice(("x---x---x-------", "x---x---x---x---", "x-x-x---x-x-x---"))
     chords(score, rng.choice(("choir", "voice oohs", "choir")), line, 60, count=rng.choice((3, 4)), velocity=100)
     bass(score, "choir", line.replace("x", "R"), 43, velocity=96)
     if rng.random() < 0.3:
@@ -125,7 +125,13 @@ def church_organ(score: Score) -> None:
 
 def hammond_organ(score: Score) -> None:
     rng = score.rng
-    chords(score, "organ", rng.choice(("x--x--x-x--x--x-", "x-------x---x---", "..x-..x-..x-x.x-")), 58, count=4)
+    chords(
+        score,
+        rng.choice(("organ", "rock organ")),
+        rng.choice(("x---x---x---x---", "x-------x---x---", "x-x-x-x-x-x-x-x-")),
+        62,
+        count=4,
+    )
     bass(score, "organ", rng.choice(("R---3---5---3---", "R-------5-------")), 36, velocity=84)
     if score.density:
         melody(score, "rock organ", 70, busy=2, velocity=92)
@@ -149,7 +155,7 @@ def harp(score: Score) -> None:
 
 def marimba(score: Score) -> None:
     rng = score.rng
-    line = rng.choice(("0.2.1.2.0.2.1.2.", "0.12.1.20.12.1.2", "0..2..1.0..2..1."))
+    line = rng.choice(("0.2.1.2.0.2.1.2.", "0.121.120.121.12", "0...2...1...2..."))
     if rng.random() < 0.5:
         broken(score, "marimba", "0212021202120212" if score.density else line, 60, velocity=100)
     else:
@@ -167,7 +173,7 @@ def accordion(score: Score) -> None:
 def sitar(score: Score) -> None:
     """A melody over a drone, in one harmony."""
     rng = score.rng
-    drone = rng.choice(("x...x...x...x...", "x..x..x.x..x..x.", "x-------x-------"))
+    drone = rng.choice(("x...x...x...x...", "x.x.x.x.x.x.x.x.", "x-------x-------"))
     for bar in range(score.bars):
         low = 48 + score.root % 12
         for beat, beats, _ in phrase(drone):
@@ -177,8 +183,8 @@ def sitar(score: Score) -> None:
 
 def electric_bass(score: Score) -> None:
     rng = score.rng
-    sparse = ("R---R---5---3---", "R-----5-8-----5-", "R---3---5---8---")
-    busy = ("R.R.8.5.R.R.7.5.", "R.RR..8.5.R.3.5.", "R.R.3.3.5.5.7.8.", "RR.8..R.5.7.8.5.")
+    sparse = ("R---R---5---3---", "R---5---8---5---", "R---3---5---8---")
+    busy = ("R.R.8.5.R.R.7.5.", "R.RR..8.5.R.3.5.", "R.R.3.3.5.5.7.8.", "RR.8R.R.5.7.8.5.")
     line = rng.choice(busy if score.density else sparse)
     sound = rng.choice(("fingered bass", "slap bass", "picked bass", "fretless bass"))
     bass(score, sound, line, rng.choice((28, 33)), velocity=108)
@@ -190,7 +196,7 @@ def electric_guitar(score: Score) -> None:
     if rng.random() < 0.5 or sound in ("overdriven guitar", "distorted guitar"):
         melody(score, sound, 60, busy=1 + score.density, velocity=104)
     else:
-        broken(score, sound, rng.choice(("0.2.1.2.3.2.1.2.", "0..2..1.3..2..1.")), 52, velocity=92)
+        broken(score, sound, rng.choice(("0.2.1.2.3.2.1.2.", "0...2.1.3...2.1.")), 52, velocity=92)
 
 
 def solo(instrument: str, low: int, accompaniment: tuple[str, ...] = ()) -> Callable[[Score], None]:

@@ -21,12 +21,12 @@ def _power(score: Score, line: str, velocity: float = 88, instrument: str = "dis
 
 def rock(score: Score) -> None:
     rng = score.rng
-    kick = rng.choice(("X.......X.......", "X.......X.X.....", "X.....X.X.......", "X..x....X.x....."))
+    kick = rng.choice(("X.......X.......", "X.......X.X.....", "X.....X.X.......", "X...x...X.x....."))
     top = rng.choice(("hat", "hat", "ride", "open"))
     pattern = {"kick": kick, "snare": BACK, top: "x.x.x.x.x.x.x.x." if score.density else "x...x...x...x..."}
     drums(score, rng.choice(("standard kit", "power kit", "room kit")), pattern, crash=0.8)
     riff = rng.choice(
-        ("x-x-x-x-x-x-x-x-", "x---..x-x---....", "x-x-..x-..x-x-..", "x-------x-------", "xoxox---xoxox---")
+        ("x-x-x-x-x-x-x-x-", "x---x-x-x---....", "x-x-x---x-x-x---", "x-------x-------", "xoxox---xoxox---")
     )
     _power(score, riff, instrument=rng.choice(("overdriven guitar", "distorted guitar")))
     bass(score, rng.choice(("picked bass", "fingered bass")), rng.choice(("R.R.R.R.R.R.R.R.", "R---R---R---R-5-")), 28)
@@ -36,7 +36,7 @@ def rock(score: Score) -> None:
 
 def metal(score: Score) -> None:
     rng = score.rng
-    kick = rng.choice(("xxxxxxxxxxxxxxxx", "X.xxX.xxX.xxX.xx", "X.x.X.x.X.x.X.x."))
+    kick = rng.choice(("X.x.X.x.X.x.X.x.", "X.xxX.xxX.xxX.xx", "X...X...X...X.x."))
     pattern = {
         "kick": kick,
         "snare": rng.choice((BACK, "....X.......X..x", "..X...X...X...X.")),
@@ -46,22 +46,23 @@ def metal(score: Score) -> None:
         pattern = {"kick": kick, "snare": BACK, "ride": "x.x.x.x.x.x.x.x."}
     drums(score, "power kit", pattern)
     riff = rng.choice(
-        ("ooxoooxoooxooox-", "xoooxoooxoooxooo", "x-ooo-oox-ooo-oo", "oooooox-oooooox-", "x-x-ooooxoooooox")
+        ("x-x-x-x-x-x-x-x-", "x---o-o-x---o-o-", "o-o-x---o-o-x---", "x-oox-oox-oox-oo", "x-------x-x-x-x-")
     )
-    _power(score, riff, velocity=104)
-    bass(score, "picked bass", rng.choice(("RRRRRRRRRRRRRRRR", "R.RRR.RRR.RRR.RR")), 28)
+    _power(score, riff, velocity=116)
+    _power(score, riff, velocity=104, instrument="overdriven guitar")
+    bass(score, "picked bass", rng.choice(("R.R.R.R.R.R.R.R.", "R.RRR.RRR.RRR.RR")), 28)
     if rng.random() < 0.35:
         melody(score, "distorted guitar", 69, busy=2, velocity=94)
 
 
 def pop(score: Score) -> None:
     rng = score.rng
-    pattern = {"kick": rng.choice(("X.......X.......", "X......xX.......", "X..x....X..x....")), "snare": BACK}
+    pattern = {"kick": rng.choice(("X.......X.......", "X......xX.......", "X.......X.x.....")), "snare": BACK}
     pattern["hat"] = "x.x.x.x.x.x.x.x." if score.density else "x...x...x...x..."
     drums(score, rng.choice(("standard kit", "electronic kit", "room kit")), pattern)
-    bass(score, "fingered bass", rng.choice(("R-------R-------", "R..R..R-R..R..R-", "R.R.R.R.R.R.R.R.")), 33)
+    bass(score, "fingered bass", rng.choice(("R-------R-------", "R---R-R-R---R-R-", "R.R.R.R.R.R.R.R.")), 33)
     sound = rng.choice(("piano", "steel guitar", "clean guitar", "electric piano"))
-    chords(score, sound, rng.choice(("x---x---x---x---", "x--x--x-x--x--x-", "x-------x-----x-")), 57)
+    chords(score, sound, rng.choice(("x---x---x---x---", "x-x-x-x-x-x-x-x-", "x-------x-----x-")), 57)
     if rng.random() < 0.6:
         melody(score, rng.choice(("saw lead", "clean guitar", "bright piano", "strings")), 70, velocity=92)
 
@@ -86,19 +87,19 @@ def funk(score: Score) -> None:
     rng = score.rng
     pattern = rng.choice(
         (
-            {"kick": "X..x..x...x..x..", "snare": "....X..o.o..X..o"},
-            {"kick": "X.x...x...x.....", "snare": "....X..o.o..X..."},
-            {"kick": "X.....x.x.x.....", "snare": "....X..o....X..o"},
+            {"kick": "X..x....X.x.....", "snare": "....X..o.o..X..o"},
+            {"kick": "X.x...x.X.......", "snare": "....X..o.o..X..."},
+            {"kick": "X.....x.X.x.....", "snare": "....X..o....X..o"},
         )
     )
     pattern["hat"] = "xoxoxoxoxoxoxoxo" if score.density else "x.x.x.x.x.x.x.x."
     drums(score, rng.choice(("standard kit", "room kit")), pattern)
-    line = rng.choice(("R..8R..7.R..5.7.", "R.R...8.7...5.7.", "R..R..8...7.8...", "RR.8..R.R..7.8.."))
+    line = rng.choice(("R..8R.7.R...5.7.", "R.R...8.R...5.7.", "R..RR.8.R...7.8.", "RR.8R...R..7R.8."))
     bass(score, rng.choice(("slap bass", "slap bass", "fingered bass")), line, 31, 106)
-    comp = rng.choice((".xx..xx..xx..xx.", "x.xx.xx.x.xx.xx.", "..x.xx.x..x.xx.x", "....x..x....x.x."))
+    comp = rng.choice(("..xx..xx..xx..xx", "x.xxx...x.xxx...", "..x.x.xx..x.x.xx", "....x.......x.x."))
     chords(score, rng.choice(("muted guitar", "clavinet", "clean guitar")), comp, 60, count=4, hold=0.45)
     if rng.random() < 0.6:
-        line = rng.choice(("X..x............", "........X.x.....", "X.....x.....X...", "............x.X."))
+        line = rng.choice(("X.x.............", "........X.x.....", "X...........X...", "............x.X."))
         chords(score, "brass", line, 65, hold=0.7, velocity=92)
 
 
@@ -108,11 +109,11 @@ def reggae(score: Score) -> None:
         (
             {"kick": "........X.......", "rim": "........X.......", "hat": "x.x.x.x.x.x.x.x."},
             {"kick": "X...X...X...X...", "rim": "........X.......", "hat": "x.x.x.x.x.x.x.x."},
-            {"kick": "X.......X.......", "snare": "........X.......", "hat": "xox.xox.xox.xox."},
+            {"kick": "X.......X.......", "snare": "........X.......", "hat": "xoxoxoxoxoxoxoxo"},
         )
     )
     drums(score, "standard kit", pattern, fills=({"snare": "........x.xx....", "high tom": "............xxx."},))
-    line = rng.choice(("R-----3-5---....", "....R-R-3-5-....", "R--R--5-....5-3-", "R---..R-5---3---"))
+    line = rng.choice(("R-----3-5---....", "R---R-R-3-5-....", "R-R-5---....5-3-", "R---..R-5---3---"))
     bass(score, "fingered bass", line, 31, 110)
     comp = rng.choice(("....x.......x...", "..x...x...x...x.", "....x.x.....x.x."))
     chords(score, rng.choice(("muted guitar", "clean guitar", "piano")), comp, 60, hold=0.35, velocity=92)
@@ -124,17 +125,17 @@ def reggae(score: Score) -> None:
 
 def hip_hop(score: Score) -> None:
     rng = score.rng
-    kick = rng.choice(("X......x..X.....", "X..x......X..x..", "X.....x.x.......", "X.x......xX....."))
+    kick = rng.choice(("X......xX.......", "X.......X.x.....", "X.....x.X.......", "X.x.....X.X....."))
     pattern = {"kick": kick, "snare": BACK, "hat": "x.x.x.x.x.x.x.x." if score.density else "x...x...x...x..."}
     drums(score, rng.choice(("standard kit", "808 kit", "electronic kit", "power kit")), pattern, crash=0.1)
-    line = rng.choice(("R------R--R-----", "R---....R-5-....", "R-....R-8---....", "R--R......R-7-5-"))
+    line = rng.choice(("R------RR-------", "R---....R-5-....", "R-....R-8---....", "R-R-....R---7-5-"))
     bass(score, rng.choice(("sub bass", "fingered bass", "sub bass")), line, 31, 108)
     kind = rng.random()
     if kind < 0.45:
         chords(
             score,
             rng.choice(("electric piano", "piano")),
-            rng.choice(("x-------..x-----", "x---..x-....x---")),
+            rng.choice(("x-------x-------", "x---....x---x---")),
             58,
             count=4,
         )
@@ -142,14 +143,14 @@ def hip_hop(score: Score) -> None:
         broken(
             score,
             rng.choice(("piano", "nylon guitar", "vibraphone")),
-            rng.choice(("0.1.2.1.3.2.1.2.", "0..2..1.0..2..3.")),
+            rng.choice(("0.1.2.1.3.2.1.2.", "0...2...1...2...")),
             60,
         )
     else:
         chords(
             score,
             rng.choice(("strings", "brass")),
-            rng.choice(("X---x---........", "X.......x..x....")),
+            rng.choice(("X---x---........", "X.......x.x.....")),
             62,
             velocity=84,
         )
@@ -157,7 +158,7 @@ def hip_hop(score: Score) -> None:
 
 def lofi(score: Score) -> None:
     rng = score.rng
-    kick = rng.choice(("X......x..x.....", "X.......x.x.....", "X..x......x....."))
+    kick = rng.choice(("X......xX.......", "X.......x.x.....", "X.......X......x"))
     hat = "x.x.x.x.x.x.x.x." if score.density else "x...x.x.x...x.x."
     drums(
         score,
@@ -169,13 +170,13 @@ def lofi(score: Score) -> None:
     bass(
         score,
         rng.choice(("double bass", "fingered bass", "fretless bass")),
-        rng.choice(("R------.R---5---", "R---..R-8---5---")),
+        rng.choice(("R------.R---5---", "R---....8---5---")),
         31,
         88,
     )
     sound = rng.choice(("electric piano", "electric piano", "piano", "jazz guitar"))
     chords(
-        score, sound, rng.choice(("x---------------", "x-----x---------", "x-------..x-----")), 57, count=5, velocity=72
+        score, sound, rng.choice(("x---------------", "x-------x-------", "x-------..x-----")), 57, count=5, velocity=72
     )
     if rng.random() < 0.5:
         melody(score, rng.choice(("vibraphone", "nylon guitar", "piano", "muted trumpet")), 70, busy=0, velocity=74)
@@ -183,15 +184,15 @@ def lofi(score: Score) -> None:
 
 def bossa_nova(score: Score) -> None:
     rng = score.rng
-    rim = rng.choice(("x..x..x...x..x..", "x..x..x..x..x...", "..x..x..x..x..x."))
+    rim = rng.choice(("o..o..o...o..o..", "o..o..o...o.o..."))
     pattern = {
-        "kick": "x..xx..xx..xx..x" if score.density else "x...x...x...x...",
+        "kick": "x...x..xx...x..x" if score.density else "x...x...x...x...",
         "rim": rim,
         "shaker": "xoxoxoxoxoxoxoxo",
     }
     drums(score, rng.choice(("standard kit", "brush kit", "jazz kit")), pattern, fills=(), crash=0.0)
-    bass(score, "double bass", rng.choice(("R-----5-5-----R-", "R-----5-R-----5-", "R---..5-5---..R-")), 33)
-    comp = rng.choice(("x..x..x...x..x..", "x-.x-.x-..x-..x-", "..x-..x-x-..x-..", "x--x--x---x--x--"))
+    bass(score, "double bass", rng.choice(("R-----5-5-----5-", "R---5---R---5---", "R---..R-5---..5-")), 33)
+    comp = rng.choice(("x.x.x..xx.x.x..x", "x-x-..x-x-x-..x-", "x-..x-x-..x-x-..", "x---x-x---x-x---"))
     chords(score, "nylon guitar", comp, 57, count=4, velocity=84)
     if rng.random() < 0.6:
         melody(score, rng.choice(("flute", "alto sax", "piano", "vibraphone")), 69, velocity=84)
@@ -200,19 +201,19 @@ def bossa_nova(score: Score) -> None:
 def latin(score: Score) -> None:
     """Salsa: clave, congas, tumbao and a montuno on the piano."""
     rng = score.rng
-    pattern = {"rim": rng.choice(("x..x..x...x.x...", "..x.x...x..x..x.")), "conga": "..xx..x...xx..xx"}
-    pattern["cowbell"] = "x...x.x.x...x.x." if score.density else "x...x...x...x..."
+    pattern = {"rim": rng.choice(("o..o..o...o.o...", "..o.o...o..o..o.")), "conga": "..xx..x...xx..xx"}
+    pattern["cowbell"] = "X.x.X.x.X.x.X.x." if score.density else "X...X...X...X..."
     drums(score, "standard kit", pattern, fills=({"high tom": "........x.xxx.xx"},), crash=0.2)
-    bass(score, "double bass", rng.choice(("......5-....R---", "R-....5-....8---", "...5--8-...5--R-")), 31, 104)
+    bass(score, "double bass", rng.choice(("R-....5-....8---", "R-....5-R-..5-..")), 31, 104)
     broken(
         score,
         rng.choice(("piano", "bright piano")),
-        rng.choice(("0.32.30.2.03.23.", "03.2.30.23.0.32.")),
+        rng.choice(("0.323.0.2.303.2.", "0323.03.2.303.2.")),
         60,
         velocity=92,
     )
     if rng.random() < 0.6:
-        chords(score, "brass", rng.choice(("X..x..x.........", "....x..X....x..X")), 65, hold=0.7)
+        chords(score, "brass", rng.choice(("X.x...x.........", "....x..X....x..X")), 65, hold=0.7)
 
 
 def jazz(score: Score) -> None:

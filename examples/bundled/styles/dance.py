@@ -26,7 +26,7 @@ def disco(score: Score) -> None:
     drums(score, rng.choice(("standard kit", "room kit")), pattern)
     line = rng.choice(("R.8.R.8.R.8.R.8.", "R.8.R.8.R.8.5.8.", "R-8-R-8-R-8-R.R8", "R.8.R.88R.8.R.88"))
     bass(score, rng.choice(("fingered bass", "picked bass")), line)
-    comp = rng.choice(("..x...x...x...x.", "x..x..x...x..x..", "..x..xx...x..xx.", ".xx..xx..xx..xx."))
+    comp = rng.choice(("..x...x...x...x.", "..x...xx..x...xx", "..x..xx...x..xx.", ".xx..xx..xx..xx."))
     chords(score, rng.choice(("clean guitar", "electric piano", "muted guitar")), comp, 60, hold=0.6)
     if rng.random() < 0.75:
         line = rng.choice(("x-------x-------", "x---------------", "x--x--x-x-------", "X.......x-x-x-x-"))
@@ -41,9 +41,9 @@ def house(score: Score) -> None:
     if rng.random() < 0.4:
         pattern["shaker"] = "xoxoxoxoxoxoxoxo"
     drums(score, "club kit", pattern, fills=CLUB_FILLS, crash=0.3)
-    line = rng.choice(("..R...R...R...R.", "R..R..R...R..R..", "R..R...R..R.R...", "..R..8R...R..8R."))
+    line = rng.choice(("..R...R...R...R.", "R.R.R.R.R.R.R.R.", "R...R.R.R...R.R.", "..RR..R8..RR..R8"))
     bass(score, rng.choice(("saw bass", "sub bass", "saw bass")), line, 33)
-    comp = rng.choice(("x..x..x...x..x..", "X.....x..x......", "..x..x....x..x..", "x..x....x..x...."))
+    comp = rng.choice(("..x...x...x...x.", "X...x...x...x.x.", "x.x...x.x.x...x.", "..xx..x...xx..x."))
     sound = rng.choice(("stab synth", "piano", "electric piano", "bright piano"))
     chords(score, sound, comp, 58, count=rng.choice((3, 4)), hold=0.7, velocity=88)
     if rng.random() < 0.3:
@@ -56,16 +56,16 @@ def techno(score: Score) -> None:
     if score.density:
         pattern["hat"] = rng.choice(("oxoxoxoxoxoxoxox", "x.xxx.xxx.xxx.xx"))
     if rng.random() < 0.6:
-        pattern[rng.choice(("clap", "rim"))] = rng.choice(("....x.......x...", "...x......x.....", "....x..x....x..x"))
+        pattern[rng.choice(("clap", "rim"))] = rng.choice(("....x.......x...", "....x.......x.x."))
     drums(score, "club kit", pattern, fills=CLUB_FILLS[1:], crash=0.2)
     line = rng.choice((".RRR.RRR.RRR.RRR", "R.RR.RR.R.RR.RR.", "..R...R...R...R.", "RR8R.R8RRR8R.R8R"))
     bass(score, rng.choice(("acid bass", "saw bass", "acid bass")), line, 33)
     if rng.random() < 0.8:
-        line = rng.choice(("0.2.1.3.0.2.1.3.", "0..1..2.0..1..2.", "0.0.3.0.0.0.4.0.", "..0.....1..0...."))
+        line = rng.choice(("0.2.1.3.0.2.1.3.", "0.1.0.2.0.1.0.3.", "0.0.3.0.0.0.4.0.", "..0...1...0...2."))
         broken(score, rng.choice(("pluck synth", "saw lead")), line, 60, velocity=72)
     else:
         chords(
-            score, "stab synth", rng.choice(("...x.......x....", "x..x............", "..x.......x...x.")), 57, hold=0.6
+            score, "stab synth", rng.choice(("..x.......x.....", "x.x.............", "..x.......x...x.")), 57, hold=0.6
         )
 
 
@@ -88,7 +88,7 @@ def drum_and_bass(score: Score) -> None:
         {"kick": "X.........X.....", "snare": "....X.......X..."},
         {"kick": "X.X.......X.....", "snare": "....X..o.o..X..o"},
         {"kick": "X.........X.....", "snare": "....X.....o.X.o."},
-        {"kick": "X..X......X.....", "snare": "....X..o....X..."},
+        {"kick": "X.......X.x.....", "snare": "....X..o....X..."},
     )
     hats = (
         {"hat": "x.x.x.x.x.x.x.x."},
@@ -97,13 +97,13 @@ def drum_and_bass(score: Score) -> None:
     )
     pattern = {**rng.choice(breaks), **(hats[score.density] if rng.random() < 0.8 else hats[2])}
     drums(score, rng.choice(("club kit", "power kit", "electronic kit")), pattern, crash=0.4)
-    line = rng.choice(("R-------R--R----", "R-----R---8-----", "R--R--R-----R-5-", "R---------R-R---|R-----8---5-----"))
+    line = rng.choice(("R-------R-R-----", "R---R-------8---", "R-R-R-------R-5-", "R---------R-R---|R-------8---5---"))
     bass(score, rng.choice(("sub bass", "reese bass", "reese bass")), line, 31, velocity=104)
     if rng.random() < 0.7:
         sound = rng.choice(("analog pad", "warm pad", "electric piano"))
         chords(score, sound, rng.choice(("x---------------", "x-------x-------")), 60, count=4, velocity=70)
     else:
-        broken(score, "pluck synth", rng.choice(("0..1..2...3..1..", "0.....2.....1...")), 65, velocity=74)
+        broken(score, "pluck synth", rng.choice(("0...1...2...3.1.", "0.......2...1...")), 65, velocity=74)
 
 
 def synthwave(score: Score) -> None:
@@ -127,13 +127,13 @@ def synthwave(score: Score) -> None:
 def trap(score: Score) -> None:
     rng = score.rng
     hats = rng.choice(("x.x.x.x.x.x.xxxx", "x.x.xxx.x.x.x.x.", "x.x.x.xxx.x.x.xx"))
-    pattern = {"kick": rng.choice(("X.....X...X.....", "X......X..X.....", "X..X......X..X..")), "hat": hats}
+    pattern = {"kick": rng.choice(("X.....X...X.....", "X.......X.X.....", "X..X....X.......")), "hat": hats}
     pattern["clap"] = "........X......."
     drums(score, rng.choice(("club kit", "808 kit")), pattern, fills=(), crash=0.2)
     held = pattern["kick"].replace("X", "R").replace(".", "-")
     bass(score, "sub bass", f"{held[:-2]}..", 31, 100)
     sound = rng.choice(("bells", "pluck synth", "piano", "flute", "choir pad"))
-    broken(score, sound, rng.choice(("0...2...1...2...", "0..1..2...1..0..", "0.....1.2.......")), 66, velocity=82)
+    broken(score, sound, rng.choice(("0...2...1...2...", "0.1.2...0.1.2...", "0.......2...1...")), 66, velocity=82)
 
 
 def ambient(score: Score) -> None:
@@ -191,15 +191,15 @@ def drums_only(score: Score) -> None:
             {"kick": "X.......X.X.....", "snare": "....X.......X...", "ride": hat},
         ),
         "funk": (
-            {"kick": "X..x..x...x..x..", "snare": "....X..o.o..X..o", "hat": "xxxxxxxxxxxxxxxx"},
-            {"kick": "X.x...x...x.....", "snare": "....X..o.o..X...", "hat": "x.x.x.x.x.x.x.x."},
+            {"kick": "X..x....X..x....", "snare": "....X..o.o..X..o", "hat": "xxxxxxxxxxxxxxxx"},
+            {"kick": "X.x...x.X.x.....", "snare": "....X..o.o..X...", "hat": "x.x.x.x.x.x.x.x."},
         ),
         "hip hop": (
             {"kick": "X......x..x.....", "snare": "....X.......X...", "hat": hat},
             {"kick": "X..x......x..x..", "snare": "....X.......X...", "hat": hat},
         ),
         "latin": (
-            {"kick": "x.....x.x.....x.", "rim": "x..x..x...x.x...", "conga": "..x...xx..x...xx", "hat": hat},
+            {"kick": "x.....x.x.....x.", "rim": "o..o..o...o.o...", "conga": "..x...xx..x...xx", "hat": hat},
             {"kick": "x...x...x...x...", "cowbell": "x...x.x.x...x.x.", "conga": "..xx..x...xx..x."},
         ),
         "machine": (
@@ -207,7 +207,7 @@ def drums_only(score: Score) -> None:
             {"kick": FOUR, "hat": "oxoxoxoxoxoxoxox", "clap": "....X.......X..x"},
         ),
         "toms": (
-            {"kick": "X...X...X...X...", "low tom": "X..x..x.X..x..x.", "snare": "....x.......x..."},
+            {"kick": "X...X...X...X...", "low tom": "X.x.x.x.X.x.x.xx", "snare": "....x.......x..."},
             {"low tom": "X.x.....X.x.....", "mid tom": "....x.x.....x.xx", "kick": "X.......X......."},
         ),
     }

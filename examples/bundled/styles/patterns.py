@@ -71,9 +71,7 @@ def bass(score: Score, instrument: str, line: str, low: int = 33, velocity: floa
     bars = line.split("|")
     for bar in range(score.bars):
         for beat, beats, sign in phrase(bars[bar % len(bars)]):
-            accent = 8 if beat == 0 else 0
-            key = score.bass_key(bar, low, sign)
-            score.play(instrument, bar * BAR + beat, beats * 0.92, key, velocity + accent)
+            score.play(instrument, bar * BAR + beat, beats * 0.92, score.bass_key(bar, low, sign), velocity)
 
 
 def chords(
@@ -93,14 +91,13 @@ def broken(score: Score, instrument: str, line: str, low: int = 57, *, count: in
         for beat, beats, sign in phrase(line):
             place = int(sign)
             key = keys[place % count] + 12 * (place // count)
-            strength = velocity + (10 if beat == 0 else 4 if beat % 1 == 0 else -4)
-            score.play(instrument, bar * BAR + beat, beats * 1.05, key, strength)
+            score.play(instrument, bar * BAR + beat, beats * 1.05, key, velocity)
 
 
 RHYTHMS = (
-    ("x---x---x-------", "x-------x---x---", "x-----x-x-------", "x-------x-------", "x---x-------x---"),
-    ("x-x-x---x-x-x---", "x---x-x-x---x-x-", "x--x--x-x---x---", "x-x-x-x-x-------", "x-x-x-x-x-x-x---"),
-    ("x-xxx-x-x-xxx-x-", "x-x-x-x-x-x-x-x-", "x--xx-x-x--xx---", "xxx-x-x-x-x-xxx-", "x-xx.xx-x-x-x---"),
+    ("x---x---x-------", "x-------x---x---", "x---x-x-x-------", "x-------x-------", "x---x-------x---"),
+    ("x-x-x---x-x-x---", "x---x-x-x---x-x-", "x---x---x-x-x---", "x-x-x-x-x-------", "x-x-x-x-x-x-x---"),
+    ("x-xxx-x-x-xxx-x-", "x-x-x-x-x-x-x-x-", "x-xxx---x-xxx---", "xxx-x-x-x-x-xxx-", "x-x-xxx-x-x-x---"),
 )
 Tune = list[tuple[float, float, int]]
 
@@ -133,6 +130,4 @@ def melody(
     for bar in range(score.bars):
         part = (theme, answer, theme, close)[bar % 4]
         for beat, beats, step in part:
-            accent = 8 if beat % 2 == 0 else 0
-            key = score.scale_key(bar, low, step)
-            score.play(instrument, bar * BAR + beat, beats * legato, key, velocity + accent)
+            score.play(instrument, bar * BAR + beat, beats * legato, score.scale_key(bar, low, step), velocity)
