@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,23 @@ from sound.instruments import INSTRUMENTS, KIT
 
 Floats = NDArray[np.float64]
 PLAYED = 32_000  # Hz; FluidSynth repeats no filter when it transposes a sample: what folds over stays high
+ALL_SOUND_OFF = 120  # MIDI's controller
 # Debian's packages fluid-soundfont-gm and musescore-general-soundfont-small (README.md: rights).
 SOUNDFONTS = (
     ("fluid-soundfont-gm", Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")),
     ("musescore-general-soundfont-small", Path("/usr/share/sounds/sf3/MuseScore_General_Lite.sf3")),
+)
+
+write_float = fluidsynth.cfunc(
+    "fluid_synth_write_float",
+    ctypes.c_int,
+    ("synth", ctypes.c_void_p, 1),
+    ("count", ctypes.c_int, 1),
+    *(
+        one
+        for side in ("left", "right")
+        for one in ((side, ctypes.c_void_p, 1), (f"{side}_offset", ctypes.c_int, 1), (f"{side}_step", ctypes.c_int, 1))
+    ),
 )
 
 
@@ -43,6 +57,9 @@ class Player:
         total = int(seconds * rate)
         if not notes:
             return np.zeros(total)
+        for channel in range(16):  # FluidSynth's reset alone would let the last clip ring on into this one
+            self.synth.cc(channel, ALL_SOUND_OFF, 0)
+        self._samples(64)  # takes notice of it at the end of a block
         self.synth.system_reset()
         names = list(dict.fromkeys(note.instrument for note in notes))
         free = iter(channel for channel in range(16) if channel != 9)
@@ -56,7 +73,7 @@ class Player:
         for time, on, note in sorted(events, key=lambda event: event[:2]):
             until = min(time, end)
             if until - done >= 64:  # FluidSynth computes blocks of 64 samples anyway
-                blocks.append(self.synth.get_samples(until - done))
+                blocks.append(self._samples(until - done))
                 done = until
             if done >= end:
                 break
@@ -65,6 +82,11 @@ class Player:
             else:
                 self.synth.noteoff(channels[note.instrument], note.key)
         if done < end:
-            blocks.append(self.synth.get_samples(end - done))
-        mono = np.concatenate(blocks).reshape(-1, 2).astype(np.float64).mean(axis=1) / 32768
-        return np.asarray(resample_poly(mono, rate, PLAYED))[:total]
+            blocks.append(self._samples(end - done))
+        return np.asarray(resample_poly(np.concatenate(blocks), rate, PLAYED))[:total]
+
+    def _samples(self, count: int) -> Floats:
+        """The next samples, folded to mono. As floats: whole numbers come with dither, which depends on the past."""
+        left, right = np.zeros(count, np.float32), np.zeros(count, np.float32)
+        write_float(self.synth.synth, count, left.ctypes.data, 0, 1, right.ctypes.data, 0, 1)
+        return (left.astype(np.float64) + right) / 2
