@@ -14,7 +14,9 @@ import argparse
 import json
 import os
 import random
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -77,34 +79,54 @@ def render_part(indices: range, *, seed: int, folder: Path) -> None:
     rows_file = folder / ".parts" / f"{indices.start:06d}-{indices.stop:06d}.jsonl"
     if rows_file.is_file():
         return
-    players = _players()
     rows = []
-    for index in indices:
-        piece, texts = captions.piece_of(index, seed)
-        name = f"{index:05d}.flac"
-        wave = sound_of(piece, players, random.Random(f"sound/{seed}/{index}"))
-        soundfile.write(folder / name, wave, RATE, subtype="PCM_16")
-        rows.append(json.dumps({"file_name": name, "text": texts, **facts(piece)}) + "\n")
+    with fresh_players() as players:
+        for index in indices:
+            piece, texts = captions.piece_of(index, seed)
+            name = f"{index:05d}.flac"
+            wave = sound_of(piece, players, random.Random(f"sound/{seed}/{index}"))
+            soundfile.write(folder / name, wave, RATE, subtype="PCM_16")
+            rows.append(json.dumps({"file_name": name, "text": texts, **facts(piece)}) + "\n")
     temporary = rows_file.with_suffix(".new")
     temporary.write_text("".join(rows), encoding="utf-8")
     temporary.replace(rows_file)
 
 
-@lru_cache(maxsize=1)
-def _players() -> list[soundfonts.Player]:
-    """The soundfonts, read once in each process: that takes seconds."""
+def open_players() -> list[soundfonts.Player]:
     return [soundfonts.Player(path) for _, path in soundfonts.SOUNDFONTS]
+
+
+@lru_cache(maxsize=1)
+def _kept() -> list[soundfonts.Player]:
+    """Players that never play: while a soundfont is open, FluidSynth opens it again in no time."""
+    return open_players()
+
+
+@contextmanager
+def fresh_players() -> Iterator[list[soundfonts.Player]]:
+    """New players. A voice of FluidSynth begins at the loudness with which it last played, so the past can be heard.
+
+    So the bytes of a clip depend on those before it in its part, and on nothing else.
+    """
+    _kept()
+    players = open_players()
+    try:
+        yield players
+    finally:
+        for player in players:
+            player.close()
 
 
 def write_prompts(folder: Path, prompts: list[tuple[str, Piece]], seed: int) -> None:
     """`held-out/prompts.jsonl` and the clips of its pieces: the best that a model could do."""
     folder.mkdir(exist_ok=True)
     rows = []
-    for index, (text, piece) in enumerate(prompts):
-        name = f"{index:03d}.flac"
-        wave = sound_of(piece, _players(), random.Random(f"held-out sound/{seed}/{index}"))
-        soundfile.write(folder / name, wave, RATE, subtype="PCM_16")
-        rows.append(json.dumps({"file_name": name, "text": text, **facts(piece)}) + "\n")
+    with fresh_players() as players:
+        for index, (text, piece) in enumerate(prompts):
+            name = f"{index:03d}.flac"
+            wave = sound_of(piece, players, random.Random(f"held-out sound/{seed}/{index}"))
+            soundfile.write(folder / name, wave, RATE, subtype="PCM_16")
+            rows.append(json.dumps({"file_name": name, "text": text, **facts(piece)}) + "\n")
     (folder / "prompts.jsonl").write_text("".join(rows), encoding="utf-8")
 
 

@@ -52,6 +52,9 @@ class Player:
         if self.number < 0:
             raise SystemExit(f"error: cannot read the soundfont {soundfont}")
 
+    def close(self) -> None:
+        self.synth.delete()
+
     def play(self, notes: list[Note], seconds: float, rate: int) -> Floats:
         """The waveform of the notes, [L] at `rate`."""
         total = int(seconds * rate)
