@@ -35,6 +35,8 @@ from styles import STYLES
 RATE = 16_000
 PEAK = 0.7
 LEVELS = (0.04, 0.052, 0.065)  # of soft, medium and loud pieces (effects.finish)
+DRIVEN = {"overdriven guitar": 1.5, "distorted guitar": 2.5}  # and how much their amplifier distorts
+GUITARS = 0.15  # their level
 PART = 50  # clips that one job renders before it writes down their metadata
 
 
@@ -46,7 +48,11 @@ def sound_of(piece: Piece, players: list[soundfonts.Player], rng: random.Random)
     own = [note for note in piece.notes if INSTRUMENTS[note.instrument].program < 0]
     others = [note for note in piece.notes if INSTRUMENTS[note.instrument].program >= 0]
     tones, drums, kicks = synthesize(own, {name: INSTRUMENTS[name].volume for name in piece.instruments}, total, RATE)
-    played = player.play(others, SECONDS, RATE)
+    driven = [note for note in others if note.instrument in DRIVEN]
+    played = player.play([note for note in others if note.instrument not in DRIVEN], SECONDS, RATE)
+    if driven:
+        drive = max(DRIVEN[note.instrument] for note in driven)
+        played += GUITARS * effects.amplify(player.play(driven, SECONDS, RATE), drive, RATE)
     if kicks and style.sidechain:
         depth = style.sidechain * rng.uniform(0.4, 1)
         tones, played = effects.duck(tones, kicks, depth, RATE), effects.duck(played, kicks, depth, RATE)

@@ -6,6 +6,8 @@ import itertools
 import random
 import re
 
+import pytest
+
 import captions
 import music
 import wording
@@ -100,3 +102,10 @@ def test_known_words_are_all_that_captions_contain() -> None:
         for text in texts:
             words = re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())
             assert {word for word in words if not word.isdigit() and not re.fullmatch(r"\d+bpm", word)} <= known, text
+
+
+def test_a_line_of_signs_is_a_bar() -> None:
+    assert list(music.phrase("X--- .... x... ..o-")) == [(0, 1, "X"), (2, 0.25, "x"), (3.5, 0.5, "o")]
+    assert [beat for beat, _, _ in music.phrase("xxx xxx xxx xxx")][:4] == [0, 0.25, 0.5, 1]  # triplets, once swung
+    with pytest.raises(ValueError, match="signs"):
+        list(music.phrase("x..x."))

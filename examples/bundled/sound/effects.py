@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve, lfilter
+from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
 Floats = NDArray[np.float64]
 BLOCK = 0.01  # seconds between values of a level
@@ -29,6 +29,17 @@ def reverberate(wave: Floats, seconds: float, amount: float, rate: int) -> Float
     if amount <= 0:
         return wave
     return wave + amount * fftconvolve(wave, _room(seconds, rate))[: len(wave)]
+
+
+def amplify(wave: Floats, drive: float, rate: int) -> Floats:
+    """An electric guitar's amplifier: all strings distorted together, through a loudspeaker of 90 to 4200 Hz."""
+    loud = wave * (drive / (np.sqrt((wave**2).mean()) + 1e-9))
+    return np.asarray(sosfilt(_speaker(rate), np.tanh(loud)))
+
+
+@lru_cache(maxsize=2)
+def _speaker(rate: int) -> Floats:
+    return np.asarray(butter(2, (90, 4200), "bandpass", fs=rate, output="sos"))
 
 
 def duck(wave: Floats, kicks: list[float], depth: float, rate: int) -> Floats:

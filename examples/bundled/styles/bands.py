@@ -46,7 +46,7 @@ def metal(score: Score) -> None:
         pattern = {"kick": kick, "snare": BACK, "ride": "x.x.x.x.x.x.x.x."}
     drums(score, "power kit", pattern)
     riff = rng.choice(
-        ("x-x-x-x-x-x-x-x-", "x---o-o-x---o-o-", "o-o-x---o-o-x---", "x-oox-oox-oox-oo", "x-------x-x-x-x-")
+        ("x-------x-------", "x---o-o-x---o-o-", "o-o-x---o-o-x---", "x---oox-x---oox-", "x-------x-x-x-x-")
     )
     _power(score, riff, velocity=116)
     _power(score, riff, velocity=104, instrument="overdriven guitar")
@@ -138,6 +138,7 @@ def hip_hop(score: Score) -> None:
             rng.choice(("x-------x-------", "x---....x---x---")),
             58,
             count=4,
+            velocity=64,
         )
     elif kind < 0.75:
         broken(
@@ -145,6 +146,7 @@ def hip_hop(score: Score) -> None:
             rng.choice(("piano", "nylon guitar", "vibraphone")),
             rng.choice(("0.1.2.1.3.2.1.2.", "0...2...1...2...")),
             60,
+            velocity=66,
         )
     else:
         chords(
@@ -152,7 +154,7 @@ def hip_hop(score: Score) -> None:
             rng.choice(("strings", "brass")),
             rng.choice(("X---x---........", "X.......x.x.....")),
             62,
-            velocity=84,
+            velocity=70,
         )
 
 

@@ -133,7 +133,7 @@ def trap(score: Score) -> None:
     held = pattern["kick"].replace("X", "R").replace(".", "-")
     bass(score, "sub bass", f"{held[:-2]}..", 31, 100)
     sound = rng.choice(("bells", "pluck synth", "piano", "flute", "choir pad"))
-    broken(score, sound, rng.choice(("0...2...1...2...", "0.1.2...0.1.2...", "0.......2...1...")), 66, velocity=82)
+    broken(score, sound, rng.choice(("0...2...1...2...", "0.1.2...0.1.2...", "0.......2...1...")), 66, velocity=68)
 
 
 def ambient(score: Score) -> None:
