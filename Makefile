@@ -46,7 +46,8 @@ demo: $(VENV)/installed
 	@mkdir -p demo
 	$(BIN)/magnet generate "disco beat, 125 bpm" --model bundled --seed 1 -o demo/disco-beat.wav --force
 
-# The bundled model from nothing: examples/bundled/README.md. Needs Debian's fluidsynth and fluid-soundfont-gm.
+# The bundled model from nothing: examples/bundled/README.md. Needs Debian's fluidsynth, fluid-soundfont-gm and
+# musescore-general-soundfont-small.
 # What was stopped goes on where it stopped; more steps make a better model.
 BUNDLED := build/bundled
 DECODER_STEPS ?= 4400
