@@ -97,14 +97,16 @@ def show(
 def show_words(console: Console, model: ResolvedModel, *, as_json: bool) -> None:
     """Print the words that a model knows, one a line; a message if it lists none."""
     from magnet_cli.hub.folders import TEXT_FOLDER
-    from magnet_cli.model.known_words import in_short, read_known_words
+    from magnet_cli.model.known_words import read_known_words, with_ranges
 
     known = None if model.bundle is None else read_known_words(model.bundle / TEXT_FOLDER)
     if as_json:
         console.result({"name": model.name, "known_words": known})
     elif known is None:
-        console.message(f"{model.name} lists no words: its text encoder was not trained on its captions alone")
-    for word in in_short(known or []) if not as_json else ():
+        is_known = model.bundle is not None or registered(model.repository or "") is not None
+        reason = "its text encoder was not trained on its captions alone" if is_known else "it is not on this machine"
+        console.message(f"{model.name} lists no words: {reason}")
+    for word in with_ranges(known or []) if not as_json else ():
         console.result(word)
 
 

@@ -39,8 +39,8 @@ def read_known_words(folder: Path) -> list[str] | None:
         return None
 
 
-def in_short(words: list[str]) -> list[str]:
-    """Words in order of the alphabet, then numbers, of which neighbours are one entry: 30-300."""
+def with_ranges(words: list[str]) -> list[str]:
+    """Words in order of the alphabet, then numbers, with one entry for consecutive ones: 30-300."""
     numbers = sorted({int(word) for word in words if word.isdecimal()})
     runs: list[list[int]] = []
     for number in numbers:

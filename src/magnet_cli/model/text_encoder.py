@@ -123,7 +123,7 @@ class TextEncoder:
 
         Raises: ModelError if the tokenizer fails.
         """
-        if self.known_words is None:
+        if self.known_words is None or self.known_words.issuperset(words_of(prompt)):
             return []
         words = words_of(normalized(self.tokenizer, prompt))
         return [word for word in dict.fromkeys(words) if word not in self.known_words]
