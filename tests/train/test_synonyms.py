@@ -10,10 +10,15 @@ import pytest
 from tokenizers import Tokenizer
 
 from magnet_cli.errors import UsageError
+from magnet_cli.model.known_words import words_of
+from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.tokenizer_file import read_tokenizer
 from magnet_cli.train.own_text_encoder import known_words, learn_tokenizer
-from magnet_cli.train.synonyms import Synonyms, read_synonyms, words_of
+from magnet_cli.train.synonyms import Synonyms, read_synonyms
+from support.command import Magnet, one_line_error
+from support.tiny_training import SMALL
 
+UNTRAINED = (*SMALL, "--steps", "0")
 CAPTIONS = ["sad piano, 100 bpm", "spooky film score", "drum and bass", "a summer house beat", "dark heavy metal"]
 SYNONYMS = """
 # moods
@@ -153,3 +158,20 @@ def test_synonyms_that_are_too_many_are_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, "\n".join(f"word{number}: other{number}" for number in range(1000)))
     with pytest.raises(UsageError, match="more than 900"):
         learn_tokenizer([f"word{number}" for number in range(1000)], 400, 0, read_synonyms(path))
+
+
+def test_a_training_gives_them_to_its_model(magnet: Magnet, data: Path, codec: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, "hum: drone\nwhistle: pipe(s)")
+    result = magnet(
+        "train", "decoder", str(data), "-o", "m", "--codec", str(codec), "--synonyms", str(path), *UNTRAINED
+    )
+    assert result.code == 0, result.err
+    encoder = TextEncoder.load(Path("m/text_encoder"), "cpu")
+    assert encoder.tokenize("low DRONE") == encoder.tokenize("low hum")
+    assert encoder.unknown_words("pipes and a kazoo, 77 bpm") == ["and", "a", "kazoo", "bpm"]
+
+
+@pytest.mark.parametrize("options", [("--from", "bundled"), ("--codec", "c"), ("--codec", "c", "--text-encoder", "t5")])
+def test_an_existing_text_encoder_takes_none(magnet: Magnet, tmp_path: Path, options: tuple[str, ...]) -> None:
+    result = magnet("train", "decoder", "data", "-o", "m", *options, "--synonyms", str(write(tmp_path, SYNONYMS)))
+    one_line_error(result, 2, "--synonyms", "--text-encoder own")

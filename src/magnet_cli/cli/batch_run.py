@@ -17,6 +17,7 @@ from magnet_cli.cli.run_jobs import (
     Opened,
     load,
     make,
+    note_unknown_words,
     open_parts,
     resolve_helpers,
     result,
@@ -132,6 +133,7 @@ def run(console: Console, command: Command) -> None:
             manifest=manifest,
             helpers=request.helpers,
         )
+        note_unknown_words(console, production, [item.job for item in plan.todo])
         try:
             work(console, production, plan, report, fail_fast=command.fail_fast, as_json=command.as_json)
         finally:

@@ -15,6 +15,7 @@ from magnet_cli.cli.run_jobs import (
     describe_sampling,
     load,
     make,
+    note_unknown_words,
     open_parts,
     resolve_helpers,
     result,
@@ -168,6 +169,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
         helpers=dict(order.helpers),
         fallback=fallback,
     )
+    note_unknown_words(console, production, jobs)
     items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []

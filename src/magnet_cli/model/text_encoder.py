@@ -18,8 +18,9 @@ from torch import Tensor
 
 from magnet_cli.disk.small_files import UnreadableFileError, read_object
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
+from magnet_cli.model.known_words import known_words_of, words_of
 from magnet_cli.model.t5 import T5Config, T5Encoder
-from magnet_cli.model.tokenizer_file import read_tokenizer, token_ids
+from magnet_cli.model.tokenizer_file import normalized, read_tokenizer, token_ids
 from magnet_cli.model.weights import Weights, assign, check_parts, read_weights, without_weights
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it accepts more, untested.
@@ -27,10 +28,6 @@ TRAINED_TOKENS = 512
 # Attention takes memory in the square of the tokens: about 5 GB at this many in t5-base. Only a prompt of thousands of
 # one-letter words comes near; more tokens come from oddities of Unicode, such as letters that stand for whole phrases.
 MOST_TOKENS = 10_240
-
-# In config.json, of a text encoder that was trained on captions alone: their words. One that has read everything, such
-# as T5, has no such list.
-KNOWN_WORDS = "known_words"
 
 EMBEDDINGS = "encoder.embed_tokens.weight"
 
@@ -121,6 +118,16 @@ class TextEncoder:
             )
         return ids
 
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that are not among the known ones, nor read as some of them, in order, each once.
+
+        Raises: ModelError if the tokenizer fails.
+        """
+        if self.known_words is None or self.known_words.issuperset(words_of(prompt)):
+            return []
+        words = words_of(normalized(self.tokenizer, prompt))
+        return [word for word in dict.fromkeys(words) if word not in self.known_words]
+
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """Encode prompts, each by itself, so that its states do not depend on the others."""
@@ -130,14 +137,6 @@ class TextEncoder:
             ids = torch.tensor([self.tokenize(prompt)], device=device)
             states.append(self.model(ids)[0])  # [N, W]
         return TextStates(torch.nn.utils.rnn.pad_sequence(states, batch_first=True), [len(state) for state in states])
-
-
-def known_words_of(settings: Mapping[str, Any]) -> list[str] | None:
-    """The words that a text encoder's settings list; None if they list none, as those of T5."""
-    words = settings.get(KNOWN_WORDS)
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        return None
-    return words
 
 
 def _config(settings: Mapping[str, Any], path: Path) -> T5Config:

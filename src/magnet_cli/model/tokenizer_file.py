@@ -74,6 +74,16 @@ def token_ids(tokenizer: Tokenizer, text: str, vocabulary: int) -> list[int]:
     return ids
 
 
+def normalized(tokenizer: Tokenizer, text: str) -> str:
+    """A text as the tokenizer reads it, with its synonyms replaced; ModelError if the tokenizer fails."""
+    if tokenizer.normalizer is None:
+        return text
+    try:
+        return _without_panic(lambda: str(tokenizer.normalizer.normalize_str(text)))
+    except Exception as error:
+        raise ModelError(f"the tokenizer fails on the prompt {shown(text)}: {one_line(error)}", HINT) from error
+
+
 def _without_panic(call: Callable[[], T]) -> T:
     """The result of a call of the native library. Its panics, which are no Exception, become RuntimeError."""
     try:

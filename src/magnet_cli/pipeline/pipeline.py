@@ -215,6 +215,18 @@ class Pipeline:
         """Frames in a clip, T."""
         return int(self.info.clip_seconds * self.codec.config.frame_rate)
 
+    @property
+    def known_words(self) -> frozenset[str] | None:
+        """All words that the model was trained on, in lower case; None for a text encoder that lists none, as T5."""
+        return self.generator.text_encoder.known_words
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that mean nothing to the model; none where `known_words` is None.
+
+        A word that the model reads as a known one, its synonym, is known.
+        """
+        return self.generator.text_encoder.unknown_words(prompt)
+
     def passes(self, jobs: Iterable[Job]) -> int:
         """How many passes through the network these jobs take, as far as is known beforehand."""
         return sum(self.generator.passes(job, self.arranger.length(job.edit)) for job in jobs)
@@ -406,6 +418,7 @@ class Pipeline:
                 audio=audio,
                 sample_rate=rate,
                 tokens=sound.tokens,
+                unknown_words=tuple(dict.fromkeys(word for text in job.texts for word in self.unknown_words(text))),
                 timings=clock.laps | own.laps,
                 tempo=tempo,
                 marks=loop_marks(arrangements[row], job.edit.bpm),

@@ -18,11 +18,12 @@ from magnet_cli.checkpoints.bundle import save_weights
 from magnet_cli.disk.atomic import write_atomic
 from magnet_cli.disk.small_files import UnreadableFileError
 from magnet_cli.errors import UsageError
+from magnet_cli.model.known_words import KNOWN_WORDS, WORD, words_of
 from magnet_cli.model.t5 import T5Config, T5Encoder
-from magnet_cli.model.text_encoder import KNOWN_WORDS, TextEncoder, encoder_half
+from magnet_cli.model.text_encoder import TextEncoder, encoder_half
 from magnet_cli.model.tokenizer_file import check_steps
 from magnet_cli.train.options import TextShape
-from magnet_cli.train.synonyms import WORD, Synonyms, replacements, words_of
+from magnet_cli.train.synonyms import Synonyms, replacements
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 SMALLEST, LARGEST = 30, 300  # numbers that can be a tempo: they are rounded, and each is a token

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from magnet_cli.disk.small_files import UnreadableFileError, read_text
 from magnet_cli.errors import UsageError, shown
+from magnet_cli.model.known_words import words_of
 
 FORMAT = "Write one line for each target, such as 'sad: gloomy, mournful'"
-WORD = re.compile(r"\w+")
 PHRASE = re.compile(r"\w(?:[\w &'-]*\w)?")  # words with spaces, hyphens, apostrophes or ampersands between them
 # A target has at most so many times the characters of the unknown words that it stands for. A tokenizer that can make a
 # text much longer is refused when it is read; see `model.tokenizer_file`.
@@ -54,11 +54,6 @@ class Replacement:
         """A regular expression, in which a space is also a hyphen, and the reverse."""
         ordered = sorted(self.phrases, key=lambda phrase: (-len(phrase), phrase))
         return rf"\b(?:{'|'.join(re.sub('[ -]', '[ -]', phrase) for phrase in ordered)})\b"
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, as a tokenizer of our own reads them: in lower case, hyphens apart."""
-    return WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def read_synonyms(path: Path) -> list[Synonyms]:
