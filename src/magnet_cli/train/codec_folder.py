@@ -13,7 +13,7 @@ from magnet_cli.checkpoints.bundle import read_bundle, save_weights
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.disk.small_files import read_object
 from magnet_cli.errors import ModelError, shown
-from magnet_cli.hub.folders import CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
+from magnet_cli.hub.folders import ANALYSIS_FILE, CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
 from magnet_cli.hub.store import is_bundle
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig, ShapeError
@@ -21,8 +21,6 @@ from magnet_cli.model.weights import Weights, assign, read_safetensors, without_
 from magnet_cli.options.strict_json import from_plain
 from magnet_cli.train.tones import Analysis
 
-
-ANALYSIS_FILE = "analysis.safetensors"
 
 
 def codec_weights(codec: Codec) -> Weights:

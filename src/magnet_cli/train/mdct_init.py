@@ -154,7 +154,14 @@ def convolutions(network: nn.Module, kind: type[nn.Module]) -> list[nn.Conv1d | 
     return [plain(one) for one in network.get_submodule("model").children() if isinstance(one, kind)]
 
 
-def _set_encoder(codec: Codec, config: CodecConfig, transform: Transform) -> None:
+def split_into_phases(
+    codec: Codec, config: CodecConfig
+) -> tuple[list[nn.Conv1d | nn.ConvTranspose1d], nn.Conv1d | nn.ConvTranspose1d, int]:
+    """Set an encoder's convolutions before the last strided one to hand on SMALL times all samples, side by side.
+
+    Returns the strided convolutions, the one behind them, and how many samples stand side by side in the first
+    channels.
+    """
     first, *downs, last = convolutions(codec.encoder, SConv1d)
     first.weight[0] = 0
     first.weight[0, 0, config.kernel_size // 2] = SMALL
@@ -168,6 +175,11 @@ def _set_encoder(codec: Codec, config: CodecConfig, transform: Transform) -> Non
             for phase in range(phases):
                 down.weight[tap * phases + phase, phase, left + tap] = 1
         phases *= stride
+    return downs, last, phases
+
+
+def _set_encoder(codec: Codec, config: CodecConfig, transform: Transform) -> None:
+    downs, last, phases = split_into_phases(codec, config)
     width = config.dimension
     window = transform.analysis.view(-1, phases, width).permute(2, 1, 0) / SMALL  # [D, phase, tap]
     downs[-1].weight[: 2 * width] = 0

@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from magnet_cli.errors import UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig
-from magnet_cli.train.mdct_init import bias, convolutions, k_means, nearest, plain, set_codebook, silence_blocks
+from magnet_cli.train.mdct_init import (
+    SMALL,
+    bias,
+    convolutions,
+    k_means,
+    nearest,
+    set_codebook,
+    silence_blocks,
+    split_into_phases,
+)
 from magnet_cli.train.tones import CYCLE, FLOOR, Analysis, Tones
 
 # The waveform passes ELU, which bends what is not small, at this scale: -40 dB of distortion at full scale.
@@ -31,6 +40,10 @@ OPEN = 6.0  # bias of a gate of the LSTM that stays open; a closed one has its n
 TICK, KICK = 6.0, 2.0  # weight and bias of the counters: every step saturates, and the first one, too
 # Where a tone is hardly louder than FLOOR, a gate closes: slope per decade, and the decimal logarithm at its middle.
 SLOPE, MIDDLE = 6.0, math.log10(FLOOR) + 0.5
+# The encoder: phases of each filter, what an amplitude of 1 gives behind one, excerpts and ridge of its least squares.
+PHASES, GAIN = 3, 100.0
+FITTED, RIDGE = 400, 1e-6
+STEEP, ONSET = 3.0, 0.7
 QUIET = 1e-6  # scale of weights that add nothing yet; weight normalization needs a direction
 
 
@@ -79,9 +92,54 @@ def begin_phase_free(codec: Codec, waveforms: Tensor, generator: torch.Generator
             centres, sizes = k_means(vectors, config.codes, generator)
             set_codebook(module, centres, sizes)
             vectors = vectors - centres[nearest(vectors, centres)]
-    silence_blocks(codec.decoder)
+    silence_blocks(codec)
     _set_synthesizer(codec, config, analysis)
+    _set_filters(codec, config, analysis)
+    _fit_encoder(codec, analysis, waveforms[:FITTED])
     return analysis
+
+
+def _set_filters(codec: Codec, config: CodecConfig, analysis: Analysis) -> None:
+    """The encoder's strided convolutions: every tone, as far as there is room, under three phases a third of a cycle
+    apart, which ELU rectifies: their sum hardly depends on the phase of the sound."""
+    downs, _, phases = split_into_phases(codec, config)
+    tones, room = analysis.tones, _width(config) // PHASES
+    chosen = torch.linspace(0, len(tones) - 1, min(room, len(tones))).round().long()
+    left = config.ratios[0] - config.ratios[0] // 2  # as SConv1d pads
+    windows = tones.filters(left * phases)[chosen]  # [N, PHASES, 2 * hop]
+    count = PHASES * len(chosen)
+    downs[-1].weight[:count].mul_(QUIET)
+    # An amplitude of 1 gives GAIN.
+    scale = GAIN / SMALL * 2 / windows.abs().sum(-1, keepdim=True)
+    taps = (scale * windows).flatten(0, 1).unflatten(1, (-1, phases)).transpose(1, 2)  # [count, phase, tap]
+    downs[-1].weight[:count, :phases] = taps
+    bias(downs[-1])[:count] = 0
+    lstm = next(module for module in codec.encoder.modules() if isinstance(module, nn.LSTM))
+    inputs, _, biases = _gates(lstm, 0, slice(0, count))
+    inputs[3, torch.arange(count), torch.arange(count)] = STEEP
+    biases[3], biases[2] = -STEEP * ONSET, OPEN
+    inputs, _, _ = _gates(lstm, 1, slice(0, count))
+    inputs[2, torch.arange(count), (torch.arange(count) + count // 2) % count] = 1.0
+
+
+def _fit_encoder(codec: Codec, analysis: Analysis, waveforms: Tensor) -> None:
+    """The encoder's last convolution: least squares from what comes to it to the latents."""
+    _, last = convolutions(codec.encoder, SConv1d)[0], convolutions(codec.encoder, SConv1d)[-1]
+    before = codec.encoder.model[:-1]
+    taps = codec.config.last_kernel_size
+    size = taps * last.in_channels + 1
+    gram, target = torch.zeros(size, size).double(), torch.zeros(size, last.out_channels).double()
+    for part in waveforms.split(8):
+        latents = analysis(part).transpose(1, 2)[:, taps // 2 : -(taps // 2)].flatten(0, 1)
+        known = before(part)[..., : part.shape[-1] // codec.config.hop].unfold(-1, taps, 1)  # [B, C, T, taps]
+        known = known.permute(0, 2, 1, 3).flatten(0, 1).flatten(1)
+        known = torch.cat([known, torch.ones(len(known), 1)], dim=1)
+        gram += (known.T @ known).double()
+        target += (known.T @ latents).double()
+    gram += RIDGE * gram.diagonal().mean() * torch.eye(size).double()
+    solved = torch.linalg.solve(gram, target).float()
+    last.weight.copy_(solved[:-1].T.unflatten(1, (-1, taps)))
+    bias(last).copy_(solved[-1])
 
 
 def _set_synthesizer(codec: Codec, config: CodecConfig, analysis: Analysis) -> None:

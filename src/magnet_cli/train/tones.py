@@ -129,6 +129,14 @@ class Tones:
         waves[noisy] = self._noises(self.frequencies[noisy], len(sample))
         return (window[:, None] * waves).float()
 
+    def filters(self, before: int) -> Tensor:
+        """Windowed cosines of every unit under three phases, [U, 3, 2 * hop], from `before` samples before a frame."""
+        sample = torch.arange(2 * self.hop, dtype=torch.float64) - before
+        away = (sample + 0.5 - self.places[:, None]) / self.widths[:, None]
+        window = torch.where(away.abs() < 0.5, 0.5 + 0.5 * torch.cos(2 * math.pi * away), 0.0)
+        phase = 2 * math.pi * self.frequencies[:, None] * sample / self.sample_rate
+        return torch.stack([window * (phase + 2 * math.pi * third / 3).cos() for third in range(3)], dim=1).float()
+
     def turns(self, count: int) -> Tensor:
         """Cosine and sine of every unit's phase at the first sample of `count` frames, [count, U, 2]."""
         phase = 2 * math.pi * torch.arange(count, dtype=torch.float64)[:, None] * self._turn()
