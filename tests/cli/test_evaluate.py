@@ -173,3 +173,44 @@ def test_from_python(tmp_path: Path, tiny: str) -> None:
 def test_json_of_a_missing_value_is_null(magnet: Magnet, clips: Path) -> None:
     out = magnet("evaluate", str(clips / "silence.wav"), "--json", "--metrics", "lufs").out
     assert json.loads(out.splitlines()[-1]) == {"summary": {"clips": 1, "lufs": None}}
+
+
+# -- against a reference -----------------------------------------------------------------------------------------------
+
+
+def test_distances_to_a_reference(magnet: Magnet, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    for number in range(10):
+        loud = 0.1 * random.standard_normal((1, 5 * RATE))
+        dull = np.cumsum(0.01 * random.standard_normal((1, 5 * RATE)), axis=1) % 0.5
+        for folder, sound in (
+            ("reference", loud),
+            ("same", 0.1 * random.standard_normal((1, 5 * RATE))),
+            ("dull", dull),
+        ):
+            write(tmp_path / folder / f"{number}.wav", sound)
+    found = {}
+    for name in ("same", "dull"):
+        result = magnet("evaluate", name, "--reference", "reference", "--metrics", "silence", "--json")
+        assert result.code == 0, result.err
+        found[name] = result.records[-1]["summary"]["reference"]
+    assert (found["same"]["embeddings"], found["same"]["dimensions"]) == (50, 44)
+    assert found["same"]["frechet"] < found["dull"]["frechet"]
+    assert abs(found["same"]["kernel"]) < 0.05 < found["dull"]["kernel"]
+    assert found["same"]["frechet_infinite"] is None
+    assert "an extrapolation in 44 dimensions needs 440 embeddings, and there are 50" in result.err
+    table = magnet("evaluate", "same", "--reference", "reference", "--metrics", "silence").out
+    assert "distance to the reference  spectrum" in table
+    few = magnet("evaluate", "same/0.wav", "--reference", "reference", "--metrics", "silence", "--json")
+    assert few.code == 0
+    assert few.records[-1]["summary"]["reference"]["frechet"] is None
+    assert "needs more than 44 embeddings, and there are 5: the covariance of fewer is singular" in few.err
+
+
+def test_a_reference_that_cannot_be(magnet: Magnet, clips: Path) -> None:
+    write(clips.parent / "short.wav", noise(0.5))
+    one_line_error(magnet("evaluate", "clips", "--reference", "nowhere"), 2, "there is no file or folder nowhere")
+    both = magnet("evaluate", "clips", "--reference", "clips", "--against", "clips")
+    one_line_error(both, 2, "--against and --reference cannot be combined")
+    short = magnet("evaluate", "clips", "--reference", "short.wav", "--metrics", "silence")
+    one_line_error(short, 2, "none of the clips has an embedding")

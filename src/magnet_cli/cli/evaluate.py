@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.cli.run_jobs import load, open_parts
-from magnet_cli.errors import BatchError, UsageError
+from magnet_cli.errors import BatchError, MagnetError, UsageError
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.terminal import options
 from magnet_cli.terminal.console import Console
@@ -21,6 +21,7 @@ from magnet_cli.terminal.signature import only
 if TYPE_CHECKING:
     from magnet_cli.judge.clips import FoundClip
     from magnet_cli.judge.evaluation import Comparison, Evaluation
+    from magnet_cli.judge.reference import Encoder, SetDistances
     from magnet_cli.judge.statistics import Estimate
     from magnet_cli.pipeline.pipeline import Pipeline
 
@@ -38,6 +39,36 @@ def evaluate(
             metavar="CLIPS",
             help="Folder, file or manifest of other clips. Prints the mean differences between the clips of the same "
             "name, or else of the same prompt: first set minus this one.",
+            rich_help_panel="Measurement",
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="CLIPS",
+            help="Folder, file or manifest of clips of the kind that is wanted. Prints how far the clips as a set are "
+            "from these as a set: Fréchet and kernel distance of their embeddings by --encoder.",
+            rich_help_panel="Measurement",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            metavar="spectrum|vggish",
+            help="What makes the embeddings for --reference. spectrum: levels of bands, second by second. vggish: the "
+            "network of the published Fréchet audio distance; needs --weights.",
+            rich_help_panel="Measurement",
+        ),
+    ] = "spectrum",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Weights of --encoder vggish, the file vggish-10086976.pth of the torchvggish package.",
+            show_default="none",
             rich_help_panel="Measurement",
         ),
     ] = None,
@@ -91,15 +122,21 @@ def evaluate(
     with console.reporting():
         from magnet_cli.judge.clips import find_clips
         from magnet_cli.judge.measures import chosen
+        from magnet_cli.judge.reference import Encoder
 
         wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
         names = chosen(wanted, has_model=model is not None)
         found = find_clips(clips, prompts)
         others = None if against is None else find_clips([against], prompts)
+        wanted_kind = None if reference is None else find_clips([reference])
+        judge = Encoder.of(encoder, weights)
+        if others is not None and wanted_kind is not None:
+            raise UsageError("--against and --reference cannot be combined", "Evaluate each set with --reference")
         pipeline = None if model is None else judging(console, model, runtime, places)
         first = measured(console, found, names, pipeline)
         if others is None:
-            show(console, first, as_json=speech.json)
+            distances = None if wanted_kind is None else apart(console, found, wanted_kind, judge)
+            show(console, first, distances, as_json=speech.json)
             check_complete(first)
         else:
             second = measured(console, others, names, pipeline)
@@ -146,6 +183,23 @@ def measured(
         return collected(names, watched())
 
 
+def apart(
+    console: Console, clips: Sequence[FoundClip], reference: Sequence[FoundClip], encoder: Encoder
+) -> SetDistances:
+    """How far clips are from a reference, with a warning about each distance that is refused."""
+    from magnet_cli.judge.reference import embedded, set_distances
+
+    def left_out(clip: FoundClip, error: MagnetError) -> None:
+        console.warning(f"{clip.path} is in no distance: {error.message}.")
+
+    with console.busy("embedding the clips"):
+        sets = [embedded(one, encoder, left_out) for one in (clips, reference)]
+        found = set_distances(sets[0], sets[1], encoder)
+    for reason in dict.fromkeys(found.refused.values()):
+        console.warning(f"{reason}.")
+    return found
+
+
 def check_complete(*evaluations: Evaluation) -> None:
     """Raise BatchError if clips could not be measured."""
     failed = sum(len(one.failed) for one in evaluations)
@@ -157,13 +211,14 @@ def check_complete(*evaluations: Evaluation) -> None:
 # -- what is printed --------------------------------------------------------------------------------------------------
 
 
-def show(console: Console, evaluation: Evaluation, *, as_json: bool) -> None:
-    """Print the measures of every clip, and their means."""
+def show(console: Console, evaluation: Evaluation, distances: SetDistances | None, *, as_json: bool) -> None:
+    """Print the measures of every clip, their means, and the distances to a reference."""
     summary = evaluation.summary
     if as_json:
         for one in evaluation.clips:
             console.result(one.plain)
-        console.result({"summary": {"clips": len(evaluation.clips), **plain(summary)}})
+        reference = {} if distances is None else {"reference": distances.plain}
+        console.result({"summary": {"clips": len(evaluation.clips), **plain(summary), **reference}})
         return
     if not evaluation.clips:
         return
@@ -178,6 +233,14 @@ def show(console: Console, evaluation: Evaluation, *, as_json: bool) -> None:
         console.result(line)
     console.result("")
     show_means(console, "mean", summary)
+    if distances is not None:
+        console.result("")
+        named = {"Fréchet": distances.frechet, "Fréchet of infinite": distances.frechet_infinite}
+        named["kernel"] = distances.kernel
+        rows = [["distance to the reference", distances.encoder]]
+        rows += [[name, f"{value:.4g}"] for name, value in named.items() if value is not None]
+        for line in aligned(rows):
+            console.result(line)
 
 
 def compare(console: Console, comparison: Comparison, *, as_json: bool) -> None:
