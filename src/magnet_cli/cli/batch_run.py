@@ -217,7 +217,17 @@ class PromptBatch:
         if seed is None:
             seed = draw_seed()
         defaults, check = usual_sampling(models.model), models.checker(self.inputs)
-        planned = plan_rows(self.file.rows, request, defaults, seed=seed, check=check, problems=problems, derive=derive)
+        is_musicgen = models.model.is_musicgen
+        planned = plan_rows(
+            self.file.rows,
+            request,
+            defaults,
+            seed=seed,
+            check=check,
+            problems=problems,
+            derive=derive,
+            is_musicgen=is_musicgen,
+        )
         plan = plan_batch(
             planned,
             request,
@@ -355,7 +365,7 @@ def estimate(plan: BatchPlan, command: Command, opened: Opened | None) -> tuple[
     for item in plan.todo:
         # Frames that pass through the network: all of them at every step, but in MusicGen each frame once.
         steps = sum(item.job.sampling.steps) if isinstance(item.job.sampling, SamplingConfig) else 1
-        passes += steps * frames_of(item, command, facts)
+        passes += len(item.candidates) * steps * frames_of(item, command, facts)
     # Every weight takes a multiplication and an addition for each frame, with and without the text (guidance).
     return 4.0 * facts.parameters * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, just measured on {device}"
 

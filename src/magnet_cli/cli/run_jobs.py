@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magnet_cli.cli.best_of import Contest, Judge, judge_of, with_score
 from magnet_cli.errors import near
 from magnet_cli.hub.store import read_ahead
 from magnet_cli.jobs.targets import Target
+from magnet_cli.options.candidates import JudgeName
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import RATES, OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
@@ -126,6 +128,8 @@ def make(
 ) -> Iterator[Product]:
     """Generate items, with a bar over the decoding steps and a message about each.
 
+    Of the candidates for an item, the best is kept. It is generated, judged and written like any other item.
+
     write: write their files. numbers: what precedes the message about an item, given how many are finished.
     listener: receives every step and every item that fails; by default, the first failure stops the rest.
     """
@@ -135,7 +139,8 @@ def make(
     if write:
         for line in losses(production, items):
             console.message(line)
-    with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
+    candidates = [one for item in items for one in item.candidates]
+    with console.progress(production.pipeline.passes(one.job for one in candidates)) as bar:
         done = shown = finished = 0
         label = ""
         begun: list[Job] = []  # and not finished
@@ -158,25 +163,101 @@ def make(
                         begun.extend(batch)
                     first = done + 1 + next(place for place, job in enumerate(begun) if job is batch[0])
                     which = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
-                    label = f"clip {which}/{len(items)} · {event.stage}"
+                    label = f"clip {which}/{len(candidates)} · {event.stage}"
                     label += f" · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
                     shown += len(batch)
                     bar.advance(label, len(batch))
                 case ItemFailed(item):
                     done += 1
                     settle(item.job, last=True)
-                    listener(event)
+                    if choice.fails(event):
+                        listener(event)
 
+        choice = Choice(console, production, items, write=write)
         behind = 0  # clips of the same batch that are still to come
-        for product in production.run(items, write=write, listener=hear):
+        written = 0
+
+        def told() -> list[Product]:
+            nonlocal written
+            found = []
+            for kept, words in choice.taken():
+                written += 1
+                if write:
+                    said = describe_clip(kept.clip, kept.item.target, production.output)
+                    console.message(numbers(written) + said + words)
+                found.append(kept)
+            return found
+
+        for product in production.run(candidates, write=write and not choice.writes, listener=hear):
             done += 1
             behind = (behind or product.clip.batch) - 1
             settle(product.item.job, last=behind == 0)
-            clip, target = product.clip, product.item.target
-            if write:
-                console.message(numbers(done) + describe_clip(clip, target, production.output))
-            console.detail(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in clip.timings.items()))
-            yield product
+            choice.add(product)
+            kept = told()
+            console.detail(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in product.clip.timings.items()))
+            yield from kept
+        yield from told()  # those whose last candidate failed
+
+
+class Choice:
+    """What becomes of finished clips: each is taken as it comes, or of several candidates the best.
+
+    writes: whether it writes the clips, because at least one has to be judged first.
+    """
+
+    def __init__(self, console: Console, production: Production, items: Sequence[Item], *, write: bool) -> None:
+        """write: whether clips are written at all."""
+        self._console, self._production = console, production
+        self._judges: dict[JudgeName, Judge] = {
+            item.judge: judge_of(item.judge, production.pipeline) for item in items if item.judge is not None
+        }
+        self.writes = write and bool(self._judges)
+        self._contests: dict[int, Contest] = {}  # by the identity of each candidate's job
+        for item in items:
+            if item.judge is not None:
+                contest = Contest(item, item.judge)
+                self._contests |= {id(one.job): contest for one in item.candidates}
+        self._ready: list[tuple[Product, str]] = []
+
+    def add(self, product: Product) -> None:
+        """Take or judge a finished clip."""
+        contest = self._contests.get(id(product.item.job))
+        if contest is None:
+            self._keep(product, "")
+            return
+        score = self._judges[contest.name](product.clip)
+        if not contest.item.rivals:
+            self._keep(with_score(product, contest.name, score), f"; {score.words}")
+            return
+        self._console.detail(f"candidate of seed {product.item.job.seed}: {score.words}")
+        contest.scored.append((product, score))
+        self._decide(contest)
+
+    def fails(self, event: ItemFailed) -> bool:
+        """Count a candidate that failed; whether the clip has none left, so that it failed itself."""
+        contest = self._contests.get(id(event.item.job))
+        if contest is None:
+            return True
+        contest.failed += 1
+        if contest.item.rivals:
+            self._console.detail(f"candidate of seed {event.item.job.seed} failed: {event.error}")
+        self._decide(contest)
+        return contest.is_over and not contest.scored
+
+    def taken(self) -> Iterator[tuple[Product, str]]:
+        """The clips that are decided, and what a message about each says in addition."""
+        while self._ready:
+            yield self._ready.pop(0)
+
+    def _decide(self, contest: Contest) -> None:
+        if contest.is_over and (best := contest.winner) is not None:
+            self._keep(best, f"; the best of {len(contest.item.candidates)}")
+            del contest.scored[1:]  # their waveforms are large
+
+    def _keep(self, product: Product, words: str) -> None:
+        if self.writes:
+            self._production.write(product)
+        self._ready.append((product, words))
 
 
 def result(product: Product, *, as_json: bool) -> Path | dict[str, Any]:
