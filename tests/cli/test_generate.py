@@ -155,8 +155,12 @@ def test_verbose_shows_sampling_and_timings(magnet: Magnet) -> None:
             ["--spans", "stride1", "--span-score", "prod", "--top-p", "1", "--steps", "1,1,1,1"],
             {"spans": "stride1", "span_score": "prod", "top_p": 1.0, "steps": [1, 1, 1, 1]},
         ),
+        (
+            ["--guidance-schedule", "rising", "--guidance-start", "0.1", "--guidance-end", ".9", "--steps", "1,1,1,1"],
+            {"guidance_schedule": "rising", "guidance_start": 0.1, "guidance_end": 0.9, "steps": [1, 1, 1, 1]},
+        ),
     ],
-    ids=["fast", "best with steps", "greedy", "top-k", "guidance", "spans"],
+    ids=["fast", "best with steps", "greedy", "top-k", "guidance", "spans", "guidance over the steps"],
 )
 def test_sampling_options_reach_the_decoder(magnet: Magnet, options: list[str], changed: dict[str, Any]) -> None:
     result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "--json", "--device", "cpu", *options)

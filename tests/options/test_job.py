@@ -58,6 +58,11 @@ def test_the_last_variation_must_have_a_seed_too() -> None:
         {"guidance": float("inf")},
         {"spans": "overlap"},
         {"span_score": "mean"},
+        {"guidance_schedule": "up"},
+        {"guidance_start": -0.1},
+        {"guidance_start": 0.6, "guidance_end": 0.5},
+        {"guidance_end": 1.5},
+        {"guidance_end": float("nan")},
     ],
 )
 def test_impossible_sampling_options_are_refused(options: dict[str, object]) -> None:

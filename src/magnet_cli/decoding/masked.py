@@ -26,6 +26,7 @@ from magnet_cli.decoding.steps import (
     masked_units,
     overlapping_units,
     propose,
+    step_place,
     step_temperature,
 )
 from magnet_cli.errors import NumericsError, UsageError, not_finite_remedy
@@ -267,8 +268,8 @@ def _guided_logits(run: _Decoding, codes: Tensor, codebook: int, step: int, *, w
 
     wanted: bool [B, T], where they are used.
     """
-    rate = mask_rates(run.sampling.steps[codebook])[step]
-    weight = guidance_weight(float(rate), run.sampling)
+    steps = run.sampling.steps[codebook]
+    weight = guidance_weight(float(mask_rates(steps)[step]), run.sampling, place=step_place(step, steps))
     if run.loop is None:
         return run.model.guided(codes, codebook, run.memory, weight, wanted)
     frames = codes.shape[-1]

@@ -35,8 +35,22 @@ def masked_units(rate: Tensor, units: int) -> int:
     return max(int(rate * units), 1)
 
 
-def guidance_weight(rate: float, sampling: SamplingConfig) -> float:
-    """Guidance falls with the masking rate: strong while little is known."""
+def step_place(step: int, steps: int) -> float:
+    """Place of a step among those of a codebook, from 0 for the first to 1 for the last."""
+    return step / max(steps - 1, 1)
+
+
+def guidance_weight(rate: float, sampling: SamplingConfig, *, place: float) -> float:
+    """Weight of the text at a step that masks this share of the units; `place` as `step_place` gives it.
+
+    Falling, it is strong while little is known. Outside of the interval of guided steps it is 1, which is no guidance.
+    """
+    if not sampling.guidance_start <= place <= sampling.guidance_end:
+        return 1.0
+    if sampling.guidance_schedule == "constant":
+        return sampling.guidance
+    if sampling.guidance_schedule == "rising":
+        return rate * sampling.min_guidance + (1 - rate) * sampling.guidance
     return rate * sampling.guidance + (1 - rate) * sampling.min_guidance
 
 

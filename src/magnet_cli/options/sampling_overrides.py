@@ -12,6 +12,7 @@ from magnet_cli.options.sampling import (
     MOST_GUIDANCE,
     MOST_STEPS,
     PRESETS,
+    GuidanceSchedule,
     MusicGenSampling,
     SamplingConfig,
     Spans,
@@ -88,6 +89,33 @@ class Overrides:
             help="Weight of the text at the last decoding step of each codebook, to which it falls from --guidance; "
             f"-{MOST_GUIDANCE} to {MOST_GUIDANCE}.",
             metavar="WEIGHT",
+            unset=DEFAULT,
+        ),
+    )
+    guidance_schedule: str | None = field(
+        default=None,
+        metadata=Option(
+            help="How the weight of the text changes over the steps of a codebook. falling: from --guidance to "
+            "--min-guidance. constant: --guidance at every step. rising: from --min-guidance to --guidance.",
+            metavar="|".join(get_args(GuidanceSchedule)),
+            unset=DEFAULT,
+        ),
+    )
+    guidance_start: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Where guidance begins among the steps of a codebook, from 0, the first step, to 1, the last. Steps "
+            "before have a weight of 1 and take half the work.",
+            metavar="PLACE",
+            unset=DEFAULT,
+        ),
+    )
+    guidance_end: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Where guidance ends among the steps of a codebook, from 0, the first step, to 1, the last. Steps "
+            "after have a weight of 1 and take half the work.",
+            metavar="PLACE",
             unset=DEFAULT,
         ),
     )

@@ -1,0 +1,13 @@
+"""Every way to sample that is not the reference's own, for what holds for all of them."""
+
+from __future__ import annotations
+
+from magnet_cli.options.sampling import SamplingConfig
+
+STEPS = (5, 3, 3, 2)
+
+SAMPLERS = {
+    "constant guidance": SamplingConfig(STEPS, guidance_schedule="constant", guidance=3),
+    "rising guidance": SamplingConfig(STEPS, guidance_schedule="rising"),
+    "guidance in the middle": SamplingConfig(STEPS, guidance_start=0.3, guidance_end=0.7),
+}
