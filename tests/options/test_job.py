@@ -63,6 +63,8 @@ def test_the_last_variation_must_have_a_seed_too() -> None:
         {"guidance_start": 0.6, "guidance_end": 0.5},
         {"guidance_end": 1.5},
         {"guidance_end": float("nan")},
+        {"span_order": "random"},
+        {"span_order": "corput", "spans": "stride1"},
     ],
 )
 def test_impossible_sampling_options_are_refused(options: dict[str, object]) -> None:
@@ -123,6 +125,12 @@ def test_presets_fit_any_number_of_codebooks_and_keep_the_rest(name: str, codebo
     preset = defaults.with_preset(name)
     assert len(preset.steps) == codebooks
     assert (preset.temperature, preset.top_p, preset.guidance) == (3.5, 0.8, 20.0)
+
+
+def test_a_preset_with_overlapping_spans_drops_what_needs_a_grid() -> None:
+    own = SamplingConfig(span_order="corput")
+    assert own.with_preset("fast").span_order == "corput"
+    assert (own.with_preset("best").spans, own.with_preset("best").span_order) == ("stride1", "confidence")
 
 
 def test_presets_are_ordered_by_work() -> None:

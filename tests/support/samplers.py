@@ -10,4 +10,5 @@ SAMPLERS = {
     "constant guidance": SamplingConfig(STEPS, guidance_schedule="constant", guidance=3),
     "rising guidance": SamplingConfig(STEPS, guidance_schedule="rising"),
     "guidance in the middle": SamplingConfig(STEPS, guidance_start=0.3, guidance_end=0.7),
+    "corput": SamplingConfig(STEPS, span_order="corput"),
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.circle import Loop, turn
+from magnet_cli.decoding.ordering import corput_places, last_places
 from magnet_cli.decoding.philox import uniforms
 from magnet_cli.decoding.steps import (
     DECIDED,
@@ -32,7 +33,7 @@ from magnet_cli.decoding.steps import (
 from magnet_cli.errors import NumericsError, UsageError, not_finite_remedy
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import TextMemory
-from magnet_cli.options.sampling import SamplingConfig, check_steps
+from magnet_cli.options.sampling import SamplingConfig, SpanScore, check_steps
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,6 +161,30 @@ class _Decoding:
     rescorer: Rescorer | None
     checks: list[FiniteCheck]
 
+    @property
+    def on_grid(self) -> bool:
+        """Whether the units are those of a fixed grid."""
+        return self.sampling.spans == "nonoverlap" or self.model.config.span_length == 1
+
+    @property
+    def span_score(self) -> SpanScore:
+        """How units are ranked."""
+        return self.sampling.span_score if self.on_grid and self.model.config.span_length > 1 else "prod"
+
+
+@dataclass(frozen=True)
+class _Codebook:
+    """One codebook of a batch.
+
+    keep: bool [B, T]; units: how many units of each clip are to be decoded; places: int64 [B, S], theirs in the fixed
+    order, None where there is none.
+    """
+
+    number: int
+    keep: Tensor
+    units: Sequence[int]
+    places: Tensor | None
+
 
 @torch.inference_mode()
 def decode(
@@ -183,7 +208,7 @@ def decode(
     step. loop: the clip's end meets its beginning. whole_spans: cut T to whole spans when spans do not overlap, as the
     reference does; False, and in loops: decode all `frames`. first_frame: number of the clip's first frame in
     something longer, so that its parts draw different numbers. rescorer: asked at every step but a codebook's last,
-    unless `sampling.rescore_weight` is 1.
+    unless `sampling.rescore_weight` is 1 or the order of spans is fixed.
     Returns int64 codes [B, K, T].
     Raises: UsageError for arguments that do not fit together, NumericsError when a model computes a value that is not
         finite.
@@ -213,32 +238,35 @@ def decode(
     unit = span if sampling.spans == "nonoverlap" else 1
     # Counts are made on the host and copied before the first step, because a copy waits for the device.
     host_grid = Grid.build(frames, unit, circular=loop is not None, device=keep.device)
+    undecided = ~host_grid.kept_units(keep.flatten(0, 1)).unflatten(0, shape[:2])  # [B, K, S]
+    places = None if sampling.span_order == "confidence" else corput_places(undecided).to(model.device)
     grid, kept = host_grid.to(model.device), keep.to(model.device)
     run = _Decoding(model, memory, seeds, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
     for codebook in range(model.config.codebooks):
         if not keep[:, codebook].all():
-            units = (~host_grid.kept_units(keep[:, codebook])).sum(dim=-1).tolist()
-            _decode_codebook(run, codes, codebook, kept[:, codebook], units)
+            units = undecided[:, codebook].sum(dim=-1).tolist()
+            _decode_codebook(
+                run,
+                codes,
+                _Codebook(codebook, kept[:, codebook], units, None if places is None else places[:, codebook]),
+            )
     _check_finite(run.checks, model)
     if rescorer is not None:
         rescorer.check_finite()
     return codes if starts is None else turn(codes, -starts)
 
 
-def _decode_codebook(run: _Decoding, codes: Tensor, codebook: int, keep: Tensor, to_decode: Sequence[int]) -> None:
-    """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T] is not set: so many units of each clip."""
+def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
+    """Decode one codebook of `codes` [B, K, T] in place, where it is not kept."""
+    codebook, keep = book.number, book.keep
     current = codes[:, codebook]  # a view: what is written to it is in `codes`
-    model, sampling, grid, circular = run.model, run.sampling, run.grid, run.loop is not None
-    span, mask_code = model.config.span_length, model.config.mask_code
-    on_grid = sampling.spans == "nonoverlap" or span == 1
+    model, sampling, grid = run.model, run.sampling, run.grid
+    mask_code = model.config.mask_code
     decided = grid.kept_units(keep)
     scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
     steps = sampling.steps[codebook]
     for step, rate in enumerate(mask_rates(steps)):
-        counts = [masked_units(rate, units) for units in to_decode]
-        masked = (
-            highest_units(scores, counts) if on_grid else overlapping_units(scores, counts, span, circular=circular)
-        )
+        masked = _masked_units(run, book, scores, [masked_units(rate, units) for units in book.units])
         # A span may be masked though some of its frames are kept.
         masked_frames = grid.spread(masked)
         current.masked_fill_(masked_frames & ~keep, mask_code)
@@ -252,15 +280,25 @@ def _decode_codebook(run: _Decoding, codes: Tensor, codebook: int, keep: Tensor,
         proposed, probability = propose(logits, step_temperature(step, steps, sampling), sampling, random)
 
         proposed = torch.where(predicted, proposed, current)
-        # What the last step decides is never ranked.
-        if run.rescorer is not None and sampling.rescore_weight < 1 and step + 1 < steps:
-            probability = combine(probability, run.rescorer(codes, proposed, codebook), sampling.rescore_weight)
+        # What the last step decides is never ranked, and a fixed order ranks nothing.
+        if step + 1 < steps and sampling.span_order != "corput":
+            if run.rescorer is not None and sampling.rescore_weight < 1:
+                probability = combine(probability, run.rescorer(codes, proposed, codebook), sampling.rescore_weight)
+            scores = grid.scores(probability, run.span_score)
+            scores.masked_fill_(~(masked if run.on_grid else predicted), DECIDED)
         current.copy_(proposed)
-        scores = grid.scores(probability, sampling.span_score if on_grid and span > 1 else "prod")
-        scores.masked_fill_(~(masked if on_grid else predicted), DECIDED)
         if run.on_step is not None:
             seen = codes if run.starts is None else turn(codes, -run.starts)
             run.on_step(Step(codebook, step, steps, seen))
+
+
+def _masked_units(run: _Decoding, book: _Codebook, scores: Tensor, counts: Sequence[int]) -> Tensor:
+    """The units that are hidden at a step, so many of each item. scores: [B, S]. Returns bool [B, S]."""
+    if run.sampling.span_order == "corput" and book.places is not None:
+        return last_places(book.places, book.units, counts)
+    if run.on_grid:
+        return highest_units(scores, counts)
+    return overlapping_units(scores, counts, run.model.config.span_length, circular=run.loop is not None)
 
 
 def _guided_logits(run: _Decoding, codes: Tensor, codebook: int, step: int, *, wanted: Tensor) -> Tensor:

@@ -16,7 +16,14 @@ from magnet_cli.errors import KeywordError, near
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import Normalize, OutputConfig, Subtype
 from magnet_cli.options.runtime import DTypeName, PlacesConfig, RuntimeConfig
-from magnet_cli.options.sampling import GuidanceSchedule, MusicGenSampling, SamplingConfig, Spans, SpanScore
+from magnet_cli.options.sampling import (
+    GuidanceSchedule,
+    MusicGenSampling,
+    SamplingConfig,
+    SpanOrder,
+    Spans,
+    SpanScore,
+)
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
 
 StrPath = str | os.PathLike[str]
@@ -52,6 +59,7 @@ class SamplingOptions(TypedDict, total=False):
     guidance_schedule: GuidanceSchedule
     guidance_start: float
     guidance_end: float
+    span_order: SpanOrder
 
 
 class GenerateOptions(SamplingOptions, total=False):

@@ -13,10 +13,11 @@ Task = Literal["music", "sound"]
 Spans = Literal["nonoverlap", "stride1"]
 SpanScore = Literal["max", "prod"]
 GuidanceSchedule = Literal["falling", "constant", "rising"]
+SpanOrder = Literal["confidence", "corput"]
 
 
 # Fields that options written by version 0.1.0 may lack, in records, bundles and batches; then their defaults apply.
-LATER = ("guidance_schedule", "guidance_start", "guidance_end")
+LATER = ("guidance_schedule", "guidance_start", "guidance_end", "span_order")
 # No use is known beyond these limits, where numbers overflow or a clip takes days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
@@ -44,6 +45,8 @@ class SamplingConfig:
     guidance_start  place of the first guided step, from 0, a codebook's first, to 1, its last; outside of the interval
                     the weight is 1, and the half without text is not computed
     guidance_end    place of the last guided step
+    span_order      which spans are decided first: those that the model is surest of ("confidence"), or those that come
+                    first in the van der Corput sequence, which spreads them over the clip ("corput"; nonoverlap only)
 
     Raises UsageError for a value that is not possible. Other models have other defaults: see `Pipeline.sampling`.
     """
@@ -62,6 +65,7 @@ class SamplingConfig:
     guidance_schedule: GuidanceSchedule = "falling"
     guidance_start: float = 0.0
     guidance_end: float = 1.0
+    span_order: SpanOrder = "confidence"
 
     __repr__ = short_repr
 
@@ -100,6 +104,7 @@ class SamplingConfig:
                 "Give e.g. 0.7, or 1 to rank by the model's own probability only",
             )
         self._check_guidance_over_steps()
+        self._check_span_order()
 
     def _check_guidance_over_steps(self) -> None:
         if self.guidance_schedule not in get_args(GuidanceSchedule):
@@ -110,6 +115,15 @@ class SamplingConfig:
             raise UsageError(
                 f"the guided steps must lie between 0 and 1, not from {self.guidance_start:g} to {self.guidance_end:g}",
                 "Give e.g. --guidance-start 0.2 --guidance-end 0.8",
+            )
+
+    def _check_span_order(self) -> None:
+        if self.span_order not in get_args(SpanOrder):
+            raise UsageError(f"unknown span order {self.span_order!r}", f"Give {' or '.join(get_args(SpanOrder))}")
+        if self.span_order != "confidence" and self.spans != "nonoverlap":
+            raise UsageError(
+                f"the span order {self.span_order} is one of spans on a fixed grid, not of {self.spans}",
+                "Give --spans nonoverlap, or --span-order confidence",
             )
 
     def with_preset(self, name: str) -> SamplingConfig:
@@ -123,6 +137,7 @@ class SamplingConfig:
             self,
             steps=preset.steps(len(self.steps)) or self.steps,
             spans=preset.spans or self.spans,
+            span_order="confidence" if preset.spans == "stride1" else self.span_order,  # the others are for a grid
             guidance=self.guidance if preset.guidance is None else preset.guidance,
         )
 

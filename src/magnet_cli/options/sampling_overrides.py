@@ -15,6 +15,7 @@ from magnet_cli.options.sampling import (
     GuidanceSchedule,
     MusicGenSampling,
     SamplingConfig,
+    SpanOrder,
     Spans,
     SpanScore,
 )
@@ -134,6 +135,15 @@ class Overrides:
             help="How nonoverlap spans are ranked to decide which are kept. max: by their most probable code. prod: "
             "by the product of the probabilities of their codes, as stride1 spans always are.",
             metavar="|".join(get_args(SpanScore)),
+            unset=DEFAULT,
+        ),
+    )
+    span_order: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Which nonoverlap spans are decided first. confidence: those that the model is surest of. corput: "
+            "those that come first in the van der Corput sequence, which spreads them over the clip.",
+            metavar="|".join(get_args(SpanOrder)),
             unset=DEFAULT,
         ),
     )

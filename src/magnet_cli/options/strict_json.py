@@ -26,6 +26,7 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
     "Spans": (str,),
     "SpanScore": (str,),
     "GuidanceSchedule": (str,),
+    "SpanOrder": (str,),
     "Normalize": (str,),
     "Subtype": (str,),
     "Subtype | None": (str, NONE),

@@ -1,0 +1,47 @@
+"""The order in which units are decided: a fixed one that spreads them over the clip, alone or with the confidence.
+
+The reference decides first what the model is surest of (`steps.Grid.scores`). Those units often lie beside each other,
+and units that are decided at once cannot know of each other. The van der Corput sequence spreads what is decided at
+once over the whole clip. It is the one-dimensional case of Besnier et al., "Halton Scheduler for Masked Generative
+Image Transformer" (arXiv 2503.17076).
+
+Letters: B batch, S units. Masks are True where a unit is hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def corput_order(units: int) -> list[int]:
+    """Units in the order of the van der Corput sequence in base 2: 0, 1/2, 1/4, 3/4, 1/8, ... of them.
+
+    Each number of the sequence is the unit that it falls into, where that is new.
+    """
+    order: dict[int, None] = {}
+    bits = max(units - 1, 0).bit_length()  # 2**bits numbers fall into every unit
+    for number in range(2**bits):
+        reversed_bits = sum((number >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
+        order.setdefault(reversed_bits * units >> bits)
+    return list(order)
+
+
+def corput_places(undecided: Tensor) -> Tensor:
+    """Place of each undecided unit in the order of `corput_order`, from 0 on; -1 for the others.
+
+    undecided: bool [..., S]. Returns int64 [..., S].
+    """
+    order = torch.tensor(corput_order(undecided.shape[-1]), dtype=torch.long, device=undecided.device)
+    places = undecided[..., order].long().cumsum(dim=-1) - 1
+    return torch.full_like(places, -1).scatter_(-1, order.expand_as(places), places).masked_fill_(~undecided, -1)
+
+
+def last_places(places: Tensor, units: Sequence[int], counts: Sequence[int]) -> Tensor:
+    """Mask of the last `counts[b]` of the `units[b]` units of each item that have a place. [B, S] -> bool [B, S].
+
+    Nothing is sorted, and nothing that the model computed decides.
+    """
+    return torch.stack([row >= unit - count for row, unit, count in zip(places, units, counts, strict=True)])

@@ -1,0 +1,81 @@
+"""The order in which units are decided, against the definitions of the sequences."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+
+from magnet_cli.decoding.masked import decode
+from magnet_cli.decoding.ordering import corput_order, corput_places, last_places
+from magnet_cli.decoding.steps import mask_rates, masked_units
+from magnet_cli.options.sampling import SamplingConfig
+from support.golden import Golden
+from support.samplers import STEPS
+from support.tape import Tape
+
+
+def van_der_corput(number: int) -> Fraction:
+    """Its digits in base 2, mirrored at the point."""
+    digits = f"{number:b}"[::-1]
+    return sum((Fraction(int(digit), 2 ** (place + 1)) for place, digit in enumerate(digits)), Fraction(0))
+
+
+@pytest.mark.parametrize("units", [1, 2, 3, 5, 8, 33, 166])
+def test_the_order_is_that_of_the_sequence(units: int) -> None:
+    wanted: list[int] = []
+    number = 0
+    while len(wanted) < units:
+        unit = int(van_der_corput(number) * units)
+        wanted += [unit] if unit not in wanted else []
+        number += 1
+    assert corput_order(units) == wanted
+
+
+def test_what_comes_first_is_spread_over_the_clip() -> None:
+    units = 166
+    for first in (4, 16, 50):
+        chosen = sorted(corput_order(units)[:first])
+        gaps = [(after - before) % units for before, after in zip(chosen, chosen[1:] + chosen[:1], strict=True)]
+        # The sequence's own: its first n numbers leave gaps of less than 2 / n.
+        assert max(gaps) <= 2 * units / first + 1
+
+
+def test_places_count_only_what_is_to_be_decoded() -> None:
+    undecided = torch.tensor([[True, True, True, True, True], [False, True, False, True, True], [False] * 5])
+    assert corput_order(5) == [0, 2, 1, 3, 4]
+    assert corput_places(undecided).tolist() == [[0, 2, 1, 3, 4], [-1, 0, -1, 1, 2], [-1] * 5]
+
+
+def test_the_last_places_are_hidden() -> None:
+    places = torch.tensor([[0, 2, 1, 3, 4], [-1, 0, -1, 1, 2]])
+    assert last_places(places, [5, 3], [2, 1]).tolist() == [[False] * 3 + [True] * 2, [False] * 4 + [True]]
+    assert last_places(places, [5, 3], [5, 3]).tolist() == [[True] * 5, [False, True, False, True, True]]
+
+
+def test_the_order_is_read_from_nothing_on_the_device() -> None:
+    places = torch.tensor([[0, 2, 1, 3, 4]])
+    with Tape():  # which refuses what waits for the device
+        last_places(places, [5], [2])
+
+
+def test_spans_are_decided_in_the_order_of_the_sequence(music: Golden) -> None:
+    """Whatever the model says: what is hidden at a step is known beforehand."""
+    hidden: list[torch.Tensor] = []
+    mask = music.decoder.config.mask_code
+    hook = music.decoder.register_forward_pre_hook(
+        lambda _, arguments: hidden.append(arguments[0][0, arguments[1]] == mask)
+    )
+    frames, span = 60, 3
+    try:
+        decode(music.decoder, music.memory("x"), [4], SamplingConfig(STEPS, span_order="corput"), frames=frames)
+    finally:
+        hook.remove()
+    order = corput_order(frames // span)
+    wanted = []
+    for steps in STEPS:
+        for rate in mask_rates(steps):
+            last = set(order[-masked_units(rate, frames // span) :])
+            wanted.append([frame // span in last for frame in range(frames)])
+    assert [row.tolist() for row in hidden] == wanted
