@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from magnet_cli.decoding.masked import decode
-from magnet_cli.decoding.ordering import corput_order, corput_places, last_places
+from magnet_cli.decoding.ordering import corput_order, corput_places, explored, first_places, last_places
 from magnet_cli.decoding.steps import mask_rates, masked_units
 from magnet_cli.options.sampling import SamplingConfig
 from support.golden import Golden
@@ -54,10 +54,48 @@ def test_the_last_places_are_hidden() -> None:
     assert last_places(places, [5, 3], [5, 3]).tolist() == [[True] * 5, [False, True, False, True, True]]
 
 
+def test_half_of_what_a_step_decides_comes_first_in_the_sequence() -> None:
+    assert explored([10, 10, 10, 1], [9, 8, 5, 1]) == [1, 1, 3, 0]
+    places = torch.tensor([[0, 4, 2, 1, 3], [-1, 0, -1, 1, 2]])
+    masked = torch.tensor([[False, True, True, False, True], [False, True, False, True, True]])
+    assert first_places(places, masked, [1, 2]).nonzero().tolist() == [[0, 2], [1, 1], [1, 3]]
+    assert not first_places(places, masked, [0, 0]).any()
+
+
+def test_hybrid_decides_half_by_the_sequence_and_half_by_the_confidence(music: Golden) -> None:
+    """Against the definition, in plain Python, from the probabilities that a rescorer with all weight gives."""
+    frames, span, steps = 60, 3, 5
+    spans = frames // span
+    probability = torch.rand(1, frames, generator=torch.Generator().manual_seed(0))
+    hidden: list[set[int]] = []
+
+    class Given:
+        def __call__(self, codes: torch.Tensor, proposed: torch.Tensor, codebook: int) -> torch.Tensor:
+            masked = codes[0, codebook] == music.decoder.config.mask_code
+            hidden.append({int(frame) // span for frame in masked.nonzero()})
+            return probability
+
+        def check_finite(self) -> None:
+            pass
+
+    sampling = SamplingConfig((steps, 1, 1, 1), span_order="hybrid", rescore_weight=0.0)
+    decode(music.decoder, music.memory("x"), [4], sampling, frames=frames, rescorer=Given())
+    score = [1 - float(probability[0, span * unit : span * unit + span].max()) for unit in range(spans)]
+    order, left, wanted = corput_order(spans), set(range(spans)), []
+    for rate in mask_rates(steps)[1:]:
+        wanted.append(set(left))
+        count = len(left) - masked_units(rate, spans)
+        first = [unit for unit in order if unit in left][: -(-count // 2)]
+        rest = sorted(left - set(first), key=lambda unit: score[unit])[: count - len(first)]
+        left -= {*first, *rest}
+    assert hidden == wanted
+
+
 def test_the_order_is_read_from_nothing_on_the_device() -> None:
     places = torch.tensor([[0, 2, 1, 3, 4]])
     with Tape():  # which refuses what waits for the device
         last_places(places, [5], [2])
+        first_places(places, places > 1, [1])
 
 
 def test_spans_are_decided_in_the_order_of_the_sequence(music: Golden) -> None:

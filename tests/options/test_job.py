@@ -65,6 +65,7 @@ def test_the_last_variation_must_have_a_seed_too() -> None:
         {"guidance_end": float("nan")},
         {"span_order": "random"},
         {"span_order": "corput", "spans": "stride1"},
+        {"span_order": "hybrid", "spans": "stride1"},
     ],
 )
 def test_impossible_sampling_options_are_refused(options: dict[str, object]) -> None:

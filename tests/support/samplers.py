@@ -11,4 +11,5 @@ SAMPLERS = {
     "rising guidance": SamplingConfig(STEPS, guidance_schedule="rising"),
     "guidance in the middle": SamplingConfig(STEPS, guidance_start=0.3, guidance_end=0.7),
     "corput": SamplingConfig(STEPS, span_order="corput"),
+    "hybrid": SamplingConfig(STEPS, span_order="hybrid"),
 }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.circle import Loop, turn
-from magnet_cli.decoding.ordering import corput_places, last_places
+from magnet_cli.decoding.ordering import corput_places, explored, first_places, last_places
 from magnet_cli.decoding.philox import uniforms
 from magnet_cli.decoding.steps import (
     DECIDED,
@@ -265,8 +265,9 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
     decided = grid.kept_units(keep)
     scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
     steps = sampling.steps[codebook]
-    for step, rate in enumerate(mask_rates(steps)):
-        masked = _masked_units(run, book, scores, [masked_units(rate, units) for units in book.units])
+    counts = [[masked_units(rate, units) for units in book.units] for rate in mask_rates(steps)]
+    for step in range(steps):
+        masked = _masked_units(run, book, scores, counts[step])
         # A span may be masked though some of its frames are kept.
         masked_frames = grid.spread(masked)
         current.masked_fill_(masked_frames & ~keep, mask_code)
@@ -286,6 +287,9 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
                 probability = combine(probability, run.rescorer(codes, proposed, codebook), sampling.rescore_weight)
             scores = grid.scores(probability, run.span_score)
             scores.masked_fill_(~(masked if run.on_grid else predicted), DECIDED)
+            if sampling.span_order == "hybrid" and book.places is not None:
+                first = first_places(book.places, masked, explored(counts[step], counts[step + 1]))
+                scores.masked_fill_(first, DECIDED)
         current.copy_(proposed)
         if run.on_step is not None:
             seen = codes if run.starts is None else turn(codes, -run.starts)

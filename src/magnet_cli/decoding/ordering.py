@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from magnet_cli.decoding.steps import highest_units
+
 
 def corput_order(units: int) -> list[int]:
     """Units in the order of the van der Corput sequence in base 2: 0, 1/2, 1/4, 3/4, 1/8, ... of them.
@@ -45,3 +47,21 @@ def last_places(places: Tensor, units: Sequence[int], counts: Sequence[int]) -> 
     Nothing is sorted, and nothing that the model computed decides.
     """
     return torch.stack([row >= unit - count for row, unit, count in zip(places, units, counts, strict=True)])
+
+
+def explored(now: Sequence[int], next_step: Sequence[int]) -> list[int]:
+    """How many of the units that a step decides are chosen by the fixed order: half of them, rounded up.
+
+    now, next_step: hidden units of each item, at this step and at the next.
+    """
+    return [-(-(units - left) // 2) for units, left in zip(now, next_step, strict=True)]
+
+
+def first_places(places: Tensor, masked: Tensor, counts: Sequence[int]) -> Tensor:
+    """Mask of the `counts[b]` masked units of each item whose places come first. [B, S] -> bool [B, S].
+
+    These explore, and what the confidence chooses among the rest exploits: the first of one order, then the first of
+    the other, as Hayakawa et al., "Demystifying MaskGIT Sampler and Beyond" (arXiv 2510.04525), merge two orders.
+    """
+    beyond = places.shape[-1]
+    return highest_units(-places.masked_fill(~masked, beyond), counts) & masked

@@ -13,7 +13,7 @@ Task = Literal["music", "sound"]
 Spans = Literal["nonoverlap", "stride1"]
 SpanScore = Literal["max", "prod"]
 GuidanceSchedule = Literal["falling", "constant", "rising"]
-SpanOrder = Literal["confidence", "corput"]
+SpanOrder = Literal["confidence", "corput", "hybrid"]
 
 
 # Fields that options written by version 0.1.0 may lack, in records, bundles and batches; then their defaults apply.
@@ -46,7 +46,8 @@ class SamplingConfig:
                     the weight is 1, and the half without text is not computed
     guidance_end    place of the last guided step
     span_order      which spans are decided first: those that the model is surest of ("confidence"), or those that come
-                    first in the van der Corput sequence, which spreads them over the clip ("corput"; nonoverlap only)
+                    first in the van der Corput sequence, which spreads them over the clip ("corput"), or half by the
+                    sequence and half by the model ("hybrid"); for nonoverlap only, but for the first
 
     Raises UsageError for a value that is not possible. Other models have other defaults: see `Pipeline.sampling`.
     """

@@ -142,7 +142,8 @@ class Overrides:
         default=None,
         metadata=Option(
             help="Which nonoverlap spans are decided first. confidence: those that the model is surest of. corput: "
-            "those that come first in the van der Corput sequence, which spreads them over the clip.",
+            "those that come first in the van der Corput sequence, which spreads them over the clip. hybrid: at each "
+            "step, half by the sequence and half by the model.",
             metavar="|".join(get_args(SpanOrder)),
             unset=DEFAULT,
         ),
