@@ -160,8 +160,22 @@ def test_verbose_shows_sampling_and_timings(magnet: Magnet) -> None:
             {"guidance_schedule": "rising", "guidance_start": 0.1, "guidance_end": 0.9, "steps": [1, 1, 1, 1]},
         ),
         (["--span-order", "corput", "--steps", "2,1,1,1"], {"span_order": "corput", "steps": [2, 1, 1, 1]}),
+        (
+            ["--span-order", "hybrid", "--order-noise", "2.5", "--steps", "2,1,1,1"],
+            {"span_order": "hybrid", "order_noise": 2.5, "steps": [2, 1, 1, 1]},
+        ),
     ],
-    ids=["fast", "best with steps", "greedy", "top-k", "guidance", "spans", "guidance over the steps", "span order"],
+    ids=[
+        "fast",
+        "best with steps",
+        "greedy",
+        "top-k",
+        "guidance",
+        "spans",
+        "guidance over the steps",
+        "span order",
+        "order noise",
+    ],
 )
 def test_sampling_options_reach_the_decoder(magnet: Magnet, options: list[str], changed: dict[str, Any]) -> None:
     result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "--json", "--device", "cpu", *options)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import pytest
 import torch
 
 from magnet_cli.decoding.masked import decode
-from magnet_cli.decoding.ordering import corput_order, corput_places, explored, first_places, last_places
-from magnet_cli.decoding.steps import mask_rates, masked_units
+from magnet_cli.decoding.ordering import (
+    corput_order,
+    corput_places,
+    explored,
+    first_places,
+    gumbel,
+    last_places,
+    noisy_scores,
+    order_noise,
+)
+from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.steps import Grid, mask_rates, masked_units
 from magnet_cli.options.sampling import SamplingConfig
-from support.golden import Golden
+from support.golden import CPU, Golden
 from support.samplers import STEPS
 from support.tape import Tape
 
@@ -89,6 +100,46 @@ def test_hybrid_decides_half_by_the_sequence_and_half_by_the_confidence(music: G
         rest = sorted(left - set(first), key=lambda unit: score[unit])[: count - len(first)]
         left -= {*first, *rest}
     assert hidden == wanted
+
+
+def test_gumbel_numbers_have_the_distribution() -> None:
+    uniform = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    assert gumbel(uniform).tolist() == pytest.approx([-math.log(-math.log(u)) for u in (0.1, 0.5, 0.9)])
+    numbers = order_noise(range(4), codebook=1, step=2, frames=20_000, device=CPU)
+    assert numbers.isfinite().all()
+    # Euler's constant and pi squared over 6; the mean's error is about 1.28 / sqrt(80,000).
+    assert float(numbers.mean()) == pytest.approx(0.5772, abs=0.02)
+    assert float(numbers.var()) == pytest.approx(math.pi**2 / 6, rel=0.03)
+
+
+def test_noise_is_added_to_the_logarithm_of_the_confidence() -> None:
+    probability = torch.rand(1, 12, generator=torch.Generator().manual_seed(0))
+    noise = torch.tensor([[0.5, -1.0, 2.0, 0.0]])
+    grid = Grid.build(12, 3, circular=False, device=CPU)
+    groups = [[float(one) for one in probability[0, 3 * unit : 3 * unit + 3]] for unit in range(4)]
+    for score, confidence in (("max", max), ("prod", math.prod)):
+        found = noisy_scores(grid.log_confidence(probability, score), noise, 0.7)  # type: ignore[arg-type]
+        wanted = [-(math.log(confidence(group)) + 0.7 * float(g)) for group, g in zip(groups, noise[0], strict=True)]
+        assert found[0].tolist() == pytest.approx(wanted, rel=1e-5)  # float32 logarithms
+
+
+def test_noise_depends_on_the_place_alone_and_on_no_drawn_number() -> None:
+    whole = order_noise([7], codebook=1, step=2, frames=50, device=CPU)
+    part = order_noise([3, 7], codebook=1, step=2, frames=20, device=CPU, first_frame=30)
+    assert torch.equal(part[1], whole[0, 30:])
+    streams = [uniforms([7], codebook=book, step=2, frames=50, codes=1, device=CPU) for book in (0, 1, 2, 3)]
+    assert not any(torch.equal(gumbel(stream[..., 0]), whole) for stream in streams)
+
+
+def test_noise_changes_the_order_and_no_drawn_number(music: Golden) -> None:
+    sampling = SamplingConfig((2, 1, 1, 1), order_noise=50.0)
+    plain, noisy = (
+        decode(music.decoder, music.memory("x"), [1], one, frames=60)
+        for one in (SamplingConfig((2, 1, 1, 1)), sampling)
+    )
+    # Of two steps, the first decides all spans but one. Another one is left, and only that is drawn again.
+    changed = (plain[0, 0] != noisy[0, 0]).view(-1, 3).any(dim=1)
+    assert 1 <= int(changed.sum()) <= 2
 
 
 def test_the_order_is_read_from_nothing_on_the_device() -> None:

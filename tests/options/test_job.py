@@ -66,6 +66,9 @@ def test_the_last_variation_must_have_a_seed_too() -> None:
         {"span_order": "random"},
         {"span_order": "corput", "spans": "stride1"},
         {"span_order": "hybrid", "spans": "stride1"},
+        {"order_noise": -1.0},
+        {"order_noise": float("inf")},
+        {"order_noise": 1.0, "span_order": "corput"},
     ],
 )
 def test_impossible_sampling_options_are_refused(options: dict[str, object]) -> None:

@@ -12,4 +12,7 @@ SAMPLERS = {
     "guidance in the middle": SamplingConfig(STEPS, guidance_start=0.3, guidance_end=0.7),
     "corput": SamplingConfig(STEPS, span_order="corput"),
     "hybrid": SamplingConfig(STEPS, span_order="hybrid"),
+    "noise": SamplingConfig(STEPS, order_noise=3.0),
+    "noise, prod": SamplingConfig(STEPS, order_noise=3.0, span_score="prod", span_order="hybrid"),
+    "noise, stride1": SamplingConfig(STEPS, order_noise=1.0, spans="stride1"),
 }

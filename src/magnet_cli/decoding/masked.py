@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.circle import Loop, turn
-from magnet_cli.decoding.ordering import corput_places, explored, first_places, last_places
+from magnet_cli.decoding.ordering import corput_places, explored, first_places, last_places, noisy_scores, order_noise
 from magnet_cli.decoding.philox import uniforms
 from magnet_cli.decoding.steps import (
     DECIDED,
@@ -29,6 +29,7 @@ from magnet_cli.decoding.steps import (
     propose,
     step_place,
     step_temperature,
+    steps_left,
 )
 from magnet_cli.errors import NumericsError, UsageError, not_finite_remedy
 from magnet_cli.model.config import DecoderConfig
@@ -285,7 +286,7 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
         if step + 1 < steps and sampling.span_order != "corput":
             if run.rescorer is not None and sampling.rescore_weight < 1:
                 probability = combine(probability, run.rescorer(codes, proposed, codebook), sampling.rescore_weight)
-            scores = grid.scores(probability, run.span_score)
+            scores = _scores(run, book, probability, step)
             scores.masked_fill_(~(masked if run.on_grid else predicted), DECIDED)
             if sampling.span_order == "hybrid" and book.places is not None:
                 first = first_places(book.places, masked, explored(counts[step], counts[step + 1]))
@@ -294,6 +295,22 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
         if run.on_step is not None:
             seen = codes if run.starts is None else turn(codes, -run.starts)
             run.on_step(Step(codebook, step, steps, seen))
+
+
+def _scores(run: _Decoding, book: _Codebook, probability: Tensor, step: int) -> Tensor:
+    """Scores of all units, of which the highest stay hidden at the next step. probability: [B, T]. Returns [B, S]."""
+    amount = run.sampling.order_noise * steps_left(step, run.sampling.steps[book.number])
+    if not amount:
+        return run.grid.scores(probability, run.span_score)
+    noise = order_noise(
+        run.seeds,
+        codebook=book.number,
+        step=step,
+        frames=probability.shape[-1],
+        device=probability.device,
+        first_frame=run.first_frame,
+    )
+    return noisy_scores(run.grid.log_confidence(probability, run.span_score), run.grid.first(noise), amount)
 
 
 def _masked_units(run: _Decoding, book: _Codebook, scores: Tensor, counts: Sequence[int]) -> Tensor:

@@ -15,7 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from magnet_cli.decoding.philox import uniforms
 from magnet_cli.decoding.steps import highest_units
+
+# Added to the number of a codebook for the random numbers of its order, which no drawn code has.
+ORDER_STREAM = 0x10000
 
 
 def corput_order(units: int) -> list[int]:
@@ -47,6 +51,45 @@ def last_places(places: Tensor, units: Sequence[int], counts: Sequence[int]) -> 
     Nothing is sorted, and nothing that the model computed decides.
     """
     return torch.stack([row >= unit - count for row, unit, count in zip(places, units, counts, strict=True)])
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """Numbers of the standard Gumbel distribution, from uniform ones in (0, 1)."""
+    return -torch.log(-torch.log(uniform))
+
+
+def order_noise(
+    seeds: Sequence[int],
+    *,
+    codebook: int,
+    step: int,
+    frames: int,
+    device: torch.device,
+    first_frame: int = 0,
+) -> Tensor:
+    """Gumbel numbers for the frames of every item, float32 [B, T]; those of a unit are those of its first frame.
+
+    They are drawn apart from the codes, so that the codes of a seed are drawn with the same numbers as without them.
+    """
+    uniform = uniforms(
+        seeds,
+        codebook=ORDER_STREAM + codebook,
+        step=step,
+        frames=frames,
+        codes=1,
+        device=device,
+        first_frame=first_frame,
+    )
+    return gumbel(uniform[..., 0])
+
+
+def noisy_scores(log_confidence: Tensor, noise: Tensor, amount: float) -> Tensor:
+    """Scores of units, of which the highest stay hidden: -(log p + amount * g), [B, S].
+
+    As in Chang et al., "MaskGIT: Masked Generative Image Transformer" (CVPR 2022), where the amount falls with the
+    share of the steps that are left.
+    """
+    return -(log_confidence + amount * noise)
 
 
 def explored(now: Sequence[int], next_step: Sequence[int]) -> list[int]:

@@ -60,6 +60,7 @@ class SamplingOptions(TypedDict, total=False):
     guidance_start: float
     guidance_end: float
     span_order: SpanOrder
+    order_noise: float
 
 
 class GenerateOptions(SamplingOptions, total=False):

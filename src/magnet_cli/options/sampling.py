@@ -17,10 +17,11 @@ SpanOrder = Literal["confidence", "corput", "hybrid"]
 
 
 # Fields that options written by version 0.1.0 may lack, in records, bundles and batches; then their defaults apply.
-LATER = ("guidance_schedule", "guidance_start", "guidance_end", "span_order")
+LATER = ("guidance_schedule", "guidance_start", "guidance_end", "span_order", "order_noise")
 # No use is known beyond these limits, where numbers overflow or a clip takes days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
+MOST_ORDER_NOISE = 100
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,6 +49,8 @@ class SamplingConfig:
     span_order      which spans are decided first: those that the model is surest of ("confidence"), or those that come
                     first in the van der Corput sequence, which spreads them over the clip ("corput"), or half by the
                     sequence and half by the model ("hybrid"); for nonoverlap only, but for the first
+    order_noise     how much Gumbel noise is added to the logarithm of the probability by which spans are ranked; it
+                    falls to 0 over the steps of a codebook
 
     Raises UsageError for a value that is not possible. Other models have other defaults: see `Pipeline.sampling`.
     """
@@ -67,6 +70,7 @@ class SamplingConfig:
     guidance_start: float = 0.0
     guidance_end: float = 1.0
     span_order: SpanOrder = "confidence"
+    order_noise: float = 0.0
 
     __repr__ = short_repr
 
@@ -125,6 +129,15 @@ class SamplingConfig:
             raise UsageError(
                 f"the span order {self.span_order} is one of spans on a fixed grid, not of {self.spans}",
                 "Give --spans nonoverlap, or --span-order confidence",
+            )
+        if not 0 <= self.order_noise <= MOST_ORDER_NOISE:
+            raise UsageError(
+                f"order noise must be from 0 to {MOST_ORDER_NOISE}, not {self.order_noise:g}", "Give e.g. 4.5"
+            )
+        if self.order_noise and self.span_order == "corput":
+            raise UsageError(
+                "noise changes how spans are ranked, but the span order corput ranks none",
+                "Give --order-noise 0, or --span-order confidence",
             )
 
     def with_preset(self, name: str) -> SamplingConfig:

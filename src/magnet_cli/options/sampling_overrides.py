@@ -10,6 +10,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import Option, Panel, declared
 from magnet_cli.options.sampling import (
     MOST_GUIDANCE,
+    MOST_ORDER_NOISE,
     MOST_STEPS,
     PRESETS,
     GuidanceSchedule,
@@ -145,6 +146,15 @@ class Overrides:
             "those that come first in the van der Corput sequence, which spreads them over the clip. hybrid: at each "
             "step, half by the sequence and half by the model.",
             metavar="|".join(get_args(SpanOrder)),
+            unset=DEFAULT,
+        ),
+    )
+    order_noise: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Amount of Gumbel noise in the ranking of spans, which makes the order in which they are decided more "
+            f"random, 0 to {MOST_ORDER_NOISE}. It falls to 0 over the steps of each codebook.",
+            metavar="AMOUNT",
             unset=DEFAULT,
         ),
     )
