@@ -164,6 +164,7 @@ def test_verbose_shows_sampling_and_timings(magnet: Magnet) -> None:
             ["--span-order", "hybrid", "--order-noise", "2.5", "--steps", "2,1,1,1"],
             {"span_order": "hybrid", "order_noise": 2.5, "steps": [2, 1, 1, 1]},
         ),
+        (["--entropy-bound", "1.5", "--steps", "1,2,2,2"], {"entropy_bound": 1.5, "steps": [1, 2, 2, 2]}),
     ],
     ids=[
         "fast",
@@ -175,12 +176,21 @@ def test_verbose_shows_sampling_and_timings(magnet: Magnet) -> None:
         "guidance over the steps",
         "span order",
         "order noise",
+        "entropy",
     ],
 )
 def test_sampling_options_reach_the_decoder(magnet: Magnet, options: list[str], changed: dict[str, Any]) -> None:
     result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "--json", "--device", "cpu", *options)
     defaults = json.loads(json.dumps({name: getattr(SamplingConfig(), name) for name in vars(SamplingConfig())}))
     assert result.records[0]["sampling"] == defaults | changed
+
+
+@pytest.mark.parametrize(("bound", "passes"), [("0", 14), ("0.000001", 14), ("100000", 5)])
+def test_the_record_has_the_number_of_steps_that_a_clip_took(magnet: Magnet, bound: str, passes: int) -> None:
+    options = ("--steps", "2,4,4,4", "--entropy-bound", bound, "--seed", "1", "--device", "cpu", "--json")
+    (record,) = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, *options).records
+    assert record["passes"] == passes
+    assert magnet("replay", "x.wav", "--check").out == "same\n"
 
 
 def test_output_options_reach_the_file(magnet: Magnet) -> None:

@@ -38,7 +38,8 @@ def some_codes(batch: int, frames: int) -> Tensor:
 def test_it_differs_from_the_reference(music: Golden, sampling: SamplingConfig) -> None:
     memory = music.memory("disco")
     found, other = (
-        decode(music.decoder, memory, [3], one, frames=music.frames) for one in (sampling, SamplingConfig(STEPS))
+        decode(music.decoder, memory, [3], one, frames=music.frames)
+        for one in (sampling, SamplingConfig(sampling.steps))
     )
     assert not torch.equal(found, other)
     assert int(found.max()) < music.decoder.config.codes  # no mask token is left
@@ -114,7 +115,7 @@ def test_windows_and_continuations_keep_what_is_before(music: Golden, sampling: 
 def test_steps_are_numbered_and_the_last_is_the_last(music: Golden, sampling: SamplingConfig) -> None:
     found: list[Step] = []
     decode(music.decoder, music.memory("x"), [3], sampling, frames=60, on_step=found.append)
-    for codebook, most in enumerate(STEPS):
+    for codebook, most in enumerate(sampling.steps):
         steps = [one for one in found if one.codebook == codebook]
         assert [one.step for one in steps] == list(range(len(steps)))
         assert (steps[-1].step + 1, steps[-1].steps) == (len(steps), len(steps))

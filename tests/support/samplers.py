@@ -12,6 +12,8 @@ SAMPLERS = {
     "guidance in the middle": SamplingConfig(STEPS, guidance_start=0.3, guidance_end=0.7),
     "corput": SamplingConfig(STEPS, span_order="corput"),
     "hybrid": SamplingConfig(STEPS, span_order="hybrid"),
+    "entropy": SamplingConfig(STEPS, entropy_bound=4.0),
+    "entropy, corput": SamplingConfig((5, 8, 8, 8), entropy_bound=0.5, span_order="corput"),
     "noise": SamplingConfig(STEPS, order_noise=3.0),
     "noise, prod": SamplingConfig(STEPS, order_noise=3.0, span_score="prod", span_order="hybrid"),
     "noise, stride1": SamplingConfig(STEPS, order_noise=1.0, spans="stride1"),

@@ -21,7 +21,8 @@ def minimum_flops(
         frames -= frames % config.span_length
     total = 2 * tokens * config.width * (config.text_width + 2 * config.layers * config.width) if text else 0
     for codebook, steps in enumerate(sampling.steps):
-        for step, rate in enumerate(mask_rates(steps)):
+        fewest = 1 if sampling.by_entropy(codebook) else steps
+        for step, rate in enumerate(mask_rates(steps)[:fewest]):
             weight = guidance_weight(float(rate), sampling, place=step_place(step, steps))
             guided = text and abs(weight - 1) > UNGUIDED
             unit = config.span_length if sampling.spans == "nonoverlap" else 1

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.circle import Loop, turn
+from magnet_cli.decoding.entropy import frame_entropies, unit_entropies, within_bound
 from magnet_cli.decoding.ordering import corput_places, explored, first_places, last_places, noisy_scores, order_noise
 from magnet_cli.decoding.philox import uniforms
 from magnet_cli.decoding.steps import (
@@ -83,7 +84,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Step:
-    """One decoding step, reported when it is done. `codes` [B, K, T] holds the mask token where nothing is known."""
+    """One decoding step, reported when it is done. `codes` [B, K, T] holds the mask token where nothing is known.
+
+    steps: of the codebook, as far as is known: where entropy ends it early, its last step has their true number.
+    """
 
     codebook: int
     step: int
@@ -209,7 +213,7 @@ def decode(
     step. loop: the clip's end meets its beginning. whole_spans: cut T to whole spans when spans do not overlap, as the
     reference does; False, and in loops: decode all `frames`. first_frame: number of the clip's first frame in
     something longer, so that its parts draw different numbers. rescorer: asked at every step but a codebook's last,
-    unless `sampling.rescore_weight` is 1 or the order of spans is fixed.
+    unless `sampling.rescore_weight` is 1, the order of spans is fixed, or entropy chooses them.
     Returns int64 codes [B, K, T].
     Raises: UsageError for arguments that do not fit together, NumericsError when a model computes a value that is not
         finite.
@@ -265,10 +269,10 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
     mask_code = model.config.mask_code
     decided = grid.kept_units(keep)
     scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
-    steps = sampling.steps[codebook]
+    steps, by_entropy = sampling.steps[codebook], sampling.by_entropy(codebook)
     counts = [[masked_units(rate, units) for units in book.units] for rate in mask_rates(steps)]
     for step in range(steps):
-        masked = _masked_units(run, book, scores, counts[step])
+        masked = scores > DECIDED if by_entropy else _masked_units(run, book, scores, counts[step])
         # A span may be masked though some of its frames are kept.
         masked_frames = grid.spread(masked)
         current.masked_fill_(masked_frames & ~keep, mask_code)
@@ -279,11 +283,18 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
         if codes.device.type == "cpu":  # elsewhere the host would wait for the device; it does so once, at the end
             _check_finite(run.checks[-1:], model)
         random = _random(run, codebook, step, logits)
-        proposed, probability = propose(logits, step_temperature(step, steps, sampling), sampling, random)
+        temperature = step_temperature(step, steps, sampling)
+        proposed, probability = propose(logits, temperature, sampling, random)
 
         proposed = torch.where(predicted, proposed, current)
-        # What the last step decides is never ranked, and a fixed order ranks nothing.
-        if step + 1 < steps and sampling.span_order != "corput":
+        more = step + 1 < steps
+        # What the last step decides is never ranked.
+        if more and by_entropy:
+            entropies = unit_entropies(frame_entropies(logits, temperature), predicted, grid)
+            accepted = within_bound(entropies, masked, sampling.entropy_bound)
+            scores = entropies.masked_fill(accepted | ~masked, DECIDED)
+            more = bool((scores > DECIDED).any())  # the host waits for the device: it cannot know this beforehand
+        elif more and sampling.span_order != "corput":  # a fixed order ranks nothing
             if run.rescorer is not None and sampling.rescore_weight < 1:
                 probability = combine(probability, run.rescorer(codes, proposed, codebook), sampling.rescore_weight)
             scores = _scores(run, book, probability, step)
@@ -294,7 +305,9 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
         current.copy_(proposed)
         if run.on_step is not None:
             seen = codes if run.starts is None else turn(codes, -run.starts)
-            run.on_step(Step(codebook, step, steps, seen))
+            run.on_step(Step(codebook, step, steps if more else step + 1, seen))
+        if not more:
+            break
 
 
 def _scores(run: _Decoding, book: _Codebook, probability: Tensor, step: int) -> Tensor:

@@ -61,6 +61,7 @@ class SamplingOptions(TypedDict, total=False):
     guidance_end: float
     span_order: SpanOrder
     order_noise: float
+    entropy_bound: float
 
 
 class GenerateOptions(SamplingOptions, total=False):

@@ -17,11 +17,12 @@ SpanOrder = Literal["confidence", "corput", "hybrid"]
 
 
 # Fields that options written by version 0.1.0 may lack, in records, bundles and batches; then their defaults apply.
-LATER = ("guidance_schedule", "guidance_start", "guidance_end", "span_order", "order_noise")
+LATER = ("guidance_schedule", "guidance_start", "guidance_end", "span_order", "order_noise", "entropy_bound")
 # No use is known beyond these limits, where numbers overflow or a clip takes days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
 MOST_ORDER_NOISE = 100
+MOST_ENTROPY = 100_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +52,9 @@ class SamplingConfig:
                     sequence and half by the model ("hybrid"); for nonoverlap only, but for the first
     order_noise     how much Gumbel noise is added to the logarithm of the probability by which spans are ranked; it
                     falls to 0 over the steps of a codebook
+    entropy_bound   nats; above 0: in the codebooks above the first, a step decides as many spans as keep the sum of
+                    their entropies, less the largest, within this, and `steps` is the most that a codebook takes; 0:
+                    off (nonoverlap only)
 
     Raises UsageError for a value that is not possible. Other models have other defaults: see `Pipeline.sampling`.
     """
@@ -71,6 +75,7 @@ class SamplingConfig:
     guidance_end: float = 1.0
     span_order: SpanOrder = "confidence"
     order_noise: float = 0.0
+    entropy_bound: float = 0.0
 
     __repr__ = short_repr
 
@@ -140,6 +145,21 @@ class SamplingConfig:
                 "Give --order-noise 0, or --span-order confidence",
             )
 
+        if not 0 <= self.entropy_bound <= MOST_ENTROPY:
+            raise UsageError(
+                f"the entropy bound must be from 0 to {MOST_ENTROPY} nats, not {self.entropy_bound:g}",
+                "Give e.g. 20, or 0 to decide as many spans at each step as the schedule says",
+            )
+        if self.entropy_bound and self.spans != "nonoverlap":
+            raise UsageError(
+                f"an entropy bound is for spans on a fixed grid, not for {self.spans}",
+                "Give --spans nonoverlap, or --entropy-bound 0",
+            )
+
+    def by_entropy(self, codebook: int) -> bool:
+        """Whether entropy decides how many spans a step of this codebook decides, so that it may end early."""
+        return codebook > 0 and self.entropy_bound > 0
+
     def with_preset(self, name: str) -> SamplingConfig:
         """This configuration, with the steps and spans of a preset; everything else stays."""
         if name not in PRESETS:
@@ -151,7 +171,9 @@ class SamplingConfig:
             self,
             steps=preset.steps(len(self.steps)) or self.steps,
             spans=preset.spans or self.spans,
-            span_order="confidence" if preset.spans == "stride1" else self.span_order,  # the others are for a grid
+            # What is for a grid only does not go with the preset's spans.
+            span_order="confidence" if preset.spans == "stride1" else self.span_order,
+            entropy_bound=0.0 if preset.spans == "stride1" else self.entropy_bound,
             guidance=self.guidance if preset.guidance is None else preset.guidance,
         )
 

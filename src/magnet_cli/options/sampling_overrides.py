@@ -9,6 +9,7 @@ from typing import Any, ClassVar, get_args
 from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import Option, Panel, declared
 from magnet_cli.options.sampling import (
+    MOST_ENTROPY,
     MOST_GUIDANCE,
     MOST_ORDER_NOISE,
     MOST_STEPS,
@@ -155,6 +156,16 @@ class Overrides:
             help="Amount of Gumbel noise in the ranking of spans, which makes the order in which they are decided more "
             f"random, 0 to {MOST_ORDER_NOISE}. It falls to 0 over the steps of each codebook.",
             metavar="AMOUNT",
+            unset=DEFAULT,
+        ),
+    )
+    entropy_bound: float | None = field(
+        default=None,
+        metadata=Option(
+            help="In the codebooks above the first, decide at each step as many spans as keep the sum of their "
+            f"entropies, less the largest of them, within this bound in nats, 0 to {MOST_ENTROPY}. A codebook ends "
+            "when all of its spans are decided, and --steps is the most steps that it takes. 0: off.",
+            metavar="NATS",
             unset=DEFAULT,
         ),
     )
