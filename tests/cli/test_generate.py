@@ -164,6 +164,7 @@ def test_verbose_shows_sampling_and_timings(magnet: Magnet) -> None:
             ["--span-order", "hybrid", "--order-noise", "2.5", "--steps", "2,1,1,1"],
             {"span_order": "hybrid", "order_noise": 2.5, "steps": [2, 1, 1, 1]},
         ),
+        (["--remask", "0.5", "--steps", "3,1,1,1"], {"remask": 0.5, "steps": [3, 1, 1, 1]}),
         (["--entropy-bound", "1.5", "--steps", "1,2,2,2"], {"entropy_bound": 1.5, "steps": [1, 2, 2, 2]}),
     ],
     ids=[
@@ -176,6 +177,7 @@ def test_verbose_shows_sampling_and_timings(magnet: Magnet) -> None:
         "guidance over the steps",
         "span order",
         "order noise",
+        "remasking",
         "entropy",
     ],
 )

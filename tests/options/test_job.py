@@ -67,6 +67,10 @@ def test_the_last_variation_must_have_a_seed_too() -> None:
         {"span_order": "corput", "spans": "stride1"},
         {"span_order": "hybrid", "spans": "stride1"},
         {"order_noise": -1.0},
+        {"remask": 1.5},
+        {"remask": float("nan")},
+        {"remask": 0.5, "spans": "stride1"},
+        {"remask": 0.5, "span_order": "corput"},
         {"entropy_bound": -1.0},
         {"entropy_bound": float("nan")},
         {"entropy_bound": 1.0, "spans": "stride1"},
@@ -138,6 +142,7 @@ def test_a_preset_with_overlapping_spans_drops_what_needs_a_grid() -> None:
     own = SamplingConfig(span_order="corput", entropy_bound=3.0)
     assert (own.with_preset("fast").span_order, own.with_preset("fast").entropy_bound) == ("corput", 3.0)
     assert own.with_preset("best").entropy_bound == 0
+    assert SamplingConfig(remask=0.5).with_preset("best").remask == 0
     assert (own.with_preset("best").spans, own.with_preset("best").span_order) == ("stride1", "confidence")
 
 

@@ -14,6 +14,8 @@ SAMPLERS = {
     "hybrid": SamplingConfig(STEPS, span_order="hybrid"),
     "entropy": SamplingConfig(STEPS, entropy_bound=4.0),
     "entropy, corput": SamplingConfig((5, 8, 8, 8), entropy_bound=0.5, span_order="corput"),
+    "remasking": SamplingConfig((8, 3, 3, 2), remask=1.0),
+    "remasking, hybrid": SamplingConfig((8, 3, 3, 2), remask=0.8, span_order="hybrid", span_score="prod"),
     "noise": SamplingConfig(STEPS, order_noise=3.0),
     "noise, prod": SamplingConfig(STEPS, order_noise=3.0, span_score="prod", span_order="hybrid"),
     "noise, stride1": SamplingConfig(STEPS, order_noise=1.0, spans="stride1"),

@@ -18,6 +18,7 @@ from magnet_cli.decoding.circle import Loop, turn
 from magnet_cli.decoding.entropy import frame_entropies, unit_entropies, within_bound
 from magnet_cli.decoding.ordering import corput_places, explored, first_places, last_places, noisy_scores, order_noise
 from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.remasking import hide_again, most_chance, remask_chances, remask_numbers
 from magnet_cli.decoding.steps import (
     DECIDED,
     Grid,
@@ -271,6 +272,7 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
     scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
     steps, by_entropy = sampling.steps[codebook], sampling.by_entropy(codebook)
     counts = [[masked_units(rate, units) for units in book.units] for rate in mask_rates(steps)]
+    confidence = torch.zeros_like(scores)  # with which each unit was decided, or is proposed
     for step in range(steps):
         masked = scores > DECIDED if by_entropy else _masked_units(run, book, scores, counts[step])
         # A span may be masked though some of its frames are kept.
@@ -302,6 +304,9 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
             if sampling.span_order == "hybrid" and book.places is not None:
                 first = first_places(book.places, masked, explored(counts[step], counts[step + 1]))
                 scores.masked_fill_(first, DECIDED)
+            if sampling.remasks(codebook):
+                scores = _with_remasked(run, book, scores, confidence, ~masked & ~decided, step)
+                confidence = torch.where(masked, grid.log_confidence(probability, run.span_score).exp(), confidence)
         current.copy_(proposed)
         if run.on_step is not None:
             seen = codes if run.starts is None else turn(codes, -run.starts)
@@ -324,6 +329,24 @@ def _scores(run: _Decoding, book: _Codebook, probability: Tensor, step: int) -> 
         first_frame=run.first_frame,
     )
     return noisy_scores(run.grid.log_confidence(probability, run.span_score), run.grid.first(noise), amount)
+
+
+def _with_remasked(
+    run: _Decoding, book: _Codebook, scores: Tensor, confidence: Tensor, decided: Tensor, step: int
+) -> Tensor:
+    """Scores in which some of the decided units are the highest, so that the next step hides them again. [B, S]."""
+    rates = mask_rates(run.sampling.steps[book.number])
+    most = most_chance(float(rates[step]), float(rates[step + 1]))
+    numbers = remask_numbers(
+        run.seeds,
+        codebook=book.number,
+        step=step,
+        frames=run.grid.frames,
+        device=scores.device,
+        first_frame=run.first_frame,
+    )
+    chances = remask_chances(confidence, decided, most, run.sampling.remask)
+    return hide_again(scores, chances, run.grid.first(numbers))
 
 
 def _masked_units(run: _Decoding, book: _Codebook, scores: Tensor, counts: Sequence[int]) -> Tensor:

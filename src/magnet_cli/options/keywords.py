@@ -62,6 +62,7 @@ class SamplingOptions(TypedDict, total=False):
     span_order: SpanOrder
     order_noise: float
     entropy_bound: float
+    remask: float
 
 
 class GenerateOptions(SamplingOptions, total=False):

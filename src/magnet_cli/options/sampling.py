@@ -17,7 +17,7 @@ SpanOrder = Literal["confidence", "corput", "hybrid"]
 
 
 # Fields that options written by version 0.1.0 may lack, in records, bundles and batches; then their defaults apply.
-LATER = ("guidance_schedule", "guidance_start", "guidance_end", "span_order", "order_noise", "entropy_bound")
+LATER = ("guidance_schedule", "guidance_start", "guidance_end", "span_order", "order_noise", "entropy_bound", "remask")
 # No use is known beyond these limits, where numbers overflow or a clip takes days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
@@ -55,6 +55,8 @@ class SamplingConfig:
     entropy_bound   nats; above 0: in the codebooks above the first, a step decides as many spans as keep the sum of
                     their entropies, less the largest, within this, and `steps` is the most that a codebook takes; 0:
                     off (nonoverlap only)
+    remask          0 to 1: share of the largest chance with which spans of the first codebook that are decided may be
+                    hidden again and drawn anew; 0: off (nonoverlap only, and not with "corput")
 
     Raises UsageError for a value that is not possible. Other models have other defaults: see `Pipeline.sampling`.
     """
@@ -76,6 +78,7 @@ class SamplingConfig:
     span_order: SpanOrder = "confidence"
     order_noise: float = 0.0
     entropy_bound: float = 0.0
+    remask: float = 0.0
 
     __repr__ = short_repr
 
@@ -156,6 +159,22 @@ class SamplingConfig:
                 "Give --spans nonoverlap, or --entropy-bound 0",
             )
 
+        self._check_remask()
+
+    def _check_remask(self) -> None:
+        if not 0 <= self.remask <= 1:
+            raise UsageError(f"remask must be from 0 to 1, not {self.remask:g}", "Give e.g. 0.2")
+        if self.remask and (self.spans != "nonoverlap" or self.span_order == "corput"):
+            other = self.spans if self.spans != "nonoverlap" else "a fixed order"
+            raise UsageError(
+                f"remasking needs spans on a fixed grid that are ranked, not {other}",
+                "Give --spans nonoverlap and --span-order confidence or hybrid, or --remask 0",
+            )
+
+    def remasks(self, codebook: int) -> bool:
+        """Whether decided spans of this codebook may be hidden again."""
+        return codebook == 0 and self.remask > 0
+
     def by_entropy(self, codebook: int) -> bool:
         """Whether entropy decides how many spans a step of this codebook decides, so that it may end early."""
         return codebook > 0 and self.entropy_bound > 0
@@ -174,6 +193,7 @@ class SamplingConfig:
             # What is for a grid only does not go with the preset's spans.
             span_order="confidence" if preset.spans == "stride1" else self.span_order,
             entropy_bound=0.0 if preset.spans == "stride1" else self.entropy_bound,
+            remask=0.0 if preset.spans == "stride1" else self.remask,
             guidance=self.guidance if preset.guidance is None else preset.guidance,
         )
 

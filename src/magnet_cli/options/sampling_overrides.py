@@ -169,6 +169,15 @@ class Overrides:
             unset=DEFAULT,
         ),
     )
+    remask: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Hide some decided spans of the first codebook again at each step and draw them anew, above all those "
+            "that the model was less sure of: a share, 0 to 1, of as many as the schedule allows. 0: off.",
+            metavar="SHARE",
+            unset=DEFAULT,
+        ),
+    )
     no_anneal: bool | None = field(
         default=None,
         metadata=Option(
