@@ -367,7 +367,10 @@ def estimate(plan: BatchPlan, command: Command, opened: Opened | None) -> tuple[
         steps = sum(item.job.sampling.steps) if isinstance(item.job.sampling, SamplingConfig) else 1
         passes += len(item.candidates) * steps * frames_of(item, command, facts)
     # Every weight takes a multiplication and an addition for each frame, with and without the text (guidance).
-    return 4.0 * facts.parameters * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, just measured on {device}"
+    basis = f"at {rate / 1e9:,.0f} GFLOP/s, just measured on {device}"
+    if any(isinstance(one := item.job.sampling, SamplingConfig) and one.entropy_bound for item in plan.todo):
+        basis += "; an entropy bound can save steps"
+    return 4.0 * facts.parameters * passes / rate, basis
 
 
 def model_facts(command: Command, opened: Opened | None) -> ModelFacts:

@@ -34,7 +34,7 @@ class Clip:
     model, see `Pipeline.unknown_words`; timings: seconds for each stage, shared by the clips of a
     batch. output: how the level was set, and the sample format that `save` writes; input: the audio file that the clip
     starts from, with its SHA-256; provenance: the models that generated it. tempo: that of a loop as measured, None if
-    no beat is clear; marks: the marks of a loop in a WAV file.
+    no beat is clear; marks: the marks of a loop in a WAV file; passes: steps that its batch took.
     """
 
     index: int
@@ -49,6 +49,7 @@ class Clip:
     input: Mapping[str, str] | None = None
     provenance: Provenance | None = None
     tempo: Tempo | None = None
+    passes: int | None = None
     marks: LoopMarks | None = None
     unknown_words: tuple[str, ...] = ()
 
@@ -132,6 +133,7 @@ class Clip:
             "processor": info.processor,
             "threads": torch.get_num_threads(),
             "batch": self.batch,
+            "passes": self.passes,
             "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -81,11 +81,15 @@ _ARGUMENTS = ("seed", "variations", "sampling", "edit", "output", "known", "on_s
 
 @dataclass(frozen=True)
 class _Sound:
-    """A decoded job: codes int16 [K, T]; tokens in its prompt; waveform float32 [C, L], before its level is set."""
+    """A decoded job: codes int16 [K, T]; tokens in its prompt; waveform float32 [C, L], before its level is set.
+
+    passes: steps that the networks took for it and for those that were decoded with it.
+    """
 
     codes: NDArray[np.int16]
     tokens: int
     waveform: NDArray[np.float32]
+    passes: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -422,6 +426,7 @@ class Pipeline:
                 unknown_words=tuple(dict.fromkeys(word for text in job.texts for word in self.unknown_words(text))),
                 timings=clock.laps | own.laps,
                 tempo=tempo,
+                passes=sound.passes,
                 marks=loop_marks(arrangements[row], job.edit.bpm),
                 output=self.arranger.inputs.output(output, job.edit.input, ".wav"),
                 input=input_of(job.edit, self.arranger.inputs),
@@ -438,9 +443,14 @@ class Pipeline:
     ) -> Iterator[_Sound]:
         """Decode these jobs together."""
 
+        passes = 0
+
         def hear(event: TextEncoded | StepDone) -> None:
+            nonlocal passes
             if isinstance(event, TextEncoded):
                 clock.lap("text")
+            else:
+                passes += 1
             listener(event)
 
         codes, tokens = self.generator.codes(jobs, arrangements, known=known, listener=hear)
@@ -449,7 +459,7 @@ class Pipeline:
         waveforms = decode_waveforms(self.codec, codes, loop=arrangements[0].loop is not None)
         clock.lap("codec")
         arrays = codes.numpy().astype(np.int16)
-        return (_Sound(*sound) for sound in zip(arrays, tokens, waveforms, strict=True))
+        return (_Sound(*sound, passes) for sound in zip(arrays, tokens, waveforms, strict=True))
 
     def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
         """Known codes that make clips begin with this audio.
