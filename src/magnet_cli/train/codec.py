@@ -91,11 +91,10 @@ class TrainableCodec(nn.Module):
 
     def groups(self) -> list[dict[str, Any]]:
         """The weights that are trained, in groups with a `share` of the learning rate."""
-        groups = [
-            {"params": list(self.codec.encoder.parameters()), "share": 1.0},
-            {"params": list(self.codec.decoder.parameters()), "share": 1.0 if self.analysis is None else SYNTHESIZER},
-        ]
-        return [group for group in groups if all(weight.requires_grad for weight in group["params"])]
+        share = 1.0 if self.analysis is None else SYNTHESIZER
+        parts = ((self.codec.encoder, 1.0), (self.codec.decoder, share))
+        trained = [(list(filter(lambda one: one.requires_grad, part.parameters())), share) for part, share in parts]
+        return [{"params": weights, "share": share} for weights, share in trained if weights]
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, L] -> [B, C, L] and a scalar."""

@@ -22,7 +22,6 @@ from magnet_cli.options.strict_json import from_plain
 from magnet_cli.train.tones import Analysis
 
 
-
 def codec_weights(codec: Codec) -> Weights:
     """A codec's tensors under their plain names, weight normalization folded."""
     with without_weights():

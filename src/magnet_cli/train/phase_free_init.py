@@ -12,6 +12,7 @@ begins at random and learns to imitate the analysis.
 from __future__ import annotations
 
 import math
+
 import torch
 from encodec.modules import SConv1d, SConvTranspose1d
 from encodec.quantization.core_vq import EuclideanCodebook
@@ -124,7 +125,7 @@ def _set_filters(codec: Codec, config: CodecConfig, analysis: Analysis) -> None:
 
 def _fit_encoder(codec: Codec, analysis: Analysis, waveforms: Tensor) -> None:
     """The encoder's last convolution: least squares from what comes to it to the latents."""
-    _, last = convolutions(codec.encoder, SConv1d)[0], convolutions(codec.encoder, SConv1d)[-1]
+    last = convolutions(codec.encoder, SConv1d)[-1]
     before = codec.encoder.model[:-1]
     taps = codec.config.last_kernel_size
     size = taps * last.in_channels + 1
@@ -215,17 +216,15 @@ def _set_phases(lstm: nn.LSTM, analysis: Analysis) -> None:
 
 def _clock_states(lstm: nn.LSTM, frames: int) -> Tensor:
     """States of the counters, [frames, CYCLE - 1], which depend on no input."""
-    alone = nn.LSTM(1, CYCLE - 1)
-    size, count = lstm.hidden_size, CYCLE - 1
-    for name in ("weight_hh", "bias_ih"):
-        source: Tensor = getattr(lstm, f"{name}_l0").view(4, size, -1)[:, :count]
-        getattr(alone, f"{name}_l0").copy_(
-            (source[..., :count] if name == "weight_hh" else source).flatten(0, 1).view_as(getattr(alone, f"{name}_l0"))
-        )
-    alone.weight_ih_l0.zero_()
-    alone.bias_hh_l0.zero_()
-    states, _ = alone(torch.zeros(frames, 1, 1))
-    return torch.as_tensor(states[:, 0])
+    count, size = CYCLE - 1, lstm.hidden_size
+    alone = nn.LSTM(1, count)
+    for weight in alone.parameters():
+        weight.zero_()
+    states: Tensor = lstm.get_parameter("weight_hh_l0").view(4, size, size)
+    biases: Tensor = lstm.get_parameter("bias_ih_l0").view(4, size)
+    alone.get_parameter("weight_hh_l0").copy_(states[:, :count, :count].flatten(0, 1))
+    alone.get_parameter("bias_ih_l0").copy_(biases[:, :count].flatten())
+    return torch.as_tensor(alone(torch.zeros(frames, 1, 1))[0][:, 0])
 
 
 def _set_waves(ups: list[nn.Conv1d | nn.ConvTranspose1d], config: CodecConfig, analysis: Analysis) -> None:

@@ -110,7 +110,8 @@ class Tones:
         borders = (tones[1:] + tones[:-1]) / 2
         nearest = torch.bucketize(frequency.clamp(min=1.0).log2().contiguous(), borders)
         energy = torch.zeros(*power.shape[:2], len(found))
-        # Half the spectrum of a sinusoid of amplitude A under a window w of N samples has the energy N A^2 sum(w^2) / 4.
+        # Half the spectrum of a sinusoid of amplitude A under a window w of N samples has the energy
+        # N A^2 sum(w^2) / 4.
         scale = 4 / (size * float(window.square().sum()))
         return energy.scatter_add_(2, nearest, torch.where(within, power, torch.zeros_like(power)) * scale)
 
@@ -146,10 +147,11 @@ class Tones:
         return torch.stack([phase.cos(), phase.sin()], dim=-1).float()
 
     def _noises(self, frequencies: Tensor, length: int) -> Tensor:
-        """Two noises around each frequency, a semitone wide, with the power of a sinusoid of amplitude 1: [N, 2, L]."""
-        drawn = torch.randn(len(frequencies), 2, length, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-        spectrum = torch.fft.rfft(drawn)
-        octaves = (torch.fft.rfftfreq(length, 1 / self.sample_rate).double().clamp(min=1.0) / frequencies[:, None]).log2()
+        """Two noises around each frequency, a semitone wide, as strong as a sinusoid of amplitude 1: [N, 2, L]."""
+        generator = torch.Generator().manual_seed(2)
+        spectrum = torch.fft.rfft(torch.randn(len(frequencies), 2, length, dtype=torch.float64, generator=generator))
+        bins = torch.fft.rfftfreq(length, 1 / self.sample_rate).double()
+        octaves = (bins.clamp(min=1.0) / frequencies[:, None]).log2()
         spectrum[(octaves.abs() > 1 / 24)[:, None].expand_as(spectrum)] = 0
         noise = torch.fft.irfft(spectrum, n=length)
         return noise / noise.square().mean(-1, keepdim=True).sqrt() / math.sqrt(2)

@@ -101,9 +101,9 @@ def _draw(weight: Tensor, inputs: int, depth: int) -> None:
     nn.init.trunc_normal_(weight, 0.0, deviation, -3 * deviation, 3 * deviation)
 
 
-# The start with context: deviation of the embeddings of codes and of the first mask, factor on the positions, frames to which
-# heads of the first layers look back and ahead, the logit by which they prefer those to others, a factor on what they
-# hand on, of which a head holds only a part, and the slowest position, in radians a frame, that they use.
+# The start with context: deviation of the embeddings of codes and of the first mask, factor on the positions, frames to
+# which heads of the first layers look back and ahead, the logit by which they prefer those to others, a factor on what
+# they hand on, of which a head holds only a part, and the slowest position, in radians a frame, that they use.
 EMBEDDED, MASKED = 0.5, 1.0
 POSITIONED = 0.25
 LOOKS = (1, 3, 6)
@@ -120,9 +120,9 @@ def begin_with_context(decoder: MaskedTransformer) -> None:
     at them: the loss is then as high with nine tenths of a clip given as with nothing. So the embeddings of codes begin
     large, in dimensions apart from those of the fast positions, and the configuration's `position_scale` is to be
     POSITIONED. Two heads in each of the first layers begin as looks at the frames that lie a fixed distance before and
-    behind, which hand on the codes there: a sinusoidal position a distance away is the position rotated. The first mask's
-    embedding is larger still, so that normalization makes hidden frames the weaker keys. The output heads begin as the
-    embeddings, so that what was handed on is a prediction. All of it is trained on.
+    behind, which hand on the codes there: a sinusoidal position a distance away is the position rotated. The first
+    mask's embedding is larger still, so that normalization makes hidden frames the weaker keys. The output heads begin
+    as the embeddings, so that what was handed on is a prediction. All of it is trained on.
     """
     initialize(decoder)
     config = decoder.config
@@ -140,8 +140,8 @@ def begin_with_context(decoder: MaskedTransformer) -> None:
         return
     for layer, frames in zip(decoder.layers, LOOKS, strict=False):
         if isinstance(layer, Layer):
-            for head, distance in enumerate((-frames, frames)):
-                _look(layer, head, distance, _speeds(config)[chosen], (chosen, content))
+            for number, distance in enumerate((-frames, frames)):
+                _look(layer, number, distance, _speeds(config)[chosen], (chosen, content))
 
 
 def _speeds(config: DecoderConfig) -> Tensor:
