@@ -14,6 +14,7 @@ from magnet_cli.cli.run_jobs import (
     describe_sampling,
     load,
     make,
+    note_unknown_words,
     open_parts,
     resolve_helpers,
     result,
@@ -174,6 +175,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
         helpers=dict(order.helpers),
         fallback=fallback,
     )
+    note_unknown_words(console, production, jobs)
     pairs, together = list(zip(jobs, targets, strict=True)), order.candidates.rivals
     items = [
         Item(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.cli.best_of import Contest, Judge, judge_of, with_score
+from magnet_cli.errors import near
 from magnet_cli.hub.store import read_ahead
 from magnet_cli.jobs.targets import Target
 from magnet_cli.options.candidates import JudgeName
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 LONGEST_LABEL = 40
 MOST_LINES = 3  # about inputs
+MOST_WORDS = 8  # that a model does not know
+SHORTEST_MISSPELLED = 4  # letters
 LONGEST_IN_BAR = 80  # the bar shortens it further to the width of the terminal
 
 
@@ -305,6 +310,33 @@ def loss(production: Production, job: Job) -> str | None:
 def form(channels: int, rate: int) -> str:
     """2 channels at 44,100 Hz."""
     return f"{channels} channel{'s' if channels > 1 else ''} at {rate:,} Hz"
+
+
+def note_unknown_words(console: Console, production: Production, jobs: Sequence[Job]) -> None:
+    """Name the words of all prompts that mean nothing to the model, the most frequent first, in one message."""
+    known = production.pipeline.known_words
+    prompts = dict.fromkeys(text for job in jobs for text in job.texts) if known is not None else {}
+    found = Counter(word for prompt in prompts for word in production.pipeline.unknown_words(prompt))
+    if not found:
+        return
+    words = sorted(word for word in known or () if not word.isdecimal())
+    named = [
+        unknown_word(word, count if len(prompts) > 1 else 0, words) for word, count in found.most_common(MOST_WORDS)
+    ]
+    if len(found) > len(named):
+        named.append(f"{len(found) - len(named):,} more")
+    which = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    remedy = shlex.join(["magnet", "models", "show", production.model, "--words"])
+    console.message(f"note: {production.model} does not know {which}; {remedy} lists the words that it knows")
+
+
+def unknown_word(word: str, prompts: int, known: Sequence[str]) -> str:
+    """A word in quotes, in how many prompts it is unless 0, and the known one that it may be a misspelling of."""
+    remarks = [f"in {prompts:,} prompt{'s' if prompts > 1 else ''}"] if prompts else []
+    # Of short words, too many are alike.
+    alike = near(word, known, 1, least=0.75) if len(word) >= SHORTEST_MISSPELLED else []
+    remarks += [f"did you mean {one}?" for one in alike]
+    return f'"{word}" ({", ".join(remarks)})' if remarks else f'"{word}"'
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from magnet_cli.jobs.targets import Target
 from magnet_cli.options.candidates import JudgeName
 from magnet_cli.options.job import LARGEST_SEED, Job
 from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.sampling import LATER, MusicGenSampling, SamplingConfig
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
@@ -141,7 +142,7 @@ def item_key(
     facts = {
         "prompt": job.text,
         "seed": job.seed,
-        "sampling": _plain(job.sampling),
+        "sampling": _sampled(job.sampling),
         "edit": _plain(job.edit),
         "input": None if job.edit.input is None else inputs.sha256(job.edit.input),
         "output": _written(inputs.output(output, job.edit.input, suffix)),
@@ -156,6 +157,13 @@ def item_key(
 def _written(output: OutputConfig) -> dict[str, Any]:
     """The options of the output. Without a sample rate they are those of versions that knew none."""
     return {name: value for name, value in asdict(output).items() if (name, value) != ("sample_rate", None)}
+
+
+@lru_cache(maxsize=64)
+def _sampled(sampling: SamplingConfig | MusicGenSampling) -> dict[str, Any]:
+    """The sampling options. Where later ones have their defaults, they are those of versions that knew none of them."""
+    unset = {(one.name, one.default) for one in fields(sampling) if one.name in LATER}
+    return {name: value for name, value in asdict(sampling).items() if (name, value) not in unset}
 
 
 @lru_cache(maxsize=64)

@@ -81,11 +81,15 @@ _ARGUMENTS = ("seed", "variations", "sampling", "edit", "output", "known", "on_s
 
 @dataclass(frozen=True)
 class _Sound:
-    """A decoded job: codes int16 [K, T]; tokens in its prompt; waveform float32 [C, L], before its level is set."""
+    """A decoded job: codes int16 [K, T]; tokens in its prompt; waveform float32 [C, L], before its level is set.
+
+    passes: steps that the networks took for it and for those that were decoded with it.
+    """
 
     codes: NDArray[np.int16]
     tokens: int
     waveform: NDArray[np.float32]
+    passes: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -215,6 +219,18 @@ class Pipeline:
     def frames(self) -> int:
         """Frames in a clip, T."""
         return int(self.info.clip_seconds * self.codec.config.frame_rate)
+
+    @property
+    def known_words(self) -> frozenset[str] | None:
+        """All words that the model was trained on, in lower case; None for a text encoder that lists none, as T5."""
+        return self.generator.text_encoder.known_words
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that mean nothing to the model; none where `known_words` is None.
+
+        A word that the model reads as a known one, its synonym, is known.
+        """
+        return self.generator.text_encoder.unknown_words(prompt)
 
     def passes(self, jobs: Iterable[Job]) -> int:
         """How many passes through the network these jobs take, as far as is known beforehand."""
@@ -407,8 +423,10 @@ class Pipeline:
                 audio=audio,
                 sample_rate=rate,
                 tokens=sound.tokens,
+                unknown_words=tuple(dict.fromkeys(word for text in job.texts for word in self.unknown_words(text))),
                 timings=clock.laps | own.laps,
                 tempo=tempo,
+                passes=sound.passes,
                 marks=loop_marks(arrangements[row], job.edit.bpm),
                 output=self.arranger.inputs.output(output, job.edit.input, ".wav"),
                 input=input_of(job.edit, self.arranger.inputs),
@@ -425,9 +443,14 @@ class Pipeline:
     ) -> Iterator[_Sound]:
         """Decode these jobs together."""
 
+        passes = 0
+
         def hear(event: TextEncoded | StepDone) -> None:
+            nonlocal passes
             if isinstance(event, TextEncoded):
                 clock.lap("text")
+            else:
+                passes += 1
             listener(event)
 
         codes, tokens = self.generator.codes(jobs, arrangements, known=known, listener=hear)
@@ -436,7 +459,7 @@ class Pipeline:
         waveforms = decode_waveforms(self.codec, codes, loop=arrangements[0].loop is not None)
         clock.lap("codec")
         arrays = codes.numpy().astype(np.int16)
-        return (_Sound(*sound) for sound in zip(arrays, tokens, waveforms, strict=True))
+        return (_Sound(*sound, passes) for sound in zip(arrays, tokens, waveforms, strict=True))
 
     def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
         """Known codes that make clips begin with this audio.
