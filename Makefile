@@ -64,7 +64,7 @@ train-bundled: $(VENV)/installed-train
 	    --synonyms examples/bundled/synonyms.txt \
 	    --width 192 --heads 3 --layers 6 --feed-forward 768 --max-period 20 --clip-seconds 10 \
 	    --steps $(DECODER_STEPS) --batch-size 8 --learning-rate 1.5e-3 --warmup 100 --last-rate 0.02 \
-	    --weight-decay 0.05 --text-dropout 0.12 --codebook-shares 3,2,1,1 --ema 0.995 --ema-every 1 --seed 1 \
+	    --weight-decay 0.05 --text-dropout 0.12 --all-hidden 0.4 --codebook-shares 6,2,1,1 --ema 0.995 --ema-every 1 --seed 1 \
 	    --name bundled --licence MIT
 	$(BIN)/magnet models defaults $(BUNDLED)/model --steps 12,4,4,4 --temperature 1 --guidance 3
 	$(BIN)/magnet models convert $(BUNDLED)/model $(BUNDLED)/shipped --force
