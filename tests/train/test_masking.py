@@ -100,4 +100,5 @@ def test_a_share_of_the_items_is_hidden_as_a_whole_and_all_else_stays() -> None:
     whole = many.mask.all(axis=1)
     assert 0.3 < whole.mean() < 0.5 < 1 - few.mask.all(axis=1).mean()
     assert (many.mask[~whole] == few.mask[~whole]).all()
-    assert (many.dropped == few.dropped).all() and (many.choices == few.choices).all()
+    assert (many.dropped == few.dropped).all()
+    assert (many.choices == few.choices).all()

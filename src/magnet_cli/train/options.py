@@ -392,8 +392,8 @@ class DecoderTraining:
     all_hidden: float = field(
         default=0.0,
         metadata=Option(
-            help="Share of the clips of a step with the whole codebook hidden, beside the random shares of the others: "
-            "what the text alone says is learned from these. Helps a short training with many kinds of sound; e.g. 0.4.",
+            help="Share of the clips of a step of which the whole codebook is hidden: what the text alone says is "
+            "learned from these. Helps a short training with many kinds of sound; e.g. 0.4.",
             metavar="SHARE",
         ),
     )
