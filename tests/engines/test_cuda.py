@@ -23,6 +23,7 @@ from magnet_cli.options.sampling import SamplingConfig
 from magnet_cli.pipeline.pipeline import Pipeline
 from support.networks import CONFIG, FRAMES, build, noise, random_codes, text
 from support.networks import NARROW as EIGHTS
+from support.samplers import SAMPLERS
 
 # Guidance is in float32, whose rounding the weight of 3 enlarges.
 CLOSE = {"rtol": 1e-5, "atol": 1e-4}
@@ -191,10 +192,18 @@ def test_other_forms_replay_what_they_compute_on_the_cpu(float8: bool, compiled:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("spans", ["nonoverlap", "stride1"])
-def test_the_host_never_waits_inside_a_clip(gpu_model: MaskedTransformer, no_waiting: None, spans: str) -> None:
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingConfig(steps=(4, 3, 3, 1)),
+        SamplingConfig(steps=(4, 3, 3, 1), spans="stride1"),
+        *(one for one in SAMPLERS.values() if not one.entropy_bound),  # which must look whether anything is left
+    ],
+)
+def test_the_host_never_waits_inside_a_clip(
+    gpu_model: MaskedTransformer, no_waiting: None, sampling: SamplingConfig
+) -> None:
     network, memory = GraphTransformer(gpu_model), text(gpu_model, 2)
-    sampling = SamplingConfig(steps=(4, 3, 3, 1), spans="stride1" if spans == "stride1" else "nonoverlap")
     first = decode(network, memory, [1, 2], sampling, frames=FRAMES)  # records
     waits: list[int] = []
 
