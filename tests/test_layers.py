@@ -26,6 +26,7 @@ HOUSE = (
     "model",
     "audio",
     "music",
+    "pictures",
     "hub",
     "checkpoints",
     "decoding",
@@ -48,6 +49,7 @@ HEAVY = frozenset(
     {
         "encodec",
         "huggingface_hub",
+        "matplotlib",
         "numpy",
         "pyloudnorm",
         "safetensors",

@@ -112,7 +112,7 @@ def show_help(
 # What --help shows of the commands with many options.
 EVERYDAY = {
     generate: (
-        *("--model", "--seed", "--variations", "--output", "--force", "--preset", "--duration"),
+        *("--model", "--seed", "--variations", "--output", "--force", "--picture", "--preset", "--duration"),
         *("--sweep", "--loop", "--bpm", "--device", "--json", "--quiet"),
     ),
     again: (

@@ -116,7 +116,13 @@ class Order:
         ]
         folder, paths = plan_paths(self.output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
         return [
-            Target.beside(path, metadata=not self.files.no_metadata, codes=self.files.save_codes, folder=folder)
+            Target.beside(
+                path,
+                metadata=not self.files.no_metadata,
+                codes=self.files.save_codes,
+                folder=folder,
+                picture=self.files.picture,
+            )
             for path in paths
         ]
 
@@ -127,6 +133,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
 
     wanted, helping, fallback = order.model, resolve_helpers(order.helpers, order.model.places), None
     check_best_of(order.best_of, order.edit, order.clips.variations)
+    order.files.check()
     drafts, inputs = order.plan(), InputFiles()
     check = ModelGroup(wanted, helping).checker(inputs)
     each = len(drafts) // len(order.combinations)  # clips of a combination, which differ in prompt and seed only
