@@ -16,9 +16,11 @@ DISTRIBUTION = "magnet-cli"
 
 
 def declared() -> set[str]:
-    """Names of the dependencies, those for training and pictures included, normalized."""
+    """Names of the dependencies, those of the extras included, normalized."""
     wanted = [
-        line for line in metadata.requires(DISTRIBUTION) or [] if not re.search(r"extra == .(?!train|pictures)", line)
+        line
+        for line in metadata.requires(DISTRIBUTION) or []
+        if not re.search(r"extra == .(?!train|pictures|play)", line)
     ]
     required = [re.sub(r";.*", "", line) for line in wanted]
     return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in required}

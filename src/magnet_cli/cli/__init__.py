@@ -21,6 +21,7 @@ from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.generate import generate
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
+from magnet_cli.cli.play import play
 from magnet_cli.cli.train import app as train
 from magnet_cli.errors import INTERRUPTED, UsageError, did_you_mean
 from magnet_cli.terminal.config_file import Section, config_path, read_defaults
@@ -112,7 +113,8 @@ def show_help(
 # What --help shows of the commands with many options.
 EVERYDAY = {
     generate: (
-        *("--model", "--seed", "--variations", "--output", "--force", "--picture", "--preset", "--duration"),
+        *("--model", "--seed", "--variations", "--output", "--force", "--picture", "--play"),
+        *("--preset", "--duration"),
         *("--sweep", "--loop", "--bpm", "--device", "--json", "--quiet"),
     ),
     again: (
@@ -126,7 +128,7 @@ EVERYDAY = {
         *("--preset", "--duration", "--device", "--json", "--quiet"),
     ),
 }
-for function in (generate, batch, again, info, replay, encode, decode, bench, doctor):
+for function in (generate, batch, again, info, replay, play, encode, decode, bench, doctor):
     command(app, everyday=EVERYDAY.get(function, ()))(function)
 command(app, "help")(show_help)
 command(models)(export_archive)

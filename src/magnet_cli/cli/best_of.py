@@ -47,8 +47,10 @@ def rank(tempo: Tempo | None, bpm: float) -> tuple[float, float]:
     return 0.0 if tempo.is_near(bpm) else abs(math.log2(tempo.bpm / bpm)), -tempo.clarity
 
 
-def make_best(console: Console, production: Production, items: Sequence[Item], count: int) -> Iterator[Product]:
-    """Generate items, `count` consecutive ones for each clip, and write the best of them."""
+def make_best(
+    console: Console, production: Production, items: Sequence[Item], count: int, *, write: bool = True
+) -> Iterator[Product]:
+    """Generate items, `count` consecutive ones for each clip. write: write the best of them."""
     for first in range(0, len(items), count):
         best: Product | None = None
         for product in make(console, production, items[first : first + count], write=False):
@@ -57,8 +59,8 @@ def make_best(console: Console, production: Production, items: Sequence[Item], c
             if best is None or (bpm is not None and rank(product.clip.tempo, bpm) < rank(best.clip.tempo, bpm)):
                 best = product
         if best is not None:
-            production.write(best)
-            clip = best.clip
-            said = describe_clip(clip, best.item.target, production.output)
-            console.message(f"{said}; the best of {count}")
+            if write:
+                production.write(best)
+                said = describe_clip(best.clip, best.item.target, production.output)
+                console.message(f"{said}; the best of {count}")
             yield best

@@ -10,8 +10,17 @@ import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
 from magnet_cli.cli.best_of import check_best_of, make_best
+from magnet_cli.cli.hear import (
+    STDOUT,
+    STDOUT_TARGET,
+    check_standard_output,
+    play_files,
+    warn_of_silence,
+    write_standard_output,
+)
 from magnet_cli.cli.run_jobs import (
     decibels,
+    describe_clip,
     describe_sampling,
     load,
     make,
@@ -60,6 +69,7 @@ class Order:
     combinations  those of a sweep; without one, a single one that changes nothing
     fallback      whether the bundled model may replace one that cannot be downloaded; None: the user named that one
     best_of       candidates for each clip, which are consecutive clips of the plan
+    play          whether the clips are played when they are written
     """
 
     texts: Sequence[str]
@@ -75,6 +85,12 @@ class Order:
     files: FileOptions
     fallback: bool | None
     best_of: int = 1
+    play: bool = False
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the clip goes to standard output."""
+        return self.output == STDOUT
 
     def plan(self) -> list[tuple[Job, Combination]]:
         """The clips before the model is read: its sampling options are those usual for its kind. UsageError."""
@@ -102,6 +118,8 @@ class Order:
         """The files of every clip, none of which is there already unless it may be overwritten."""
         from magnet_cli.jobs.targets import check_targets
 
+        if self.to_stdout:
+            return [STDOUT_TARGET] * len(drafts)
         # Of the candidates for a clip, one is written: they may share a name, and have the number of the clip.
         parts = [self._paths(drafts[place :: self.best_of], model) for place in range(self.best_of)]
         targets = [target for clip in zip(*parts, strict=True) for target in clip]
@@ -135,6 +153,11 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     check_best_of(order.best_of, order.edit, order.clips.variations)
     order.files.check()
     drafts, inputs = order.plan(), InputFiles()
+    if order.to_stdout:
+        others = order.files.save_codes or order.files.picture or order.play
+        check_standard_output(len(drafts) // order.best_of, as_json=speech.json, others=others)
+    elif order.play:
+        warn_of_silence(console)
     check = ModelGroup(wanted, helping).checker(inputs)
     each = len(drafts) // len(order.combinations)  # clips of a combination, which differ in prompt and seed only
     for job, _ in drafts[::each]:
@@ -178,16 +201,24 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
-    several = order.best_of > 1
+    write = not order.to_stdout
     for product in (
-        make_best(console, production, items, order.best_of) if several else make(console, production, items)
+        make_best(console, production, items, order.best_of, write=write)
+        if order.best_of > 1
+        else make(console, production, items, write=write)
     ):
+        if order.to_stdout:
+            console.message(describe_clip(product.clip, STDOUT_TARGET, order.finish))
+            write_standard_output(console, product, metadata=not order.files.no_metadata)
+            return
         console.result(result(product, as_json=speech.json), announced=not speech.json)
         rows.append(sweep_row(product, words[product.item.target.audio]))
     if len(order.combinations) > 1:
         header = [*(name for name, _ in order.combinations[0].words), "seed", "took", "LUFS", "file"]
         for line in aligned([header, *rows]):
             console.message(line)
+    if order.play:
+        play_files(console, list(dict.fromkeys(words)))
 
 
 def stand_in(order: Order, error: HubError) -> ResolvedModel:
