@@ -34,6 +34,7 @@ HOUSE = (
     "engines",
     "pipeline",
     "jobs",
+    "streaming",
     "bench",
     "train",
     "terminal",

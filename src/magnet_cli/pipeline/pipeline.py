@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import groupby
@@ -37,6 +38,7 @@ from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.hub.download import Downloading
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.model.codec import Codec
+from magnet_cli.model.codec import Source as CodeSource
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
 from magnet_cli.options.keywords import (
@@ -56,6 +58,7 @@ from magnet_cli.pipeline.clip import Clip
 from magnet_cli.pipeline.edits import Arrangement, Arranger
 from magnet_cli.pipeline.events import (
     ClipFailed,
+    DecodingListener,
     Listener,
     OnDownload,
     OnFailure,
@@ -436,6 +439,49 @@ class Pipeline:
         clock.lap("codec")
         arrays = codes.numpy().astype(np.int16)
         return (_Sound(*sound) for sound in zip(arrays, tokens, waveforms, strict=True))
+
+    def decode_window(self, job: Job, before: Tensor | None, *, first_frame: int, listener: DecodingListener) -> Tensor:
+        """One window of something that has no end: codes int64 [1, K, T] of `frames`, which begin with `before`.
+
+        before: codes int64 [1, K, P], the end of the window before. first_frame: number of the window's first frame.
+        listener: receives steps; it raises what is to stop the work.
+        Raises: MemoryShortageError, NumericsError.
+        """
+        frames = self.frames
+        known = None if before is None else Known.prefix(before.to(self.codec.device), frames)
+        window = Arrangement(
+            frames=frames,
+            window=frames,
+            overlap=0,
+            whole_spans=False,
+            loop=None,
+            codes=None if known is None else known.codes,
+            keep=None if known is None else known.keep,
+            hybrid=0,
+            finish=lambda waveform: (waveform, self.info.sample_rate),
+            first_frame=first_frame,
+        )
+        with self._working("for a window"):
+            codes, _ = self.generator.codes([job], [window], known=None, listener=listener)
+            return codes.cpu()
+
+    def decode_endless(self, source: CodeSource, *, piece: int) -> Iterator[NDArray[np.float32]]:
+        """The waveform of codes that have no end, [C, piece * hop] at a time, at the level that the codec gives it.
+
+        source: see `Codec.decode_endless`; it may call `decode_window`.
+        """
+        pieces = self.codec.decode_endless(source, piece=piece)
+        while True:
+            with self._working("for the codec"):
+                made = next(pieces)[0].cpu().numpy()
+            yield made
+
+    @contextmanager
+    def _working(self, purpose: str) -> Iterator[None]:
+        """Have this pipeline to oneself, with the kernels that it needs."""
+        short = memory_errors(self.codec.device, purpose, dtype=self.info.dtype)
+        with self._turn, short, reproducible_kernels():
+            yield
 
     def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
         """Known codes that make clips begin with this audio.
