@@ -24,6 +24,7 @@ from magnet_cli.options.output import OutputConfig, Subtype
 from magnet_cli.pictures.draw import draw
 from magnet_cli.pictures.installed import check_pictures
 from magnet_cli.pictures.subject import Subject
+from magnet_cli.pipeline.notebook import clip_html
 from magnet_cli.pipeline.record import FORMAT, VERSION, Provenance, Record, as_sidecar, as_tags, codes_hash, versions
 
 
@@ -56,6 +57,10 @@ class Clip:
     def __repr__(self) -> str:
         """Short: neither samples nor codes."""
         return f"<Clip {shown(self.job.prompt)}, seed {self.job.seed}: {self.seconds:.2f} s at {self.sample_rate} Hz>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a player and, with matplotlib, the picture."""
+        return clip_html(self)
 
     @property
     def waveform(self) -> NDArray[np.float32]:

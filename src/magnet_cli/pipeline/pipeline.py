@@ -52,7 +52,7 @@ from magnet_cli.options.keywords import (
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.pipeline.bars import download_bars, step_bar
+from magnet_cli.pipeline.bars import download_bars, step_bar, wants_bar
 from magnet_cli.pipeline.build import ModelInfo, build_generator, check_codes, codes_source, describe
 from magnet_cli.pipeline.clip import Clip
 from magnet_cli.pipeline.edits import Arrangement, Arranger
@@ -125,7 +125,7 @@ class Pipeline:
         hybrid: str | None = None,
         places: PlacesConfig | None = None,
         on_download: OnDownload | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
         **options: Unpack[LoadOptions],
     ) -> Pipeline:
         """Load a model by its short name, folder or Hub id; download it if it is not on this machine (see `open_any`).
@@ -133,7 +133,7 @@ class Pipeline:
         rescorer: a model that helps to rank codes; hybrid: a MusicGen that generates beginnings.
         options: `device`, `dtype`, `batch_size`, `compile` as in RuntimeConfig; `model_dir`, `cache_dir`, `offline` as
         in PlacesConfig. Each changes only what it names. on_download: called with a plan and the bytes that have
-        arrived. progress: show a bar over downloads on standard error. Warns with MagnetWarning when there is no GPU.
+        arrived. progress: show a bar over downloads; None: in notebooks. Warns with MagnetWarning when there is no GPU.
 
         Raises:
             UsageError: for an unknown model or option, or for models that do not go together.
@@ -144,7 +144,7 @@ class Pipeline:
         places = changed(places or PlacesConfig(), options)
         names = {"model": model, "rescorer": rescorer, "hybrid": hybrid}
         given = {role: os.fspath(name) for role, name in names.items() if name is not None}
-        with download_bars(draw=progress) as draw:
+        with download_bars(draw=wants_bar(progress)) as draw:
 
             def hear(event: Downloading) -> None:
                 draw(event)
@@ -235,7 +235,7 @@ class Pipeline:
         on_step: OnStep | None = None,
         on_failure: OnFailure | None = None,
         listener: Listener | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Iterator[Clip]:
         """Generate clips, in order, each yielded as soon as its batch is finished.
@@ -244,7 +244,7 @@ class Pipeline:
         if none is given. options: `guidance=5, duration=4` and the like, as in SamplingConfig, EditConfig and
         OutputConfig; each changes only what it names. sampling: replaces all of the model's own sampling options
         (`info.sampling`); edit, output: replace the defaults. known: codes to keep in every clip, e.g. from
-        `continuation`. progress: show a bar on standard error.
+        `continuation`. progress: show a bar, on standard error or in the notebook; None: in notebooks only.
 
         on_step: called after every step with the clips that took it, while other threads wait for this pipeline: it
         must not wait for them. on_failure: called with a failed job's place among the jobs and its error; the other
@@ -287,7 +287,7 @@ class Pipeline:
                 "a listener also receives steps and failures", "Give the listener without on_step and on_failure"
             )
         listener = listener or listener_of(on_step, on_failure)
-        if progress:
+        if wants_bar(progress):
             return self._generate_with_bar(jobs, output, known, listener)
         return self._generate(jobs, output, known, listener)
 
@@ -301,7 +301,7 @@ class Pipeline:
         output: OutputConfig | None = None,
         known: Known | None = None,
         on_step: OnStep | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Clip:
         """Generate one clip of one prompt, and wait for it; see `generate`, whose errors it raises."""
