@@ -46,13 +46,14 @@ demo: $(VENV)/installed
 	@mkdir -p demo
 	$(BIN)/magnet generate "disco beat, 125 bpm" --model bundled --seed 1 -o demo/disco-beat.wav --force
 
-# The bundled model from nothing: examples/bundled/README.md. Needs Debian's fluidsynth and fluid-soundfont-gm.
+# The bundled model from nothing: examples/bundled/README.md. Needs Debian's fluidsynth, fluid-soundfont-gm and
+# musescore-general-soundfont-small.
 # What was stopped goes on where it stopped; more steps make a better model.
 BUNDLED := build/bundled
 DECODER_STEPS ?= 4400
 
 train-bundled: $(VENV)/installed-train
-	test -f $(BUNDLED)/data/held-out/prompts.jsonl || $(BIN)/python examples/bundled/render.py $(BUNDLED)/data --simple --clips 2000
+	test -f $(BUNDLED)/data/held-out/prompts.jsonl || $(BIN)/python examples/bundled/render.py $(BUNDLED)/data --clips 9000
 	$(BIN)/magnet train codec $(BUNDLED)/data -o $(BUNDLED)/codec --begin transform --steps 0 \
 	    --ratios 8,5,4,4 --filters 16 --dimension 128 --lstm 1 --codebooks 4 --codes 512 --seed 1
 	$(BIN)/magnet train decoder $(BUNDLED)/data -o $(BUNDLED)/model --codec $(BUNDLED)/codec --text-encoder own \

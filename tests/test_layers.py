@@ -37,6 +37,7 @@ HOUSE = (
     "streaming",
     "bench",
     "train",
+    "judge",
     "terminal",
     "cli",
     "__main__",

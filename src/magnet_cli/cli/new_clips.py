@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
-from magnet_cli.cli.best_of import check_best_of, make_best
 from magnet_cli.cli.hear import (
     STDOUT,
     STDOUT_TARGET,
@@ -24,6 +23,7 @@ from magnet_cli.cli.run_jobs import (
     describe_sampling,
     load,
     make,
+    note_unknown_words,
     open_parts,
     resolve_helpers,
     result,
@@ -33,6 +33,7 @@ from magnet_cli.hub.registry import BUNDLED
 from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.sweep import Combination
 from magnet_cli.jobs.targets import Target
+from magnet_cli.options.candidates import CandidateOptions
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, draw_seed, plan
 from magnet_cli.options.output import OutputConfig
@@ -68,7 +69,7 @@ class Order:
     sampling      what the overrides change, where the model is of the same kind; None: the model's own
     combinations  those of a sweep; without one, a single one that changes nothing
     fallback      whether the bundled model may replace one that cannot be downloaded; None: the user named that one
-    best_of       candidates for each clip, which are consecutive clips of the plan
+    candidates    for each clip, which are consecutive clips of the plan
     play          whether the clips are played when they are written
     """
 
@@ -84,7 +85,7 @@ class Order:
     output: str | None
     files: FileOptions
     fallback: bool | None
-    best_of: int = 1
+    candidates: CandidateOptions = field(default_factory=CandidateOptions)
     play: bool = False
 
     @property
@@ -102,7 +103,7 @@ class Order:
                 self.texts,
                 self.sampling_of(combination, usual_sampling(self.model)),
                 seed=seed,
-                variations=self.clips.variations * self.best_of,
+                variations=self.clips.variations * self.candidates.best_of,
                 edit=replace(self.edit, **combination.edits()),
             )
         ]
@@ -121,7 +122,8 @@ class Order:
         if self.to_stdout:
             return [STDOUT_TARGET] * len(drafts)
         # Of the candidates for a clip, one is written: they may share a name, and have the number of the clip.
-        parts = [self._paths(drafts[place :: self.best_of], model) for place in range(self.best_of)]
+        each = self.candidates.rivals
+        parts = [self._paths(drafts[place::each], model) for place in range(each)]
         targets = [target for clip in zip(*parts, strict=True) for target in clip]
         check_targets(targets, self.finish, overwrite=self.files.force)
         return targets
@@ -150,12 +152,17 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     from magnet_cli.pipeline.inputs import InputFiles
 
     wanted, helping, fallback = order.model, resolve_helpers(order.helpers, order.model.places), None
-    check_best_of(order.best_of, order.edit, order.clips.variations)
+    order.candidates.check_number(order.clips.variations)
+    if order.candidates.keep_all and not order.candidates.judges:
+        console.warning("--keep-all has no effect without --best-of")
+    for combination in order.combinations:
+        edit = replace(order.edit, **combination.edits())
+        order.candidates.check(edit, is_musicgen=wanted.is_musicgen)
     order.files.check()
     drafts, inputs = order.plan(), InputFiles()
     if order.to_stdout:
         others = order.files.save_codes or order.files.picture or order.play
-        check_standard_output(len(drafts) // order.best_of, as_json=speech.json, others=others)
+        check_standard_output(len(drafts) // order.candidates.rivals, as_json=speech.json, others=others)
     elif order.play:
         warn_of_silence(console)
     check = ModelGroup(wanted, helping).checker(inputs)
@@ -186,7 +193,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     pipeline = load(console, opened, runtime, inputs)
     console.detail(f"sampling: {describe_sampling(jobs[0].sampling)}")
 
-    from magnet_cli.jobs.manifest import Item
+    from magnet_cli.jobs.manifest import Item, Rival
     from magnet_cli.jobs.writer import Production
 
     production = Production(
@@ -198,15 +205,19 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
         helpers=dict(order.helpers),
         fallback=fallback,
     )
-    items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
+    note_unknown_words(console, production, jobs)
+    pairs, together = list(zip(jobs, targets, strict=True)), order.candidates.rivals
+    items = [
+        Item(
+            *pairs[first],
+            rivals=tuple(Rival(*pair) for pair in pairs[first + 1 : first + together]),
+            judge=order.candidates.judging,
+        )
+        for first in range(0, len(pairs), together)
+    ]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
-    write = not order.to_stdout
-    for product in (
-        make_best(console, production, items, order.best_of, write=write)
-        if order.best_of > 1
-        else make(console, production, items, write=write)
-    ):
+    for product in make(console, production, items, write=not order.to_stdout):
         if order.to_stdout:
             console.message(describe_clip(product.clip, STDOUT_TARGET, order.finish))
             write_standard_output(console, product, metadata=not order.files.no_metadata)

@@ -141,7 +141,7 @@ def codec(
         _set_farewell()
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
-            raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random or transform")
+            raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random, transform or phase-free")
         check_packages(tensorboard=run.tensorboard)
         Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):
@@ -285,6 +285,11 @@ def decoder(
         if (start is None) == (codec_folder is None):
             raise UsageError(
                 "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
+            )
+        if text.synonyms is not None and (start is not None or text_encoder != OWN):
+            raise UsageError(
+                "--synonyms becomes part of a new text encoder, and this training has an existing one",
+                f"Leave it out, or train a new decoder with --text-encoder {OWN}",
             )
         check_packages(lora="rank" in lora, tensorboard=run.tensorboard)
         run = replace(run, device="cpu" if cpu else "auto")

@@ -94,6 +94,7 @@ class BatchReport:
             return replace(
                 clip,
                 state="done",
+                seed=clip.seed if entry.seed is None else entry.seed,
                 measured=self._manifest.measured(entry),
                 generation_seconds=entry.seconds,
                 picture=next((made.path for made in entry.files if made.path.endswith(".png")), None),

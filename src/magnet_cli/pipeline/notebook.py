@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import sys
 import time
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from magnet_cli.audio.files import encode_audio
+from magnet_cli.audio.loudness import Normalized
+from magnet_cli.options.job import Job
 from magnet_cli.pictures.installed import can_draw
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-    from magnet_cli.pipeline.clip import Clip
 
 LONGEST_PLAYER = 300.0  # seconds of a clip that is embedded: its samples are in the notebook's file, as text
 EVERY = 0.1  # seconds between two states of a bar
@@ -28,15 +29,19 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def clip_html(clip: Clip) -> str:
-    """A clip as a part of a page that needs nothing else: its prompt, its player and, with matplotlib, its picture."""
-    facts = [f"seed {clip.job.seed}", f"{clip.seconds:.2f} s"]
-    if clip.audio.after.lufs is not None:
-        facts.append(f"{clip.audio.after.lufs:.1f} LUFS")
-    parts = [f"<div><b><bdi>{escape(clip.job.prompt)}</bdi></b><br><small>{' · '.join(facts)}</small></div>"]
-    if clip.seconds <= LONGEST_PLAYER:
-        content = encode_audio(Path("clip.wav"), clip.waveform, clip.sample_rate, "pcm16")
-        loop = " loop" if clip.job.edit.loop else ""
+def clip_html(job: Job, audio: Normalized, sample_rate: int, picture: Callable[[], bytes]) -> str:
+    """A clip as a part of a page that needs nothing else: its prompt, its player and, with matplotlib, its picture.
+
+    picture: draws it, as a PNG.
+    """
+    seconds = audio.waveform.shape[-1] / sample_rate
+    facts = [f"seed {job.seed}", f"{seconds:.2f} s"]
+    if audio.after.lufs is not None:
+        facts.append(f"{audio.after.lufs:.1f} LUFS")
+    parts = [f"<div><b><bdi>{escape(job.prompt)}</bdi></b><br><small>{' · '.join(facts)}</small></div>"]
+    if seconds <= LONGEST_PLAYER:
+        content = encode_audio(Path("clip.wav"), audio.waveform, sample_rate, "pcm16")
+        loop = " loop" if job.edit.loop else ""
         parts.append(
             f'<audio controls{loop} preload="metadata" style="width: 100%" src="{_data("audio/wav", bytes(content))}">'
             "</audio>"
@@ -44,7 +49,7 @@ def clip_html(clip: Clip) -> str:
     else:
         parts.append("<p>The clip is too long for a player in a notebook: save it with clip.save.</p>")
     if can_draw():
-        image = _data("image/png", clip.picture())
+        image = _data("image/png", picture())
         parts.append(f'<img style="max-width: 100%" alt="waveform and mel spectrogram" src="{image}">')
     return f'<div style="max-width: 60rem">{"".join(parts)}</div>'
 

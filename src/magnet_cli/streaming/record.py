@@ -17,7 +17,7 @@ from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import check_prompt
 from magnet_cli.options.output import OutputConfig
-from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.options.sampling import LATER, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
 from magnet_cli.pipeline.record import Provenance, versions
 from magnet_cli.streaming.stream import Stream, StreamPlan, Turning
@@ -104,7 +104,8 @@ def read_stream_record(path: Path) -> StreamRecipe:
 
 
 def _recipe(record: Mapping[str, Any]) -> StreamRecipe:
-    edit, sampling = from_plain(EditConfig, record.get("edit")), from_plain(SamplingConfig, record.get("sampling"))
+    edit = from_plain(EditConfig, record.get("edit"))
+    sampling = from_plain(SamplingConfig, record.get("sampling"), later=LATER)
     output = from_plain(OutputConfig, record.get("output"))
     overlap, seed, seconds = (record.get(name) for name in ("overlap", "seed", "seconds"))
     if not isinstance(overlap, int) or isinstance(overlap, bool):

@@ -61,7 +61,7 @@ class Trainer(Protocol):
         """Write audio that shows what the model can do."""
 
     def held_out(self) -> dict[str, float]:
-        """Losses of the model as it would be written, on the held-out files, including `held_out`; {} without any."""
+        """Losses of the model as it would be written, and `held_out`, that on the held-out files, if there are any."""
 
 
 def never() -> bool:
@@ -182,7 +182,7 @@ def recorded(settings: Mapping[str, Any], options: RunOptions, optimization: Opt
 def measure(trainer: Trainer, places: Places, done: int, best: Best, listener: Listener) -> dict[str, float]:
     """Measure the losses on the held-out files, if there are any, and keep the model if it is the best so far."""
     figures = trainer.held_out()
-    if figures:
+    if "held_out" in figures:
         loss = figures["held_out"]
         is_best = best.take(loss, done)
         if is_best:
