@@ -73,13 +73,13 @@ def test_weights_are_read_strictly(weights: Path, tmp_path: Path) -> None:
     assert encoder(stereo, RATE).shape == (2, 128)
     with pytest.raises(UsageError, match=r"shorter than 0\.98 s"):
         encoder(sound()[:, : RATE // 2], RATE)
-    with pytest.raises(ModelError, match="cannot read"):
+    with pytest.raises(ModelError, match="no such file"):
         VGGishEncoder.load(tmp_path / "missing.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(ModelError, match="holds no weights of VGGish"):
+    with pytest.raises(ModelError, match=r"damaged or not a checkpoint|was refused"):
         VGGishEncoder.load(tmp_path / "text.pth")
     torch.save({"features.0.weight": torch.zeros(64, 1, 3, 3)}, tmp_path / "part.pth")
-    with pytest.raises(ModelError, match="holds no weights of VGGish"):
+    with pytest.raises(ModelError, match=r"features\.0\.bias is missing"):
         VGGishEncoder.load(tmp_path / "part.pth")
 
 

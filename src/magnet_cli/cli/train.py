@@ -96,6 +96,9 @@ OnCpu = Annotated[
 
 
 # What --help shows of the many options.
+# A decoder that uses its context has a loss at least so much lower, in nats, with half of a clip given, after so many
+# steps. One that does not draws every frame by itself.
+DEAF_AFTER, HEARD = 1000, 0.3
 CODEC_EVERYDAY = (
     *("--output", "--from", "--steps", "--batch-size", "--learning-rate", "--seed", "--held-out", "--dry-run"),
     *("--begin", "--sample-rate", "--ratios", "--restart", "--cpu", "--quiet"),
@@ -418,7 +421,7 @@ class Reporter:
 
     def hear(self, event: Event) -> None:
         """Print an event."""
-        from magnet_cli.train.loop.events import Encoded, HeldOut, Progress, Started
+        from magnet_cli.train.loop.events import Context, Encoded, HeldOut, Progress, Started
         from magnet_cli.train.rehearsal import length
 
         match event:
@@ -435,6 +438,15 @@ class Reporter:
             case HeldOut(step, loss, best):
                 note = ", the lowest so far" if best and step else ""
                 self._console.message(f"step {step}: held-out loss {loss:.3f}{note}")
+            case Context(step, all_hidden, half_hidden):
+                self._console.message(
+                    f"step {step}: loss of codebook 1 {all_hidden:.2f} with all hidden, {half_hidden:.2f} with half"
+                )
+                if step >= DEAF_AFTER and all_hidden - half_hidden < HEARD:
+                    self._console.warning(
+                        "the decoder hardly uses the codes that it is given. More training rarely changes that: begin "
+                        "with context (--begin context), or use a codec whose codes repeat (--begin phase-free)."
+                    )
             case Progress():
                 is_first = self._seen == self._first
                 self._bar.advance(describe(event), event.step - self._seen)

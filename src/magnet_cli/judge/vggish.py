@@ -11,7 +11,6 @@ Here the windows of 0.96 s follow one another, and the level is as it is. So its
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from torch import Tensor, nn
 
 from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.resampling import resample
-from magnet_cli.errors import ModelError, UsageError, one_line
-from magnet_cli.model.weights import without_weights
+from magnet_cli.errors import UsageError
+from magnet_cli.hub.store import sha256
+from magnet_cli.model.weights import as_weights, assign, read_package, without_weights
 
 RATE = 16_000  # Hz
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms
@@ -51,7 +51,11 @@ class VGGish(nn.Module):
         self.features = nn.Sequential(*layers)
         places = (FRAMES // 16) * (MELS // 16)
         self.embeddings = nn.Sequential(
-            nn.Linear(before * places, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 128)
+            nn.Linear(before * places, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, DIMENSIONS),
         )
 
     def forward(self, examples: Tensor) -> Tensor:
@@ -71,20 +75,12 @@ class VGGishEncoder:
     @classmethod
     def load(cls, path: Path) -> VGGishEncoder:
         """The network with the weights in a file of `torchvggish`. ModelError for any other file."""
-        hint = "Give vggish-10086976.pth of the torchvggish package"
-        try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            with without_weights():
-                network = VGGish()
-            network.load_state_dict(weights, strict=True, assign=True)
-        except OSError as error:
-            raise ModelError(f"cannot read {path}: {error.strerror or error}", hint) from error
-        except Exception as error:  # whatever a damaged file makes of pickle
-            raise ModelError(f"{path} holds no weights of VGGish: {one_line(error)}", hint) from error
-        if not all(one.is_floating_point() for one in network.parameters()):
-            raise ModelError(f"{path} holds weights that are no floats", hint)
-        return cls(network.float().eval(), digest)
+        weights = as_weights(read_package(path), path, "it")
+        with without_weights():
+            network = VGGish()
+        # A repeated number may stand for a tensor, but the network's size is known.
+        network = assign(network, weights, path, device=torch.device("cpu"), dtype=torch.float32)
+        return cls(network, sha256(path))
 
     @torch.inference_mode()
     def __call__(self, waveform: Waveform, sample_rate: int) -> NDArray[np.float64]:

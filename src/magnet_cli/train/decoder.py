@@ -203,6 +203,7 @@ class DecoderTrainer:
             span=self.config.span_length,
             text_dropout=self.options.text_dropout,
             codebook_shares=self.options.codebook_shares,
+            all_hidden=self.options.all_hidden,
         )
         mine = share(size, self.accelerator.process_index, self.accelerator.num_processes)
         return self._part(self.clips, plan, indices, mine)

@@ -389,6 +389,14 @@ class DecoderTraining:
             unset="all equally often",
         ),
     )
+    all_hidden: float = field(
+        default=0.0,
+        metadata=Option(
+            help="Share of the clips of a step of which the whole codebook is hidden: what the text alone says is "
+            "learned from these. Helps a short training with many kinds of sound; e.g. 0.4.",
+            metavar="SHARE",
+        ),
+    )
     precision: Precision = field(
         default="float32", metadata=Option(help="Precision of the arithmetic in training. The weights stay float32.")
     )
@@ -397,6 +405,10 @@ class DecoderTraining:
     def __post_init__(self) -> None:
         if not 0 <= self.text_dropout <= 1:
             raise UsageError(f"text dropout must be between 0 and 1, not {self.text_dropout}", "Give e.g. 0.3")
+        if not 0 <= self.all_hidden <= 1:
+            raise UsageError(
+                f"the share of hidden clips must be between 0 and 1, not {self.all_hidden}", "Give e.g. 0.4"
+            )
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ TICK, KICK = 6.0, 2.0  # weight and bias of the counters: every step saturates, 
 SLOPE, MIDDLE = 6.0, math.log10(FLOOR) + 0.5
 # The encoder: phases of each filter, what an amplitude of 1 gives behind one, excerpts and ridge of its least squares.
 PHASES, GAIN = 3, 100.0
-FITTED, RIDGE = 400, 1e-6
+FITTED, RIDGE = 400, 1e-4
 STEEP, ONSET = 3.0, 0.7
 QUIET = 1e-6  # scale of weights that add nothing yet; weight normalization needs a direction
 
@@ -131,8 +131,9 @@ def _fit_encoder(codec: Codec, analysis: Analysis, waveforms: Tensor) -> None:
     size = taps * last.in_channels + 1
     gram, target = torch.zeros(size, size).double(), torch.zeros(size, last.out_channels).double()
     for part in waveforms.split(8):
-        latents = analysis(part).transpose(1, 2)[:, taps // 2 : -(taps // 2)].flatten(0, 1)
-        known = before(part)[..., : part.shape[-1] // codec.config.hop].unfold(-1, taps, 1)  # [B, C, T, taps]
+        latents = analysis(part).transpose(1, 2).flatten(0, 1)
+        known = before(part)[..., : part.shape[-1] // codec.config.hop]  # [B, C, T]
+        known = nn.functional.pad(known, (taps // 2, taps // 2), codec.config.pad_mode).unfold(-1, taps, 1)
         known = known.permute(0, 2, 1, 3).flatten(0, 1).flatten(1)
         known = torch.cat([known, torch.ones(len(known), 1)], dim=1)
         gram += (known.T @ known).double()
