@@ -41,6 +41,7 @@ QUICK = {
 # Commands that need the Hub, minutes, or what only a user has.
 NEEDS_MORE = re.compile(
     r"magnet-(small|medium)|musicgen|--hybrid|--random-weights|--install-completion|\btrain\b|\bdoctor\b"
+    r"|\bmagnet (play|stream)\b"  # which need a player, and have no end
 )
 NOT_HERE = "<!-- needs a download -->"
 OTHER_PROGRAMS = {"make", "pip", "git", "accelerate", "sudo", "rm", "cp", ".venv/bin/python"}
@@ -131,7 +132,8 @@ def call(text: str) -> Call | None:
     words = shlex.split(text, comments=True)
     piped: list[str] = []
     if "|" in words:
-        piped, words = words[: words.index("|")], words[words.index("|") + 1 :]
+        before, after = words[: words.index("|")], words[words.index("|") + 1 :]
+        piped, words = ([], before) if before[0] == "magnet" else (before, after)
     variables = {}
     while re.fullmatch(r"[A-Z_]+=.*", words[0]):
         name, _, value = words.pop(0).partition("=")

@@ -54,6 +54,7 @@ from magnet_cli.model.weights import read_safetensors, read_weights
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.streaming.record import read_stream_record
 from magnet_cli.terminal.config_file import Section, read_defaults
 from magnet_cli.train.codec_folder import read_codec_folder
 from magnet_cli.train.data import find_examples
@@ -71,6 +72,7 @@ from support.hostile import (
     lines_damaged,
     safetensors_damaged,
 )
+from support.streams import STREAM_RECORD
 
 MANY = int(os.environ.get("MAGNET_FUZZ", "0"))
 FILES = MANY or 200  # for each reader; a second or two of all of them
@@ -380,6 +382,7 @@ READERS = {
         read_prompts("tsv"), "p.tsv", lambda: [b"sep=\t\n" + CSV.replace(",", "\t").encode()], bytes_damaged
     ),
     "prompts, JSON lines": Reader(read_prompts("jsonl"), "p.jsonl", lines(PROMPT_ROWS), lines_damaged),
+    "record of a stream": Reader(read_stream_record, "stream.json", plain(STREAM_RECORD), json_damaged),
     "record": Reader(read_clip_record, "clip.json", plain(RECORD), json_damaged),
     "manifest": Reader(lambda path: Manifest.read(path.parent), "manifest.jsonl", lines(MANIFEST_LINES), lines_damaged),
     "defaults": Reader(

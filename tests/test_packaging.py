@@ -16,8 +16,12 @@ DISTRIBUTION = "magnet-cli"
 
 
 def declared() -> set[str]:
-    """Names of the dependencies, those for training included, normalized."""
-    wanted = [line for line in metadata.requires(DISTRIBUTION) or [] if not re.search(r"extra == .(?!train)", line)]
+    """Names of the dependencies, those of the extras included, normalized."""
+    wanted = [
+        line
+        for line in metadata.requires(DISTRIBUTION) or []
+        if not re.search(r"extra == .(?!train|pictures|play)", line)
+    ]
     required = [re.sub(r";.*", "", line) for line in wanted]
     return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in required}
 

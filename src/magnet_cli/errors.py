@@ -129,7 +129,7 @@ class ReplayError(MagnetError):
 KEYWORDS = {
     **{"continue": "continue_from", "region": "regions", "hybrid-model": "hybrid", "n": "variations"},
     **{"force": "overwrite=True", "no-anneal": "anneal=False", "no-metadata": "metadata=False"},
-    **{"save-codes": "codes=True"},
+    **{"save-codes": "codes=True", "picture": "picture=True"},
     **{name: f"{name}=True" for name in ("greedy", "join", "blend", "loop", "unconditional", "compile", "offline")},
 }
 _FLAG = re.compile(

@@ -246,7 +246,7 @@ def test_output_options_reach_the_file(magnet: Magnet) -> None:
         (["x", "--guidance", "1e300"], 2, ["1000"]),
         (["x", "-n", "1000000000"], 2, ["10,000"]),
         (["-", "-"], 2, ["twice"]),
-        (["x", "-o", "-"], 2, ["standard output"]),
+        (["x", "-n", "2", "-o", "-"], 2, ["2 clips do not fit into standard output"]),
         (["x", "-o", ""], 2, ["empty"]),
         (["x", "-o", "a" * 300 + ".wav"], 7, ["too long"]),
         (["x", "-o", "a" * 300 + "/"], 7, ["too long"]),

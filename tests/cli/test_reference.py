@@ -18,7 +18,7 @@ from support.command import Magnet
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 # Options of other programs that texts name.
-FOREIGN = {"--index-url", "--gpus"}
+FOREIGN = {"--raw", "--rate", "--channels", "--index-url", "--gpus"}
 
 
 def commands() -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ from magnet_cli.jobs.prompt_file import Row
 from magnet_cli.jobs.results import BatchResults, ClipResult
 
 # Elements without an end.
-VOID = {"meta", "input"}
+VOID = {"meta", "input", "img"}
 
 
 class Page(HTMLParser):
@@ -99,3 +100,11 @@ def test_ten_thousand_clips_have_links_where_players_would_be_too_many() -> None
     assert time.process_time() - started < 5
     assert content.count(b"<audio ") == MOST_PLAYERS
     assert content.count(b"<a href=") == 10_000
+
+
+def test_a_clip_with_a_picture_shows_it() -> None:
+    clips = [replace(done("rain", "a.wav"), picture='drums/a "b#1%.png'), done("wind", "b.wav")]
+    page = Page(contact_sheet(BatchResults("night", clips, [], ",")))
+    (shown,) = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert unquote(str(shown["src"])) == 'drums/a "b#1%.png'
+    assert shown["loading"] == "lazy"

@@ -164,7 +164,7 @@ def _encode(
                     setattr(file, name, latin(text) if extension == ".mp3" else text)
             for part in _chunks(samples):
                 frames = np.ascontiguousarray(waveform[:, part].T)
-                file.write(np.clip(frames, -1.0, 1.0) if extension in LOSSY else _quantize(frames, bits))
+                file.write(np.clip(frames, -1.0, 1.0) if extension in LOSSY else quantize(frames, bits))
 
 
 def latin(text: str) -> str:
@@ -188,7 +188,7 @@ def _float_header(channels: int, samples: int, sample_rate: int) -> bytes:
     )
 
 
-def _quantize(waveform: NDArray[np.float32], bits: int) -> NDArray[Any]:
+def quantize(waveform: NDArray[np.float32], bits: int) -> NDArray[Any]:
     """Nearest whole numbers of 16 or 24 bits, clipped; in the upper bits of int16 or int32, as libsndfile expects.
 
     libsndfile would truncate. There is no dither: it would have to be random, and the codec's own noise is well above

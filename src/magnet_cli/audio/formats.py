@@ -48,6 +48,11 @@ def sidecar(audio: Path) -> Path:
     return audio.with_name(f"{audio.stem}.json")
 
 
+def picture_beside(audio: Path) -> Path:
+    """The picture of an audio file."""
+    return audio.with_name(f"{audio.stem}.png")
+
+
 def codes_beside(audio: Path) -> Path:
     """The file of the codes of an audio file."""
     return audio.with_name(f"{audio.stem}.codes.npz")

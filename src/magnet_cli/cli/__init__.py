@@ -22,6 +22,8 @@ from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.generate import generate
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
+from magnet_cli.cli.play import play
+from magnet_cli.cli.stream import stream
 from magnet_cli.cli.train import app as train
 from magnet_cli.errors import INTERRUPTED, UsageError, did_you_mean
 from magnet_cli.terminal.config_file import Section, config_path, read_defaults
@@ -113,7 +115,8 @@ def show_help(
 # What --help shows of the commands with many options.
 EVERYDAY = {
     generate: (
-        *("--model", "--seed", "--variations", "--output", "--force", "--preset", "--duration"),
+        *("--model", "--seed", "--variations", "--output", "--force", "--play"),
+        *("--preset", "--duration"),
         *("--sweep", "--loop", "--bpm", "--device", "--json", "--quiet"),
     ),
     again: (
@@ -122,12 +125,16 @@ EVERYDAY = {
     ),
     replay: ("--check", "--output", "--force", "--model", "--download", "--device", "--dtype", "--json", "--quiet"),
     bench: ("--model", "--random-weights", "--batch", "--runs", "--preset", "--device", "--dtype", "--json", "--quiet"),
+    stream: (
+        *("--model", "--seed", "--output", "--format", "--minutes", "--duration", "--replay", "--force"),
+        *("--preset", "--ahead", "--device", "--quiet"),
+    ),
     batch: (
         *("--model", "--seed", "--variations", "--output", "--force", "--dry-run", "--failed"),
         *("--preset", "--duration", "--device", "--json", "--quiet"),
     ),
 }
-for function in (generate, batch, again, info, replay, evaluate, encode, decode, bench, doctor):
+for function in (generate, batch, again, info, replay, play, stream, evaluate, encode, decode, bench, doctor):
     command(app, everyday=EVERYDAY.get(function, ()))(function)
 command(app, "help")(show_help)
 command(models)(export_archive)

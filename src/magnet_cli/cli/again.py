@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
+from magnet_cli.cli.hear import PlayOption
 from magnet_cli.cli.info import Download, File, check_download
 from magnet_cli.cli.new_clips import Order, SweepOption, make_new_clips
 from magnet_cli.jobs.naming import SINGLE_TEMPLATE, with_swept
@@ -59,12 +60,14 @@ def again(
             "--output",
             "-o",
             metavar="PATH",
-            help="File to write, folder, or template with {index}, {slug}, {seed}, {model} and swept options.",
+            help="File to write, folder, - for a WAV file on standard output, or "
+            "template with {index}, {slug}, {seed}, {model} and swept options.",
             show_default="new files beside FILE",
             rich_help_panel="Files",
         ),
     ] = None,
     files: FileOptions,
+    play: PlayOption = False,
     overrides: Annotated[Mapping[str, Any], given_of(Overrides, unset=AS_RECORDED)],
     edit: Annotated[Mapping[str, Any], given_of(EditConfig, unset=AS_RECORDED)],
     helpers: Annotated[Mapping[str, Any], given_of(HelperOptions, unset=AS_RECORDED)],
@@ -107,6 +110,7 @@ def again(
             finish=replace(then.output, **finish),
             output=new_names_beside(file, swept[0]) if output is None else output,
             files=files,
+            play=play,
             fallback=None,
         )
         if not download:

@@ -128,6 +128,7 @@ def batch(
         from magnet_cli.hub.locate import resolve
         from magnet_cli.jobs.plan import Request
 
+        files.check()
         wanted = resolve(model, places)
         request = Request(
             file=file,
@@ -145,6 +146,7 @@ def batch(
             mix=mix,
             force=files.force,
             same_seed=same_seed,
+            picture=files.picture,
             candidates=candidates,
         )
         command = Command(request, wanted, format, runtime, fail_fast, speech.json, failed, move_stale)

@@ -61,6 +61,7 @@ LONGEST_ERROR = 80  # characters of an error in the dry run
 SAMPLE_BYTES = {"pcm16": 2, "pcm24": 3, "float32": 4}
 PAGES = {RESULTS_FILE: as_csv, CONTACT_SHEET_FILE: contact_sheet}
 RECORD_BYTES = 2500  # of a clip's record, which is in the audio file and beside it
+PICTURE_BYTES = 300_000
 
 
 @dataclass(frozen=True)
@@ -395,7 +396,8 @@ def clip_size(item: Item, command: Command, opened: Opened | None) -> int:
     finish = command.request.finish
     samples *= 1.0 if finish.sample_rate is None else finish.sample_rate / facts.sample_rate
     sample = 0.25 if item.target.audio.suffix.lower() in (".ogg", ".mp3") else SAMPLE_BYTES[finish.samples]
-    return int(samples * sample) + (2 * RECORD_BYTES if command.request.metadata else 0)
+    beside = (2 * RECORD_BYTES if command.request.metadata else 0) + PICTURE_BYTES * command.request.picture
+    return int(samples * sample) + beside
 
 
 def rate(seconds: float) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from magnet_cli.cli.hear import PlayOption
 from magnet_cli.cli.new_clips import Order, SweepOption, make_new_clips
 from magnet_cli.cli.prompts import read_prompts
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_MODEL
@@ -59,13 +60,15 @@ def generate(
             "--output",
             "-o",
             metavar="PATH",
-            help="File to write (.wav, .flac, .ogg, .mp3), folder, or template with {index}, {slug}, {seed}, {model} "
+            help="File to write (.wav, .flac, .ogg, .mp3), folder, - for a WAV file on standard output, or "
+            "template with {index}, {slug}, {seed}, {model} "
             "and, for loops with --bpm, {bpm} and {bars}.",
             show_default="a new .wav file in the current folder",
             rich_help_panel="Files",
         ),
     ] = None,
     files: FileOptions,
+    play: PlayOption = False,
     overrides: Overrides,
     edit: EditConfig,
     helpers: HelperOptions,
@@ -106,6 +109,7 @@ def generate(
             finish=finish,
             output=output,
             files=files,
+            play=play,
             candidates=candidates,
             fallback=None if model is not None else console.is_watched if fallback is None else fallback,
         )

@@ -37,23 +37,55 @@ Download = Annotated[
 ]
 
 
-def info(file: File, *, json: options.AsJson = False) -> None:
+def info(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Audio files that magnet generated, or the .json files beside them."),
+    ],
+    *,
+    picture: Annotated[
+        bool,
+        typer.Option(
+            "--picture",
+            help="Draw each clip: NAME.png beside it, with its waveform, mel spectrogram, loudness and edited regions. "
+            "Needs matplotlib, the extra pictures.",
+        ),
+    ] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE.png", help="Draw all clips on one sheet, with one scale of loudness."),
+    ] = None,
+    force: Annotated[bool, option_of(FileOptions, "force")] = False,
+    json: options.AsJson = False,
+) -> None:
     """Show how a clip was generated.
 
     Prints its prompt, seed, options, model, licence and machine, from the audio file or the .json file beside it.
 
     Example: magnet info disco.wav
+
+    Example: magnet info clips/*.wav --sheet sheet.png
     """
     console = Console()
     with console.reporting():
         from magnet_cli.jobs.record import read_record
 
-        record = read_record(file)
-        if json:
-            console.result(record)
-            return
-        for name, value in told(record):
-            console.result(f"{name:<10} {value}")
+        records = [read_record(file) for file in files]
+        for place, (file, record) in enumerate(zip(files, records, strict=True)):
+            if json:
+                console.result(record)
+                continue
+            if len(files) > 1:
+                if place:
+                    console.result("")
+                console.result(f"{'file':<10} {file}")
+            for name, value in told(record):
+                console.result(f"{name:<10} {value}")
+        if picture or sheet is not None:
+            from magnet_cli.cli.picture import draw_files
+
+            for path in draw_files(list(zip(files, records, strict=True)), each=picture, sheet=sheet, overwrite=force):
+                console.message(f"drew {path}")
 
 
 def told(record: dict[str, Any]) -> Iterator[tuple[str, str]]:

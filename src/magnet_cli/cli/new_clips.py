@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
+from magnet_cli.cli.hear import (
+    STDOUT,
+    STDOUT_TARGET,
+    check_standard_output,
+    play_files,
+    warn_of_silence,
+    write_standard_output,
+)
 from magnet_cli.cli.run_jobs import (
     decibels,
+    describe_clip,
     describe_sampling,
     load,
     make,
@@ -61,6 +70,7 @@ class Order:
     combinations  those of a sweep; without one, a single one that changes nothing
     fallback      whether the bundled model may replace one that cannot be downloaded; None: the user named that one
     candidates    for each clip, which are consecutive clips of the plan
+    play          whether the clips are played when they are written
     """
 
     texts: Sequence[str]
@@ -76,6 +86,12 @@ class Order:
     files: FileOptions
     fallback: bool | None
     candidates: CandidateOptions = field(default_factory=CandidateOptions)
+    play: bool = False
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the clip goes to standard output."""
+        return self.output == STDOUT
 
     def plan(self) -> list[tuple[Job, Combination]]:
         """The clips before the model is read: its sampling options are those usual for its kind. UsageError."""
@@ -103,6 +119,8 @@ class Order:
         """The files of every clip, none of which is there already unless it may be overwritten."""
         from magnet_cli.jobs.targets import check_targets
 
+        if self.to_stdout:
+            return [STDOUT_TARGET] * len(drafts)
         # Of the candidates for a clip, one is written: they may share a name, and have the number of the clip.
         each = self.candidates.rivals
         parts = [self._paths(drafts[place::each], model) for place in range(each)]
@@ -118,7 +136,13 @@ class Order:
         ]
         folder, paths = plan_paths(self.output, items, model=model.file_name, extensions=AUDIO_EXTENSIONS)
         return [
-            Target.beside(path, metadata=not self.files.no_metadata, codes=self.files.save_codes, folder=folder)
+            Target.beside(
+                path,
+                metadata=not self.files.no_metadata,
+                codes=self.files.save_codes,
+                folder=folder,
+                picture=self.files.picture,
+            )
             for path in paths
         ]
 
@@ -134,7 +158,13 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     for combination in order.combinations:
         edit = replace(order.edit, **combination.edits())
         order.candidates.check(edit, is_musicgen=wanted.is_musicgen)
+    order.files.check()
     drafts, inputs = order.plan(), InputFiles()
+    if order.to_stdout:
+        others = order.files.save_codes or order.files.picture or order.play
+        check_standard_output(len(drafts) // order.candidates.rivals, as_json=speech.json, others=others)
+    elif order.play:
+        warn_of_silence(console)
     check = ModelGroup(wanted, helping).checker(inputs)
     each = len(drafts) // len(order.combinations)  # clips of a combination, which differ in prompt and seed only
     for job, _ in drafts[::each]:
@@ -187,13 +217,19 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     ]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
-    for product in make(console, production, items):
+    for product in make(console, production, items, write=not order.to_stdout):
+        if order.to_stdout:
+            console.message(describe_clip(product.clip, STDOUT_TARGET, order.finish))
+            write_standard_output(console, product, metadata=not order.files.no_metadata)
+            return
         console.result(result(product, as_json=speech.json), announced=not speech.json)
         rows.append(sweep_row(product, words[product.item.target.audio]))
     if len(order.combinations) > 1:
         header = [*(name for name, _ in order.combinations[0].words), "seed", "took", "LUFS", "file"]
         for line in aligned([header, *rows]):
             console.message(line)
+    if order.play:
+        play_files(console, list(dict.fromkeys(words)))
 
 
 def stand_in(order: Order, error: HubError) -> ResolvedModel:

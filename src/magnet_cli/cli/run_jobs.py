@@ -269,6 +269,7 @@ def result(product: Product, *, as_json: bool) -> Path | dict[str, Any]:
         "path": str(target.audio),
         "metadata_path": str(target.metadata) if target.metadata else None,
         "codes_path": str(target.codes) if target.codes else None,
+        **({"picture_path": str(target.picture)} if target.picture else {}),
         **product.record,
     }
 

@@ -26,6 +26,7 @@ input { box-sizing: border-box; font: inherit; max-width: 30rem; padding: .3rem 
 article { border-top: 1px solid #8886; content-visibility: auto; contain-intrinsic-size: auto 7rem; padding: .7rem 0; }
 article[hidden] { display: none; }
 audio { display: block; max-width: 40rem; width: 100%; }
+img { display: block; height: auto; margin: .3rem 0; max-width: 40rem; width: 100%; }
 p { margin: 0 0 .3rem; overflow-wrap: anywhere; white-space: pre-wrap; }
 small { color: GrayText; display: block; overflow-wrap: anywhere; }
 .failed b { color: #c22; }
@@ -77,6 +78,9 @@ def _article(clip: ClipResult, results: BatchResults, *, player: bool) -> Iterat
         link = quote(os.fsencode(clip.path))  # also of a colon, before which stands the scheme of a URL
         if player:
             yield f'<audio controls preload="none" src="{link}"></audio>'
+        if clip.picture is not None:
+            image = quote(os.fsencode(clip.picture))
+            yield f'<a href="{image}"><img loading="lazy" src="{image}" alt="waveform and spectrogram"></a>'
         yield f'<small><a href="{link}"><bdi>{escape(clip.path)}</bdi></a></small>'
     error = "" if clip.error is None else f": <bdi>{escape(clip.error)}</bdi>"
     facts = [f"<b>{clip.state}</b>{error}", f"seed {clip.seed}", *_facts(clip)]

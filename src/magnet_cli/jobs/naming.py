@@ -73,7 +73,9 @@ def plan_paths(
         UsageError: for an unknown field or extension, or several items for one file.
     """
     if output == "-":
-        raise UsageError("audio is not written to standard output, which carries the paths", "Name a file or folder")
+        raise UsageError(
+            "this command does not write audio to standard output, which carries the paths", "Name a file or folder"
+        )
     if output is not None and not output.strip():
         raise UsageError("the output path is empty", "Name a file, a folder or a template, or omit -o")
     output = os.path.expanduser(output or ".")

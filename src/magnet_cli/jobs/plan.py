@@ -36,7 +36,7 @@ class Request:
 
     model: its name in file names. edits: the fields of EditConfig that are given. helpers: names of the helping models,
     by role. resume: skip clips that exist. mix: add to another batch's folder. force: overwrite. same_seed: give rows
-    without a seed the batch's own. candidates: for each clip.
+    without a seed the batch's own. candidates: for each clip. picture: draw each clip.
     """
 
     file: str
@@ -55,6 +55,7 @@ class Request:
     force: bool
     same_seed: bool = False
     candidates: CandidateOptions = ONE_CANDIDATE
+    picture: bool = False
 
     @property
     def folder(self) -> Path:
@@ -212,7 +213,13 @@ def plan_batch(
     plan = BatchPlan(header, [], [], {})
 
     def target_at(audio: Path) -> Target:
-        return Target.beside(audio, metadata=request.metadata, codes=request.codes, folder=manifest.folder)
+        return Target.beside(
+            audio,
+            metadata=request.metadata,
+            codes=request.codes,
+            folder=manifest.folder,
+            picture=request.picture,
+        )
 
     for one, path in zip(planned, paths, strict=True):
         chosen = one.candidates.settings if one.rivals else None
@@ -223,7 +230,7 @@ def plan_batch(
             continue
         plan.rows[key] = one.row
         entry = (manifest.finished(key) or manifest.recall(key, path)) if request.resume else None
-        if entry is None or not _kinds(item.target.files) <= _kinds(Path(made.path) for made in entry.files):
+        if entry is None or not _needed(item.target.files) <= _kinds(Path(made.path) for made in entry.files):
             plan.todo.append(item)
             before = manifest.entries.get(key)
             if before is not None and before.error is not None:
@@ -237,6 +244,11 @@ def plan_batch(
 def _kinds(files: Iterable[Path]) -> set[str]:
     """`.wav`, `.json` and `.npz`: an existing clip may lack one of them that is wanted now."""
     return {path.suffix for path in files}
+
+
+def _needed(files: Iterable[Path]) -> set[str]:
+    """Those without which a clip is generated again: a picture is drawn from its audio, by `magnet info --picture`."""
+    return _kinds(files) - {".png"}
 
 
 def _under_free_names(plan: BatchPlan, manifest: Manifest, *, mix: bool) -> Iterator[Item]:
@@ -255,8 +267,7 @@ def _under_free_names(plan: BatchPlan, manifest: Manifest, *, mix: bool) -> Iter
         while any(is_taken(path, item.key) or (target != item.target and path in planned) for path in target.files):
             audio = item.target.audio
             audio = audio.with_name(f"{audio.stem}-{number}{audio.suffix}")
-            metadata, codes = target.metadata is not None, target.codes is not None
-            target = Target.beside(audio, metadata=metadata, codes=codes, folder=target.folder)
+            target = target.renamed(audio)
             number += 1
         planned.update(target.files)
         yield replace(item, target=target)

@@ -37,7 +37,7 @@ DIGITS = 2  # after the point: 0.01 s, 0.01 LU
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What became of one clip. path: within the batch's folder. options: those that are set, by column."""
+    """What became of one clip. path, picture: within the batch's folder. options: those that are set, by column."""
 
     row: Row
     prompt: str
@@ -48,6 +48,7 @@ class ClipResult:
     error: str | None = None
     measured: Measured | None = None
     generation_seconds: float | None = None
+    picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class BatchReport:
                 seed=clip.seed if entry.seed is None else entry.seed,
                 measured=self._manifest.measured(entry),
                 generation_seconds=entry.seconds,
+                picture=next((made.path for made in entry.files if made.path.endswith(".png")), None),
             )
         if entry is not None and entry.error is not None:
             return replace(clip, state="failed", error=entry.error)

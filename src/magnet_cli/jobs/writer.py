@@ -120,6 +120,8 @@ class Production:
         contents: list[tuple[Path, Content]] = []
         if target.codes is not None:
             contents.append((target.codes, encode_codes(clip.codes, self.pipeline.provenance.codes)))
+        if target.picture is not None:
+            contents.append((target.picture, clip.picture(tags)))
         audio = encode_audio(
             target.audio, clip.waveform, clip.sample_rate, clip.output.samples, tags=tags, marks=clip.marks
         )

@@ -27,6 +27,7 @@ RUN_IN, RUN_OUT, FADE = 250, 8, 4
 # Frames that are encoded or decoded at once: 30 s, the longest clips of released models, so that those are decoded as
 # a whole, as their authors do. This takes about 1 GB with the codec of those models.
 PIECE = 1500
+ENDLESS = 1 << 62  # frames of what has no end
 
 Source = Callable[[int, int], Tensor]
 
@@ -110,6 +111,19 @@ class Codec(nn.Module):
 
         scale = (1, self.config.hop)
         yield from in_pieces(self.decoder.model, source, frames=codes.shape[-1], piece=piece, scale=scale)
+
+    @torch.inference_mode()
+    def decode_endless(self, source: Source, *, piece: int) -> Iterator[Tensor]:
+        """`decode_pieces` of codes that have no end: float32 [B, C, piece * hop], one after the other.
+
+        source: returns codes int64 [B, K', n] of frames `first` to `last`, exclusive. Neither ever falls, and `last` is
+        at most a few pieces ahead of what has been yielded.
+        """
+
+        def latents(first: int, end: int) -> Tensor:
+            return self.quantizer.vq.decode(source(first, end).to(self.device).transpose(0, 1))
+
+        yield from in_pieces(self.decoder.model, latents, frames=ENDLESS, piece=piece, scale=(1, self.config.hop))
 
     @torch.inference_mode()
     def _decode_loop(self, codes: Tensor) -> Tensor:

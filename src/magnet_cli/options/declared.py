@@ -19,6 +19,7 @@ Panel: TypeAlias = Literal[
     "Measurement",
     "Sampling",
     "Length and loops",
+    "Stream",
     "Editing",
     "Other models",
     "Loudness and format",

@@ -1,4 +1,4 @@
-"""Progress bars for Python programs, on standard error; in notebooks, rich draws them as HTML."""
+"""Progress bars for Python programs: on standard error, or in a notebook as HTML."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.hub.download import Downloading
 from magnet_cli.pipeline.events import Listener, StepDone
+from magnet_cli.pipeline.notebook import NotebookBars, in_notebook
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 LONGEST_PROMPT = 30  # characters
+
+
+def wants_bar(progress: bool | None) -> bool:
+    """Whether a bar is to be shown: as asked for, else in notebooks only."""
+    return in_notebook() if progress is None else progress
 
 
 @contextmanager
@@ -50,7 +56,9 @@ def download_bars(*, draw: bool) -> Iterator[Callable[[Downloading], None]]:
         yield hear
 
 
-def _progress() -> Progress:
+def _progress() -> Progress | NotebookBars:
+    if in_notebook():
+        return NotebookBars()
     from rich.console import Console  # a tenth of a second, only where a bar is wanted
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from magnet_cli.audio.codes_file import encode_codes
 from magnet_cli.audio.files import encode_audio
-from magnet_cli.audio.formats import check_format, codes_beside, sidecar
+from magnet_cli.audio.formats import check_format, codes_beside, picture_beside, sidecar
 from magnet_cli.audio.loudness import Normalized
 from magnet_cli.audio.riff_info import LoopMarks
 from magnet_cli.disk.atomic import Content, check_writable, write_together
@@ -21,6 +21,10 @@ from magnet_cli.errors import UsageError, shown
 from magnet_cli.music.tempo import Tempo
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig, Subtype
+from magnet_cli.pictures.draw import draw
+from magnet_cli.pictures.installed import check_pictures
+from magnet_cli.pictures.subject import Subject
+from magnet_cli.pipeline.notebook import clip_html
 from magnet_cli.pipeline.record import FORMAT, VERSION, Provenance, Record, as_sidecar, as_tags, codes_hash, versions
 
 
@@ -56,6 +60,10 @@ class Clip:
     def __repr__(self) -> str:
         """Short: neither samples nor codes."""
         return f"<Clip {shown(self.job.prompt)}, seed {self.job.seed}: {self.seconds:.2f} s at {self.sample_rate} Hz>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a player and, with matplotlib, the picture."""
+        return clip_html(self.job, self.audio, self.sample_rate, self.picture)
 
     @property
     def waveform(self) -> NDArray[np.float32]:
@@ -139,6 +147,23 @@ class Clip:
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
 
+    def picture(self, tags: Mapping[str, str] | None = None) -> bytes:
+        """A PNG with the waveform, the mel spectrogram, the loudness and the edited regions.
+
+        tags: texts to embed, as an audio file has them; see `as_tags`.
+        Raises: UsageError without matplotlib.
+        """
+        provenance, tempo = self.provenance, None if self.tempo is None else self.tempo.bpm
+        subject = Subject.of(
+            self.job,
+            self.waveform,
+            self.sample_rate,
+            loudness=self.audio.after,
+            model=None if provenance is None else provenance.info.name,
+            bpm=tempo,
+        )
+        return draw([subject], None if tags is None else {name.capitalize(): text for name, text in tags.items()})
+
     @property
     def _known_provenance(self) -> Provenance:
         if self.provenance is None:
@@ -155,20 +180,24 @@ class Clip:
         overwrite: bool = False,
         metadata: bool = True,
         codes: bool = False,
+        picture: bool = False,
     ) -> None:
         """Write the clip as the command does: all of its files, or none.
 
         path: its extension names the format: .wav, .flac, .ogg or .mp3. subtype: "pcm16", "pcm24" or "float32"; else
         that of `output`. metadata: embed how the clip was generated, and write it to NAME.json, too. codes: write the
-        codes to NAME.codes.npz. overwrite: replace files that exist.
+        codes to NAME.codes.npz. picture: draw the clip in NAME.png. overwrite: replace files that exist.
 
         Raises:
-            UsageError: for a format that cannot be written.
+            UsageError: for a format that cannot be written, or a picture without matplotlib.
             OutputError: for a file that exists (unless `overwrite`) or cannot be written.
         """
         path, subtype = Path(path), subtype or self.output.samples
         check_format(path, subtype, self.sample_rate)
-        files = [path, *([sidecar(path)] if metadata else []), *([codes_beside(path)] if codes else [])]
+        if picture:
+            check_pictures()
+        wanted = ((sidecar, metadata), (codes_beside, codes), (picture_beside, picture))
+        files = [path, *(beside(path) for beside, is_wanted in wanted if is_wanted)]
         check_writable(files, overwrite=overwrite)
         contents: list[tuple[Path, Content]] = []
         tags = None
@@ -178,6 +207,8 @@ class Clip:
             record = self.record
             tags = as_tags(record, f"Model weights: {record['model']['licence']}")
             contents.append((sidecar(path), as_sidecar(record)))
+        if picture:
+            contents.append((picture_beside(path), self.picture(tags)))
         contents.append(
             (path, encode_audio(path, self.waveform, self.sample_rate, subtype, tags=tags, marks=self.marks))
         )

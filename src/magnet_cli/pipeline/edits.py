@@ -43,7 +43,8 @@ class Arrangement:
     frames: T; window: frames that are decoded at once if T is larger; overlap: frames that two windows share;
     whole_spans: cut T as the reference does; loop: decode a circle; codes: int64 [1, K, T], keep: bool [1, K, T], given
     codes, or None; hybrid: frames that the other model generates; finish: the decoded waveform [C, L] -> the finished
-    one and its rate; period: the length of a loop; turns: the loop may begin at any place of its circle.
+    one and its rate; period: the length of a loop; turns: the loop may begin at any place of its circle;
+    first_frame: number of the first frame in something longer, of which this is a window.
     """
 
     frames: int
@@ -57,6 +58,7 @@ class Arrangement:
     finish: Finish
     period: LoopLength | None = None
     turns: bool = False
+    first_frame: int = 0
 
 
 def hybrid_frames(seconds: float, frame_rate: int) -> int:

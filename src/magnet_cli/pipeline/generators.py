@@ -145,7 +145,10 @@ class MaskedGenerator:
         elif first.codes is not None:
             known = _stacked(arrangements)
         try:
-            codes = run.windows(first, known) if first.frames > first.window else run.once(first, known, first.frames)
+            if first.frames > first.window:
+                codes = run.windows(first, known)
+            else:
+                codes = run.once(first, known, first.frames, first_frame=first.first_frame)
         finally:
             self.reader.forget()
             if self.rescorer is not None:

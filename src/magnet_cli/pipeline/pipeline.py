@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import groupby
@@ -38,6 +39,7 @@ from magnet_cli.errors import MagnetWarning, MemoryShortageError, UsageError
 from magnet_cli.hub.download import Downloading
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.model.codec import Codec
+from magnet_cli.model.codec import Source as CodeSource
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, plan
 from magnet_cli.options.keywords import (
@@ -51,12 +53,13 @@ from magnet_cli.options.keywords import (
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
 from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
-from magnet_cli.pipeline.bars import download_bars, step_bar
+from magnet_cli.pipeline.bars import download_bars, step_bar, wants_bar
 from magnet_cli.pipeline.build import ModelInfo, build_generator, check_codes, codes_source, describe
 from magnet_cli.pipeline.clip import Clip
 from magnet_cli.pipeline.edits import Arrangement, Arranger
 from magnet_cli.pipeline.events import (
     ClipFailed,
+    DecodingListener,
     Listener,
     OnDownload,
     OnFailure,
@@ -127,7 +130,7 @@ class Pipeline:
         hybrid: str | None = None,
         places: PlacesConfig | None = None,
         on_download: OnDownload | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
         **options: Unpack[LoadOptions],
     ) -> Pipeline:
         """Load a model by its short name, folder or Hub id; download it if it is not on this machine (see `open_any`).
@@ -135,7 +138,7 @@ class Pipeline:
         rescorer: a model that helps to rank codes; hybrid: a MusicGen that generates beginnings.
         options: `device`, `dtype`, `batch_size`, `compile` as in RuntimeConfig; `model_dir`, `cache_dir`, `offline` as
         in PlacesConfig. Each changes only what it names. on_download: called with a plan and the bytes that have
-        arrived. progress: show a bar over downloads on standard error. Warns with MagnetWarning when there is no GPU.
+        arrived. progress: show a bar over downloads; None: in notebooks. Warns with MagnetWarning when there is no GPU.
 
         Raises:
             UsageError: for an unknown model or option, or for models that do not go together.
@@ -146,7 +149,7 @@ class Pipeline:
         places = changed(places or PlacesConfig(), options)
         names = {"model": model, "rescorer": rescorer, "hybrid": hybrid}
         given = {role: os.fspath(name) for role, name in names.items() if name is not None}
-        with download_bars(draw=progress) as draw:
+        with download_bars(draw=wants_bar(progress)) as draw:
 
             def hear(event: Downloading) -> None:
                 draw(event)
@@ -249,7 +252,7 @@ class Pipeline:
         on_step: OnStep | None = None,
         on_failure: OnFailure | None = None,
         listener: Listener | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Iterator[Clip]:
         """Generate clips, in order, each yielded as soon as its batch is finished.
@@ -258,7 +261,7 @@ class Pipeline:
         if none is given. options: `guidance=5, duration=4` and the like, as in SamplingConfig, EditConfig and
         OutputConfig; each changes only what it names. sampling: replaces all of the model's own sampling options
         (`info.sampling`); edit, output: replace the defaults. known: codes to keep in every clip, e.g. from
-        `continuation`. progress: show a bar on standard error.
+        `continuation`. progress: show a bar, on standard error or in the notebook; None: in notebooks only.
 
         on_step: called after every step with the clips that took it, while other threads wait for this pipeline: it
         must not wait for them. on_failure: called with a failed job's place among the jobs and its error; the other
@@ -301,7 +304,7 @@ class Pipeline:
                 "a listener also receives steps and failures", "Give the listener without on_step and on_failure"
             )
         listener = listener or listener_of(on_step, on_failure)
-        if progress:
+        if wants_bar(progress):
             return self._generate_with_bar(jobs, output, known, listener)
         return self._generate(jobs, output, known, listener)
 
@@ -315,7 +318,7 @@ class Pipeline:
         output: OutputConfig | None = None,
         known: Known | None = None,
         on_step: OnStep | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Clip:
         """Generate one clip of one prompt, and wait for it; see `generate`, whose errors it raises."""
@@ -460,6 +463,49 @@ class Pipeline:
         clock.lap("codec")
         arrays = codes.numpy().astype(np.int16)
         return (_Sound(*sound, passes) for sound in zip(arrays, tokens, waveforms, strict=True))
+
+    def decode_window(self, job: Job, before: Tensor | None, *, first_frame: int, listener: DecodingListener) -> Tensor:
+        """One window of something that has no end: codes int64 [1, K, T] of `frames`, which begin with `before`.
+
+        before: codes int64 [1, K, P], the end of the window before. first_frame: number of the window's first frame.
+        listener: receives steps; it raises what is to stop the work.
+        Raises: MemoryShortageError, NumericsError.
+        """
+        frames = self.frames
+        known = None if before is None else Known.prefix(before.to(self.codec.device), frames)
+        window = Arrangement(
+            frames=frames,
+            window=frames,
+            overlap=0,
+            whole_spans=False,
+            loop=None,
+            codes=None if known is None else known.codes,
+            keep=None if known is None else known.keep,
+            hybrid=0,
+            finish=lambda waveform: (waveform, self.info.sample_rate),
+            first_frame=first_frame,
+        )
+        with self._working("for a window"):
+            codes, _ = self.generator.codes([job], [window], known=None, listener=listener)
+            return codes.cpu()
+
+    def decode_endless(self, source: CodeSource, *, piece: int) -> Iterator[NDArray[np.float32]]:
+        """The waveform of codes that have no end, [C, piece * hop] at a time, at the level that the codec gives it.
+
+        source: see `Codec.decode_endless`; it may call `decode_window`.
+        """
+        pieces = self.codec.decode_endless(source, piece=piece)
+        while True:
+            with self._working("for the codec"):
+                made = next(pieces)[0].cpu().numpy()
+            yield made
+
+    @contextmanager
+    def _working(self, purpose: str) -> Iterator[None]:
+        """Have this pipeline to oneself, with the kernels that it needs."""
+        short = memory_errors(self.codec.device, purpose, dtype=self.info.dtype)
+        with self._turn, short, reproducible_kernels():
+            yield
 
     def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
         """Known codes that make clips begin with this audio.

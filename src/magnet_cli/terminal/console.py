@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
+from magnet_cli.disk.atomic import Content
 from magnet_cli.errors import INTERRUPTION, MagnetError, MagnetWarning, OutputError
 from magnet_cli.terminal.log_file import LogFile
 from magnet_cli.terminal.progress import ProgressBar, steps_bar
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from magnet_cli.hub.download import Downloading, DownloadPlan
+
+AT_ONCE = 1 << 16  # bytes of a file that are written to standard output at once
 
 
 class Console:
@@ -110,6 +113,19 @@ class Console:
             sys.stdout.flush()
         if self._bar is not None:
             self._bar.start()
+
+    def content(self, content: Content) -> None:
+        """A whole file as the only result. OutputError if it cannot be written."""
+        self.pieces(content[start : start + AT_ONCE] for start in range(0, len(content), AT_ONCE))
+
+    def pieces(self, pieces: Iterable[bytes]) -> None:
+        """The bytes of something that is not text, each as soon as it is there. OutputError; BrokenPipeError."""
+        if sys.stdout is None:
+            raise OutputError("standard output is closed", "Name a file with -o")
+        for piece in pieces:
+            with writing_results():
+                sys.stdout.buffer.write(piece)
+                sys.stdout.flush()
 
     def _note(self, kind: str, text: str) -> None:
         """Write to the log, if there is one."""

@@ -11,6 +11,7 @@ import typer
 from magnet_cli.hub.registry import DEFAULT_BEGINNER, NON_COMMERCIAL, UNKNOWN_LICENCE
 from magnet_cli.options.declared import Option, Panel
 from magnet_cli.options.job import MOST_VARIATIONS
+from magnet_cli.pictures.installed import check_pictures
 from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.signature import option_of
 
@@ -81,6 +82,13 @@ class FileOptions:
     save_codes: bool = field(
         default=False, metadata=Option(help="Write the codes of each clip to NAME.codes.npz beside it.")
     )
+    picture: bool = field(
+        default=False,
+        metadata=Option(
+            help="Draw each clip: NAME.png beside it, with its waveform, mel spectrogram, loudness and edited regions. "
+            "Needs matplotlib, the extra pictures."
+        ),
+    )
     no_metadata: bool = field(
         default=False,
         metadata=Option(
@@ -88,6 +96,11 @@ class FileOptions:
         ),
     )
     force: bool = field(default=False, metadata=Option(help="Overwrite existing files.", short="-f"))
+
+    def check(self) -> None:
+        """Raise UsageError for a file that this installation cannot make."""
+        if self.picture:
+            check_pictures()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""How a clip looks. In: a waveform and what is known of it. Out: a PNG. Needs matplotlib, an extra."""
