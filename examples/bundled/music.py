@@ -126,8 +126,8 @@ class Score:
     root: the key note, 0 (C) to 11. loop: the chords. swing: 0 is straight, 1 is triplets, of the `swing_unit` (beats).
     looseness: how far a player is from a machine: its strokes differ in strength.
 
-    Notes begin and end on a grid of one frame of the codec. A sound then has the same codes wherever it stands, which is
-    far less to learn; its beat is right on average, and no note is further off than half a frame.
+    Notes begin and end on a grid of one frame of the codec. A sound then has the same codes wherever it stands, which
+    is far less to learn; its beat is right on average, and no note is further off than half a frame.
     """
 
     rng: random.Random
