@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,18 +47,27 @@ def rank(tempo: Tempo | None, bpm: float) -> tuple[float, float]:
     return 0.0 if tempo.is_near(bpm) else abs(math.log2(tempo.bpm / bpm)), -tempo.clarity
 
 
-def make_best(console: Console, production: Production, items: Sequence[Item], count: int) -> Iterator[Product]:
-    """Generate items, `count` consecutive ones for each clip, and write the best of them."""
+def make_best(
+    console: Console,
+    production: Production,
+    items: Sequence[Item],
+    count: int,
+    *,
+    take: Callable[[Product], object],
+) -> None:
+    """Generate items, `count` consecutive ones for each clip, and write the best of them, which `take` receives."""
     for first in range(0, len(items), count):
-        best: Product | None = None
-        for product in make(console, production, items[first : first + count], write=False):
+        best: list[Product] = []
+
+        def compare(product: Product, best: list[Product] = best) -> None:
             console.detail(f"candidate of seed {product.item.job.seed}: {describe_tempo(product.clip)[:-2]}")
             bpm = product.item.job.edit.bpm
-            if best is None or (bpm is not None and rank(product.clip.tempo, bpm) < rank(best.clip.tempo, bpm)):
-                best = product
-        if best is not None:
-            production.write(best)
-            clip = best.clip
-            said = describe_clip(clip, best.item.target, production.output)
+            if not best or (bpm is not None and rank(product.clip.tempo, bpm) < rank(best[0].clip.tempo, bpm)):
+                best[:] = [product]
+
+        make(console, production, items[first : first + count], take=compare, write=False)
+        for product in best:
+            production.write(product, production.encode(product))
+            said = describe_clip(product.clip, product.item.target, production.output)
             console.message(f"{said}; the best of {count}")
-            yield best
+            take(product)

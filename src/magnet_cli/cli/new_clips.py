@@ -171,12 +171,15 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
-    several = order.best_of > 1
-    for product in (
-        make_best(console, production, items, order.best_of) if several else make(console, production, items)
-    ):
+
+    def take(product: Product) -> None:
         console.result(result(product, as_json=speech.json), announced=not speech.json)
         rows.append(sweep_row(product, words[product.item.target.audio]))
+
+    if order.best_of > 1:
+        make_best(console, production, items, order.best_of, take=take)
+    else:
+        make(console, production, items, take=take)
     if len(order.combinations) > 1:
         header = [*(name for name, _ in order.combinations[0].words), "seed", "took", "LUFS", "file"]
         for line in aligned([header, *rows]):
