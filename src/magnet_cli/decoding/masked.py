@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.circle import Loop, turn
-from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.philox import Numbers
 from magnet_cli.decoding.steps import (
     DECIDED,
     Grid,
@@ -149,7 +149,7 @@ class _Decoding:
 
     model: Network
     memory: TextMemory | None
-    seeds: Sequence[int]
+    numbers: Numbers
     sampling: SamplingConfig
     loop: Loop | None
     starts: Tensor | None  # [B], where on its circle each loop begins; it is decoded as if at 0
@@ -213,7 +213,8 @@ def decode(
     # Counts are made on the host and copied before the first step, because a copy waits for the device.
     host_grid = Grid.build(frames, unit, circular=loop is not None, device=keep.device)
     grid, kept = host_grid.to(model.device), keep.to(model.device)
-    run = _Decoding(model, memory, seeds, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
+    numbers = Numbers.of(seeds, model.device)
+    run = _Decoding(model, memory, numbers, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
     for codebook in range(model.config.codebooks):
         if not keep[:, codebook].all():
             units = (~host_grid.kept_units(keep[:, codebook])).sum(dim=-1).tolist()
@@ -243,12 +244,12 @@ def _decode_codebook(run: _Decoding, codes: Tensor, codebook: int, keep: Tensor,
         current.masked_fill_(masked_frames & ~keep, mask_code)
         predicted = current == mask_code  # at first also frames that no chosen span covers
 
-        logits = _guided_logits(run, codes, codebook, step, wanted=masked_frames | predicted)
+        wanted = masked_frames | predicted
+        logits = _guided_logits(run, codes, codebook, step, wanted=wanted)
         run.checks.append(FiniteCheck(codebook, step, logits.isfinite().all()))
         if codes.device.type == "cpu":  # elsewhere the host would wait for the device; it does so once, at the end
             _check_finite(run.checks[-1:], model)
-        random = _random(run, codebook, step, logits)
-        proposed, probability = propose(logits, step_temperature(step, steps, sampling), sampling, random)
+        proposed, probability = _propose(run, codebook, step, logits, wanted=wanted)
 
         proposed = torch.where(predicted, proposed, current)
         # What the last step decides is never ranked.
@@ -282,19 +283,26 @@ def _guided_logits(run: _Decoding, codes: Tensor, codebook: int, step: int, *, w
     return torch.cat(parts, dim=1).roll(origin, dims=1)
 
 
-def _random(run: _Decoding, codebook: int, step: int, logits: Tensor) -> Tensor | None:
-    """Numbers to draw codes with, one for each of the logits [B, T, V]; None in greedy mode."""
-    if run.sampling.greedy:
-        return None
-    return uniforms(
-        run.seeds,
-        codebook=codebook,
-        step=step,
-        frames=logits.shape[1],
-        codes=logits.shape[2],
-        device=logits.device,
-        first_frame=run.first_frame,
-    )
+def _propose(run: _Decoding, codebook: int, step: int, logits: Tensor, *, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """A code for every frame and its probability, both [B, T], from logits [B, T, V]: see `propose`.
+
+    wanted: bool [B, T], where they are used. On a CPU, which can count them at once, nothing else is computed.
+    """
+    sampling, (batch, frames, codes) = run.sampling, logits.shape
+    temperature, random = step_temperature(step, sampling.steps[codebook], sampling), None
+    if logits.device.type != "cpu":
+        if not sampling.greedy:
+            random = run.numbers.uniforms(
+                codebook=codebook, step=step, frames=frames, codes=codes, first_frame=run.first_frame
+            )
+        return propose(logits, temperature, sampling, random)
+    clip, frame = wanted.nonzero(as_tuple=True)
+    if not sampling.greedy:
+        random = run.numbers.uniforms_at((clip, frame + run.first_frame), codebook=codebook, step=step, codes=codes)
+    found, of_found = propose(logits[clip, frame], temperature, sampling, random)
+    proposed, probability = found.new_zeros(batch, frames), of_found.new_ones(batch, frames)
+    proposed[clip, frame], probability[clip, frame] = found, of_found
+    return proposed, probability
 
 
 def _check_finite(checks: Sequence[FiniteCheck], model: Network) -> None:
