@@ -46,20 +46,25 @@ demo: $(VENV)/installed
 	@mkdir -p demo
 	$(BIN)/magnet generate "disco beat, 125 bpm" --model bundled --seed 1 -o demo/disco-beat.wav --force
 
-# The bundled model from nothing: examples/bundled/README.md. Needs Debian's fluidsynth and fluid-soundfont-gm.
+# The bundled model from nothing: examples/bundled/README.md. Needs Debian's fluidsynth, fluid-soundfont-gm and
+# musescore-general-soundfont-small.
 # What was stopped goes on where it stopped; more steps make a better model.
 BUNDLED := build/bundled
-DECODER_STEPS ?= 4400
+CODEC_STEPS ?= 2200
+DECODER_STEPS ?= 26000
 
 train-bundled: $(VENV)/installed-train
-	test -f $(BUNDLED)/data/held-out/prompts.jsonl || $(BIN)/python examples/bundled/render.py $(BUNDLED)/data --simple --clips 2000
-	$(BIN)/magnet train codec $(BUNDLED)/data -o $(BUNDLED)/codec --begin transform --steps 0 \
-	    --ratios 8,5,4,4 --filters 16 --dimension 128 --lstm 1 --codebooks 4 --codes 512 --seed 1
+	test -f $(BUNDLED)/data/held-out/prompts.jsonl || $(BIN)/python examples/bundled/render.py $(BUNDLED)/data --clips 9000
+	$(BIN)/magnet train codec $(BUNDLED)/data -o $(BUNDLED)/codec --begin phase-free --steps $(CODEC_STEPS) \
+	    --ratios 4,4,5,8 --filters 24 --dimension 96 --lstm 2 --codebooks 4 --codes 1024 --seed 1 \
+	    --batch-size 6 --seconds 1.12 --learning-rate 3e-4 --warmup 20 --last-rate 0.1 \
+	    --adversarial-from 200 --adversarial-every 3 --discriminator-filters 4 --discriminator-windows 1024,512,256
 	$(BIN)/magnet train decoder $(BUNDLED)/data -o $(BUNDLED)/model --codec $(BUNDLED)/codec --text-encoder own \
-	    --text-width 128 --text-layers 1 --vocabulary 1000 --round-numbers 25 \
-	    --width 192 --heads 3 --layers 6 --feed-forward 768 --max-period 100 --clip-seconds 10 \
+	    --text-width 128 --text-layers 1 --vocabulary 2200 --round-numbers 2 \
+	    --synonyms examples/bundled/synonyms.txt \
+	    --width 192 --heads 3 --layers 6 --feed-forward 768 --max-period 20 --clip-seconds 10 \
 	    --steps $(DECODER_STEPS) --batch-size 8 --learning-rate 1.5e-3 --warmup 100 --last-rate 0.02 \
-	    --weight-decay 0.05 --text-dropout 0.15 --codebook-shares 3,1,1,1 --ema 0.995 --ema-every 1 --seed 1 \
+	    --weight-decay 0.05 --text-dropout 0.12 --all-hidden 0.4 --codebook-shares 6,2,1,1 --ema 0.995 --ema-every 1 --seed 1 \
 	    --name bundled --licence MIT
 	$(BIN)/magnet models defaults $(BUNDLED)/model --steps 12,4,4,4 --temperature 1 --guidance 3
 	$(BIN)/magnet models convert $(BUNDLED)/model $(BUNDLED)/shipped --force

@@ -44,7 +44,7 @@ NEEDS_MORE = re.compile(
 )
 NOT_HERE = "<!-- needs a download -->"
 OTHER_PROGRAMS = {"make", "pip", "git", "accelerate", "sudo", "rm", "cp", ".venv/bin/python"}
-OTHER_OPTIONS = {"--gpus", "--simple", "--try"}  # of docker and of examples/bundled, where the text mentions them
+OTHER_OPTIONS = {"--gpus", "--try"}  # of docker and of examples/bundled, where the text mentions them
 FEW_STEPS = SamplingConfig(steps=(2, 1, 1, 1), temperature=1.0, guidance=3.0)
 
 

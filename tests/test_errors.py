@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from magnet_cli.errors import KeywordError, MagnetError, MagnetWarning, OutputError, UsageError, in_python
+from magnet_cli.errors import KeywordError, MagnetError, MagnetWarning, OutputError, UsageError, in_python, near
 from magnet_cli.options.declared import declared
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
@@ -55,3 +55,10 @@ def test_warnings_name_keyword_arguments_in_python() -> None:
 def test_errors_reach_other_processes_whole(error: MagnetError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.lines, copy.details) == (type(error), error.lines, error.details)
+
+
+def test_near_words_are_as_alike_as_is_asked() -> None:
+    known = ["flute", "lute", "piano", "pianist"]
+    assert near("flutte", known) == ["flute", "lute"]
+    assert near("flutte", known, 1, least=0.75) == ["flute"]
+    assert near("flax", known, least=0.75) == []

@@ -46,6 +46,8 @@ from magnet_cli.hub.user_sampling import read_user_sampling
 from magnet_cli.jobs.manifest import Manifest
 from magnet_cli.jobs.prompt_file import Problems, read_prompt_file
 from magnet_cli.jobs.record import read_record, recipe
+from magnet_cli.judge.clips import find_clips
+from magnet_cli.judge.vggish import VGGishEncoder
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.tokenizer_file import read_tokenizer, token_ids
 from magnet_cli.model.weights import read_safetensors, read_weights
@@ -419,6 +421,14 @@ READERS = {
         small_state,
         archive_damaged,
         lambda folder: (folder / "settings.json").write_text('{"width": 8, "steps": 1}'),
+    ),
+    "weights of VGGish": Reader(VGGishEncoder.load, "vggish.pth", small_state, archive_damaged, share=0.1),
+    "prompts of clips": Reader(
+        lambda path: find_clips([path.parent / "a.wav"], path),
+        "prompts.csv",
+        lambda: [b"path,prompt\na.wav,rain\n"],
+        bytes_damaged,
+        audio,
     ),
     "answer of the Hub": Reader(read_answer, "answer.json", plain(ANSWER), json_damaged, share=0.5),
     "branch in the cache": Reader(

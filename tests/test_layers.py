@@ -34,6 +34,7 @@ HOUSE = (
     "jobs",
     "bench",
     "train",
+    "judge",
     "terminal",
     "cli",
     "__main__",

@@ -1,10 +1,11 @@
-"""Make the data of the bundled model: generated notes, played by FluidSynth with a free General MIDI soundfont.
+"""Write the training data of the bundled model: ten-second clips of many styles, with captions.
 
-    python examples/bundled/render.py data --clips 3000
+    python examples/bundled/render.py data --clips 9000 --prompts 120
 
 writes `data/*.flac` and `data/metadata.jsonl` (the audiofolder convention), whose `text` is a list of captions for
-each clip; and `data/held-out/`, prompts that are no caption of a clip, with what they ask for. Needs `pyfluidsynth`,
-FluidSynth and a soundfont: FluidR3 GM (MIT licence), which is Debian's package fluid-soundfont-gm.
+each clip; and `data/held-out/`, pieces that are not among them, with a prompt each and what it asks for. What was
+stopped goes on where it stopped. Needs `pyfluidsynth`, FluidSynth and Debian's packages fluid-soundfont-gm and
+musescore-general-soundfont-small.
 """
 
 from __future__ import annotations
@@ -12,121 +13,153 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import fluidsynth
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
+from numpy.typing import NDArray
 
 import captions
-import music
+from music import SECONDS, Piece
+from sound import effects, soundfonts
+from sound.instruments import INSTRUMENTS, is_kit
+from sound.synthesis import synthesize
+from styles import STYLES
 
 RATE = 16_000
-PLAYED = 48_000  # FluidSynth repeats no filter when it transposes a sample; what folds over stays above 8 kHz here
 PEAK = 0.7
+LEVELS = (0.04, 0.052, 0.065)  # of soft, medium and loud pieces (effects.finish)
+DRIVEN = {"overdriven guitar": 1.5, "distorted guitar": 2.5}  # and how much their amplifier distorts
+GUITARS = 0.15  # their level
+PART = 50  # clips that one job renders before it writes down their metadata
 
 
-def open_synth(soundfont: Path) -> tuple[Any, int]:
-    """A synthesizer without reverberation or chorus, which would only blur what a small model has to learn."""
-    synth = fluidsynth.Synth(gain=0.4, samplerate=float(PLAYED))
-    synth.setting("synth.reverb.active", 0)
-    synth.setting("synth.chorus.active", 0)
-    number = synth.sfload(str(soundfont))
-    if number < 0:
-        raise SystemExit(f"error: cannot read the soundfont {soundfont}")
-    return synth, number
+def sound_of(piece: Piece, players: list[soundfonts.Player], rng: random.Random) -> NDArray[np.float32]:
+    """The waveform of a piece, [L] at RATE: one of the soundfonts, our synthesis, a room, and a mixing desk."""
+    style = STYLES[piece.style]
+    player = rng.choice(players)
+    total = int(SECONDS * RATE)
+    own = [note for note in piece.notes if INSTRUMENTS[note.instrument].program < 0]
+    others = [note for note in piece.notes if INSTRUMENTS[note.instrument].program >= 0]
+    tones, drums, kicks = synthesize(own, {name: INSTRUMENTS[name].volume for name in piece.instruments}, total, RATE)
+    driven = [note for note in others if note.instrument in DRIVEN]
+    played = player.play([note for note in others if note.instrument not in DRIVEN], SECONDS, RATE)
+    if driven:
+        drive = max(DRIVEN[note.instrument] for note in driven)
+        played += GUITARS * effects.amplify(player.play(driven, SECONDS, RATE), drive, RATE)
+    if kicks and style.sidechain:
+        depth = style.sidechain * rng.uniform(0.4, 1)
+        tones, played = effects.duck(tones, kicks, depth, RATE), effects.duck(played, kicks, depth, RATE)
+    room, amount = round(rng.uniform(*style.rooms), 1), rng.uniform(0.03, 0.22)
+    if style.rooms[1] >= 2:
+        amount += 0.12
+    wave = effects.reverberate(tones + played + 0.3 * drums, room, amount, RATE) + 0.7 * drums
+    if rng.random() < 0.4:
+        wave = effects.compress(wave, rng.uniform(1.5, 3), RATE)
+    return effects.finish(wave, LEVELS[piece.energy], PEAK).astype(np.float32)
 
 
-def play(synth: Any, number: int, notes: tuple[music.Note, ...]) -> np.ndarray:
-    """The waveform of the notes, float32 [L] at RATE."""
-    synth.system_reset()
-    programs = sorted({note.program for note in notes if note.program != music.DRUMS})
-    channels = {program: index for index, program in enumerate(programs)} | {music.DRUMS: 9}
-    for program in programs:
-        synth.program_select(channels[program], number, 0, program)
-    synth.program_select(9, number, 128, 0)
-    events = [(note.start, 1, note) for note in notes] + [(note.start + note.length, 0, note) for note in notes]
-    total, done, blocks = int(music.SECONDS * PLAYED), 0, []
-    for time, on, note in sorted(events, key=lambda event: event[:2]):
-        until = min(round(time * PLAYED), total)
-        if until > done:
-            blocks.append(synth.get_samples(until - done))
-            done = until
-        if done >= total:
-            break
-        if on:
-            synth.noteon(channels[note.program], note.key, note.velocity)
-        else:
-            synth.noteoff(channels[note.program], note.key)
-    if done < total:
-        blocks.append(synth.get_samples(total - done))
-    mono = np.concatenate(blocks).reshape(-1, 2).astype(np.float64).mean(axis=1)
-    wave = resample_poly(mono, RATE, PLAYED)
-    return (wave * (PEAK / max(np.abs(wave).max(), 1.0))).astype(np.float32)
+def facts(piece: Piece) -> dict[str, Any]:
+    """What is true of a piece, for metadata."""
+    pitched = any(not is_kit(name) for name in piece.instruments)
+    return {
+        "style": piece.style,
+        "bpm": piece.bpm if piece.pulse else None,
+        "key": f"{piece.root} {piece.scale}" if pitched else None,
+        "instruments": list(piece.instruments),
+        "drums": any(is_kit(name) for name in piece.instruments),
+        "density": piece.density,
+        "energy": piece.energy,
+        "piece": piece.fingerprint,
+    }
 
 
-def render_some(indices: range, *, seed: int, simple: bool, folder: Path, soundfont: Path) -> list[dict[str, Any]]:
-    """Render these clips; their rows of metadata."""
-    synth, number = open_synth(soundfont)
+def render_part(indices: range, *, seed: int, folder: Path) -> None:
+    """Render these clips; their rows of metadata are written last, so that a part is there or is done again."""
+    rows_file = folder / ".parts" / f"{indices.start:06d}-{indices.stop:06d}.jsonl"
+    if rows_file.is_file():
+        return
     rows = []
-    for index in indices:
-        piece, texts = captions.piece_of(index, seed, simple=simple)
-        name = f"{index:05d}.flac"
-        soundfile.write(folder / name, play(synth, number, piece.notes), RATE, subtype="PCM_16")
-        facts = {"style": piece.style, "bpm": piece.bpm, "minor": piece.minor, "density": piece.density}
-        rows.append({"file_name": name, "text": texts, **facts})
-    synth.delete()
-    return rows
+    with fresh_players() as players:
+        for index in indices:
+            piece, texts = captions.piece_of(index, seed)
+            name = f"{index:05d}.flac"
+            wave = sound_of(piece, players, random.Random(f"sound/{seed}/{index}"))
+            soundfile.write(folder / name, wave, RATE, subtype="PCM_16")
+            rows.append(json.dumps({"file_name": name, "text": texts, **facts(piece)}) + "\n")
+    temporary = rows_file.with_suffix(".new")
+    temporary.write_text("".join(rows), encoding="utf-8")
+    temporary.replace(rows_file)
 
 
-def write_prompts(folder: Path, prompts: list[tuple[str, music.Piece]], soundfont: Path) -> None:
-    """`held-out/prompts.jsonl`, and what FluidSynth makes of each: the best that a model could do."""
+def open_players() -> list[soundfonts.Player]:
+    return [soundfonts.Player(path) for _, path in soundfonts.SOUNDFONTS]
+
+
+@lru_cache(maxsize=1)
+def _kept() -> list[soundfonts.Player]:
+    """Players that never play: while a soundfont is open, FluidSynth opens it again in no time."""
+    return open_players()
+
+
+@contextmanager
+def fresh_players() -> Iterator[list[soundfonts.Player]]:
+    """New players. A voice of FluidSynth begins at the loudness with which it last played, so the past can be heard.
+
+    So the bytes of a clip depend on those before it in its part, and on nothing else.
+    """
+    _kept()
+    players = open_players()
+    try:
+        yield players
+    finally:
+        for player in players:
+            player.close()
+
+
+def write_prompts(folder: Path, prompts: list[tuple[str, Piece]], seed: int) -> None:
+    """`held-out/prompts.jsonl` and the clips of its pieces: the best that a model could do."""
     folder.mkdir(exist_ok=True)
-    synth, number = open_synth(soundfont)
-    with (folder / "prompts.jsonl").open("w", encoding="utf-8") as file:
+    rows = []
+    with fresh_players() as players:
         for index, (text, piece) in enumerate(prompts):
-            name = f"{index:02d}.flac"
-            soundfile.write(folder / name, play(synth, number, piece.notes), RATE, subtype="PCM_16")
-            row = {"file_name": name, "text": text, "style": piece.style}
-            file.write(json.dumps(row | {"bpm": None if piece.style == "pad" else piece.bpm}) + "\n")
-    synth.delete()
+            name = f"{index:03d}.flac"
+            wave = sound_of(piece, players, random.Random(f"held-out sound/{seed}/{index}"))
+            soundfile.write(folder / name, wave, RATE, subtype="PCM_16")
+            rows.append(json.dumps({"file_name": name, "text": text, **facts(piece)}) + "\n")
+    (folder / "prompts.jsonl").write_text("".join(rows), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render the data of the bundled model.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=3000)
-    parser.add_argument("--simple", action="store_true", help="one root, and notes on a grid: for a short training")
-    parser.add_argument("--prompts", type=int, default=60)
+    parser.add_argument("--clips", type=int, default=9000)
+    parser.add_argument("--prompts", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--soundfont", type=Path, default=Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    if not options.soundfont.is_file():
-        raise SystemExit(
-            f"error: no soundfont {options.soundfont}; apt-get install fluid-soundfont-gm, or name another"
-        )
-    options.folder.mkdir(parents=True, exist_ok=True)
-    parts = [range(start, min(start + 50, options.clips)) for start in range(0, options.clips, 50)]
-    work = partial(
-        render_some,
-        seed=options.seed,
-        simple=options.simple,
-        folder=options.folder,
-        soundfont=options.soundfont,
-    )
+    if packages := soundfonts.missing():
+        raise SystemExit(f"error: no soundfont; apt-get install {' '.join(packages)}")
+    (options.folder / ".parts").mkdir(parents=True, exist_ok=True)
+    parts = [range(start, min(start + PART, options.clips)) for start in range(0, options.clips, PART)]
     with ProcessPoolExecutor(options.jobs) as pool:
-        rows = [row for part in pool.map(work, parts) for row in part]
-    with (options.folder / "metadata.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    known = {text for row in rows for text in row["text"]}
-    prompts = captions.held_out(known, count=options.prompts, seed=options.seed, simple=options.simple)
-    write_prompts(options.folder / "held-out", prompts, options.soundfont)
-    print(f"{len(rows)} clips and {len(prompts)} prompts in {options.folder}")
+        for _ in pool.map(partial(render_part, seed=options.seed, folder=options.folder), parts):
+            pass
+    names = [options.folder / ".parts" / f"{part.start:06d}-{part.stop:06d}.jsonl" for part in parts]
+    rows = [line for name in names for line in name.read_text(encoding="utf-8").splitlines()]
+    (options.folder / "metadata.jsonl").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    known = {json.loads(row)["piece"] for row in rows}
+    prompts = captions.held_out(known, count=options.prompts, seed=options.seed)
+    write_prompts(options.folder / "held-out", prompts, options.seed)
+    print(
+        f"{len(rows)} clips, of which {len(known)} are different pieces, and {len(prompts)} prompts in {options.folder}"
+    )
 
 
 if __name__ == "__main__":

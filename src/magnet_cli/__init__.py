@@ -18,6 +18,7 @@ from magnet_cli._version import __version__ as __version__
 if TYPE_CHECKING:
     from magnet_cli.decoding.masked import Known
     from magnet_cli.errors import MagnetError, MagnetWarning
+    from magnet_cli.judge.evaluation import Comparison, Evaluation, evaluate
     from magnet_cli.options.edit import EditConfig
     from magnet_cli.options.job import Job
     from magnet_cli.options.output import OutputConfig
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 # Imported on first use: some need torch, which takes seconds to import, and the command does not need them to start.
 _LAZY = {
     "Clip": "pipeline.clip",
+    "Comparison": "judge.evaluation",
     "EditConfig": "options.edit",
+    "Evaluation": "judge.evaluation",
     "Job": "options.job",
     "Known": "decoding.masked",
     "MagnetError": "errors",
@@ -40,11 +43,14 @@ _LAZY = {
     "PlacesConfig": "options.runtime",
     "RuntimeConfig": "options.runtime",
     "SamplingConfig": "options.sampling",
+    "evaluate": "judge.evaluation",
 }
 
 __all__ = [
     "Clip",
+    "Comparison",
     "EditConfig",
+    "Evaluation",
     "Job",
     "Known",
     "MagnetError",
@@ -55,6 +61,7 @@ __all__ = [
     "PlacesConfig",
     "RuntimeConfig",
     "SamplingConfig",
+    "evaluate",
 ]
 
 

@@ -162,16 +162,17 @@ def sentence(text: str) -> str:
     return text if text.endswith("?") else f"{text}."
 
 
-def near(word: str, known: Iterable[str], most: int = 2) -> list[str]:
+def near(word: str, known: Iterable[str], most: int = 2, *, least: float = 0.6) -> list[str]:
     """The known words that a mistyped one may stand for, the likeliest first: those that it begins, else those like it.
 
     The part before the first hyphen is a family, as of `musicgen-small`: a word whose family is known keeps to it.
+    least: how alike two words must be, 0 to 1; see `difflib.SequenceMatcher.ratio`.
     """
     names = list(dict.fromkeys(known))
     family, hyphen, _ = word.partition("-")
     own = [name for name in names if hyphen and name.partition("-")[0] == family]
     longer = [name for name in names if word and name.startswith(word)]
-    return (longer or difflib.get_close_matches(word, own or names, n=most, cutoff=0.6))[:most]
+    return (longer or difflib.get_close_matches(word, own or names, n=most, cutoff=least))[:most]
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

@@ -155,13 +155,44 @@ def test_verbose_shows_sampling_and_timings(magnet: Magnet) -> None:
             ["--spans", "stride1", "--span-score", "prod", "--top-p", "1", "--steps", "1,1,1,1"],
             {"spans": "stride1", "span_score": "prod", "top_p": 1.0, "steps": [1, 1, 1, 1]},
         ),
+        (
+            ["--guidance-schedule", "rising", "--guidance-start", "0.1", "--guidance-end", ".9", "--steps", "1,1,1,1"],
+            {"guidance_schedule": "rising", "guidance_start": 0.1, "guidance_end": 0.9, "steps": [1, 1, 1, 1]},
+        ),
+        (["--span-order", "corput", "--steps", "2,1,1,1"], {"span_order": "corput", "steps": [2, 1, 1, 1]}),
+        (
+            ["--span-order", "hybrid", "--order-noise", "2.5", "--steps", "2,1,1,1"],
+            {"span_order": "hybrid", "order_noise": 2.5, "steps": [2, 1, 1, 1]},
+        ),
+        (["--remask", "0.5", "--steps", "3,1,1,1"], {"remask": 0.5, "steps": [3, 1, 1, 1]}),
+        (["--entropy-bound", "1.5", "--steps", "1,2,2,2"], {"entropy_bound": 1.5, "steps": [1, 2, 2, 2]}),
     ],
-    ids=["fast", "best with steps", "greedy", "top-k", "guidance", "spans"],
+    ids=[
+        "fast",
+        "best with steps",
+        "greedy",
+        "top-k",
+        "guidance",
+        "spans",
+        "guidance over the steps",
+        "span order",
+        "order noise",
+        "remasking",
+        "entropy",
+    ],
 )
 def test_sampling_options_reach_the_decoder(magnet: Magnet, options: list[str], changed: dict[str, Any]) -> None:
     result = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, "--json", "--device", "cpu", *options)
     defaults = json.loads(json.dumps({name: getattr(SamplingConfig(), name) for name in vars(SamplingConfig())}))
     assert result.records[0]["sampling"] == defaults | changed
+
+
+@pytest.mark.parametrize(("bound", "passes"), [("0", 14), ("0.000001", 14), ("100000", 5)])
+def test_the_record_has_the_number_of_steps_that_a_clip_took(magnet: Magnet, bound: str, passes: int) -> None:
+    options = ("--steps", "2,4,4,4", "--entropy-bound", bound, "--seed", "1", "--device", "cpu", "--json")
+    (record,) = magnet("generate", "x", "-o", "x.wav", "--model", MUSIC, *options).records
+    assert record["passes"] == passes
+    assert magnet("replay", "x.wav", "--check").out == "same\n"
 
 
 def test_output_options_reach_the_file(magnet: Magnet) -> None:

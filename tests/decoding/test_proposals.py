@@ -23,7 +23,7 @@ def test_codes_and_probabilities_are_those_of_the_whole(sampling: SamplingConfig
     logits = 3 * torch.randn(2, 30, 62, generator=generator)
     wanted = torch.rand(2, 30, generator=generator) < share
     numbers = Numbers.of(seeds, "cpu")
-    run = masked._Decoding(None, None, numbers, sampling, None, None, None, first, None, None, [])  # type: ignore[arg-type]
+    run = masked._Decoding(None, None, seeds, numbers, sampling, None, None, None, first, None, None, [])  # type: ignore[arg-type]
     found = masked._propose(run, 1, 2, logits, wanted=wanted)
     uniform = numbers.uniforms(codebook=1, step=2, frames=30, codes=62, first_frame=first)
     temperature = step_temperature(2, sampling.steps[1], sampling)

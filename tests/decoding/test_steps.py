@@ -21,6 +21,7 @@ from magnet_cli.decoding.steps import (
     overlapping_spans,
     propose,
     span_scores,
+    step_place,
     step_temperature,
 )
 from magnet_cli.model.decoder import guide
@@ -53,12 +54,33 @@ def test_ever_fewer_units_are_masked_but_always_one(steps: int, units: int) -> N
 
 def test_guidance_and_temperature_fall() -> None:
     sampling = SamplingConfig(guidance=10, min_guidance=1, temperature=3)
-    assert guidance_weight(1.0, sampling) == 10
-    assert guidance_weight(0.5, sampling) == 5.5
-    assert guidance_weight(0.0, sampling) == 1
+    assert guidance_weight(1.0, sampling, place=0) == 10
+    assert guidance_weight(0.5, sampling, place=0.5) == 5.5
+    assert guidance_weight(0.0, sampling, place=1) == 1
     assert step_temperature(0, 20, sampling) == pytest.approx(3 * 19 / 20)
     assert step_temperature(19, 20, sampling) == COLDEST
     assert step_temperature(19, 20, SamplingConfig(anneal=False, temperature=3)) == 3
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_guidance_over_the_steps_follows_its_formula(steps: int) -> None:
+    for step in range(steps):
+        place = step / (steps - 1) if steps > 1 else 0
+        rate = math.cos(place * math.pi / 2)
+        for schedule, wanted in (
+            ("falling", 1 + 9 * rate),
+            ("constant", 10),
+            ("rising", 10 - 9 * rate),
+        ):
+            for start, end in ((0.0, 1.0), (0.25, 0.6), (0.0, 0.0)):
+                sampling = SamplingConfig(
+                    guidance_schedule=schedule,  # type: ignore[arg-type]
+                    guidance_start=start,
+                    guidance_end=end,
+                )
+                found = guidance_weight(float(mask_rates(steps)[step]), sampling, place=step_place(step, steps))
+                inside = start <= place <= end
+                assert found == (pytest.approx(wanted, abs=1e-5) if inside else 1)
 
 
 def test_guidance_pushes_away_from_the_unconditional_rows() -> None:

@@ -128,7 +128,7 @@ def test_a_step_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("guidance", [10.0, 20.0])
 def test_the_last_step_of_default_guidance_is_the_conditional_half(guidance: float) -> None:
-    weight = guidance_weight(float(mask_rates(10)[-1]), SamplingConfig(guidance=guidance))
+    weight = guidance_weight(float(mask_rates(10)[-1]), SamplingConfig(guidance=guidance), place=1)
     assert 0 < abs(weight - 1) <= engine.UNGUIDED
 
 

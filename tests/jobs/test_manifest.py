@@ -17,8 +17,9 @@ from magnet_cli.errors import OutputError
 from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Made, Manifest, digest, item_key
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
-from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.pipeline.inputs import InputFiles
+from support.samplers import SAMPLERS, STEPS
 
 HEADER = Header(7, {"lufs": -14.0})
 
@@ -66,6 +67,21 @@ def test_an_item_is_what_makes_its_sound() -> None:
     }
     assert len(keys) == 7
     assert item_key(job, output, ".WAV", hashes, InputFiles()) in keys
+
+
+def test_an_item_is_known_by_the_key_that_version_0_1_0_gave_it() -> None:
+    """Else a folder that was begun before would be generated again."""
+    for sampling, key in (
+        (SamplingConfig(), "3931cf5d73e77179ac5b7eca969afd03"),
+        (MusicGenSampling(), "32d19670cd7a65e6a73598d6128e5f67"),
+    ):
+        assert item_key(Job("a", 1, sampling), OutputConfig(), ".wav", {"decoder": "1"}, InputFiles()) == key
+
+
+def test_every_way_to_sample_is_part_of_an_item() -> None:
+    ways = [SamplingConfig(STEPS), *SAMPLERS.values()]
+    keys = {item_key(Job("a", 1, way), OutputConfig(), ".wav", {"decoder": "1"}, InputFiles()) for way in ways}
+    assert len(keys) == len(ways)
 
 
 def test_an_item_that_fails_keeps_what_it_left_before(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.jobs.record import differences, read_record, recipe
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
-from magnet_cli.options.sampling import SamplingConfig
+from magnet_cli.options.sampling import LATER, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
 from magnet_cli.pipeline.record import FORMAT, VERSION, as_sidecar, as_tags, codes_hash
 from magnet_cli.terminal.streams import visible
@@ -64,6 +64,13 @@ def test_the_text_that_the_model_was_given_is_given_again() -> None:
     assert replace(now, edit=EditConfig(loop=True, bpm=90)).text == "rain, 90 bpm"  # for another clip from this one
     with pytest.raises(UsageError, match="text in the clip's record"):
         recipe(record(text=7))
+
+
+def test_the_records_of_earlier_versions_have_fewer_sampling_options() -> None:
+    earlier = {name: value for name, value in record()["sampling"].items() if name not in LATER}
+    assert recipe(record(sampling=earlier)).job.sampling == SamplingConfig()
+    with pytest.raises(UsageError, match="top_p in the clip's record"):
+        recipe(record(sampling={name: value for name, value in earlier.items() if name != "top_p"}))
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------

@@ -62,6 +62,12 @@ def test_usual_steps_pass(tmp_path: Path, normalizer: dict[str, Any] | None) -> 
     assert token_ids(tokenizer, "slow  piano", 187)
 
 
+def test_many_replacements_of_words_pass_if_none_feeds_another(tmp_path: Path) -> None:
+    steps = [replace({"Regex": rf"\b(?:word{n}|sad[ -]word{n})\b"}, f"sad and very long {n}") for n in range(400)]
+    tokenizer = read_tokenizer(write(tmp_path, lambda content: content.update(normalizer=sequence(*steps))))
+    assert tokenizer.normalizer.normalize_str("sad-word7, word9 8") == "sad and very long 7, sad and very long 9 8"
+
+
 @pytest.mark.parametrize(
     ("normalizer", "part"),
     [
@@ -70,7 +76,10 @@ def test_usual_steps_pass(tmp_path: Path, normalizer: dict[str, Any] | None) -> 
         (replace({"String": "a"}, "x" * 5000), "times as long"),
         (replace({"String": ""}, "x" * 5000), "times as long"),
         (sequence(*[replace({"Regex": "(?=a)"}, "aaaa")] * 8), "times as long"),
-        (sequence(*[replace({"Regex": r"\b(?:1|22)\b"}, "333")] * 8), "times as long"),
+        (sequence(*[replace({"Regex": r"\b(?:1|22)\b"}, "1 1")] * 8), "times as long"),
+        # a becomes "b b", b "c c", and so on
+        (sequence(*[replace({"Regex": rf"\b(?:{chr(n)})\b"}, f"{chr(n + 1)} " * 2) for n in range(97, 110)]), "times"),
+        (sequence(replace({"Regex": r"\b(?:nes|dnb[ -]beat)\b"}, "x" * 600)), "times as long"),
         (sequence(*[{"type": "Prepend", "prepend": "aaaa"}] * 8), "times as long"),
         (replace({"String": "a"}, "x" * 50_000), "50,000 characters"),
         (sequence(*[{"type": "NFC"}] * 1000), "more than"),

@@ -78,6 +78,6 @@ def test_musicgen_refuses_what_it_does_not_have(name: str) -> None:
 
 def test_the_columns_of_prompt_files_are_the_options() -> None:
     flags = [one["flag"].removeprefix("--") for kind in (Overrides, EditConfig) for one in declared(kind).values()]
-    assert list(COLUMNS) == ["prompt", "seed", "variations", "output", *flags]
+    assert list(COLUMNS) == ["prompt", "seed", "variations", "best-of", "output", *flags]
     assert COLUMNS["continue"] == "continue_from"
     assert COLUMNS["region"] == "regions"

@@ -58,6 +58,24 @@ def test_the_last_variation_must_have_a_seed_too() -> None:
         {"guidance": float("inf")},
         {"spans": "overlap"},
         {"span_score": "mean"},
+        {"guidance_schedule": "up"},
+        {"guidance_start": -0.1},
+        {"guidance_start": 0.6, "guidance_end": 0.5},
+        {"guidance_end": 1.5},
+        {"guidance_end": float("nan")},
+        {"span_order": "random"},
+        {"span_order": "corput", "spans": "stride1"},
+        {"span_order": "hybrid", "spans": "stride1"},
+        {"order_noise": -1.0},
+        {"remask": 1.5},
+        {"remask": float("nan")},
+        {"remask": 0.5, "spans": "stride1"},
+        {"remask": 0.5, "span_order": "corput"},
+        {"entropy_bound": -1.0},
+        {"entropy_bound": float("nan")},
+        {"entropy_bound": 1.0, "spans": "stride1"},
+        {"order_noise": float("inf")},
+        {"order_noise": 1.0, "span_order": "corput"},
     ],
 )
 def test_impossible_sampling_options_are_refused(options: dict[str, object]) -> None:
@@ -118,6 +136,14 @@ def test_presets_fit_any_number_of_codebooks_and_keep_the_rest(name: str, codebo
     preset = defaults.with_preset(name)
     assert len(preset.steps) == codebooks
     assert (preset.temperature, preset.top_p, preset.guidance) == (3.5, 0.8, 20.0)
+
+
+def test_a_preset_with_overlapping_spans_drops_what_needs_a_grid() -> None:
+    own = SamplingConfig(span_order="corput", entropy_bound=3.0)
+    assert (own.with_preset("fast").span_order, own.with_preset("fast").entropy_bound) == ("corput", 3.0)
+    assert own.with_preset("best").entropy_bound == 0
+    assert SamplingConfig(remask=0.5).with_preset("best").remask == 0
+    assert (own.with_preset("best").spans, own.with_preset("best").span_order) == ("stride1", "confidence")
 
 
 def test_presets_are_ordered_by_work() -> None:

@@ -92,3 +92,13 @@ def test_shares_of_codebooks() -> None:
     ]
     assert set(books) == {0, 2}
     assert 70 < books.count(0) < 130  # a fair coin thrown 200 times strays 4 deviations at most
+
+
+def test_a_share_of_the_items_is_hidden_as_a_whole_and_all_else_stays() -> None:
+    shape = (200, 2, 40)
+    few, many = (draw_plan(0, 3, shape, span=3, text_dropout=0.3, all_hidden=share) for share in (0.0, 0.4))
+    whole = many.mask.all(axis=1)
+    assert 0.3 < whole.mean() < 0.5 < 1 - few.mask.all(axis=1).mean()
+    assert (many.mask[~whole] == few.mask[~whole]).all()
+    assert (many.dropped == few.dropped).all()
+    assert (many.choices == few.choices).all()

@@ -7,7 +7,7 @@ minimum for a decoder that computes each step independently: `cpu.FastTransforme
 
 from __future__ import annotations
 
-from magnet_cli.decoding.steps import guidance_weight, mask_rates, masked_units
+from magnet_cli.decoding.steps import guidance_weight, mask_rates, masked_units, step_place
 from magnet_cli.engines.cpu import UNGUIDED
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.options.sampling import SamplingConfig
@@ -21,8 +21,10 @@ def minimum_flops(
         frames -= frames % config.span_length
     total = 2 * tokens * config.width * (config.text_width + 2 * config.layers * config.width) if text else 0
     for codebook, steps in enumerate(sampling.steps):
-        for rate in mask_rates(steps):
-            guided = text and abs(guidance_weight(float(rate), sampling) - 1) > UNGUIDED
+        fewest = 1 if sampling.by_entropy(codebook) else steps
+        for step, rate in enumerate(mask_rates(steps)[:fewest]):
+            weight = guidance_weight(float(rate), sampling, place=step_place(step, steps))
+            guided = text and abs(weight - 1) > UNGUIDED
             unit = config.span_length if sampling.spans == "nonoverlap" else 1
             masked = masked_units(rate, frames // unit) * unit
             total += step_flops(

@@ -53,7 +53,7 @@ def deviation(
     text: of B clips; codes: theirs, int64 [B, K, T], of which at most MOST_FRAMES are used. Guidance is what `sampling`
     has with half of a codebook masked.
     """
-    weight = guidance_weight(0.5, sampling)
+    weight = guidance_weight(0.5, sampling, place=0.5)
     memories = [one.text_memory(text.states, text.lengths) for one in (model, exact)]
     codes = codes[..., :MOST_FRAMES]
     batch, codebooks, frames = codes.shape

@@ -18,6 +18,7 @@ from magnet_cli.cli.batch import batch
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.codec import decode, encode
 from magnet_cli.cli.doctor import doctor
+from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.generate import generate
 from magnet_cli.cli.info import info, replay
 from magnet_cli.cli.models import app as models
@@ -126,7 +127,7 @@ EVERYDAY = {
         *("--preset", "--duration", "--device", "--json", "--quiet"),
     ),
 }
-for function in (generate, batch, again, info, replay, encode, decode, bench, doctor):
+for function in (generate, batch, again, info, replay, evaluate, encode, decode, bench, doctor):
     command(app, everyday=EVERYDAY.get(function, ()))(function)
 command(app, "help")(show_help)
 command(models)(export_archive)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from magnet_cli.hub.registry import DEFAULT_MODEL
+from magnet_cli.options.candidates import CandidateOptions
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
@@ -29,6 +30,7 @@ def batch(
     *,
     model: options.Model = DEFAULT_MODEL,
     clips: ClipOptions,
+    candidates: CandidateOptions,
     output: Annotated[
         str,
         typer.Option(
@@ -143,6 +145,7 @@ def batch(
             mix=mix,
             force=files.force,
             same_seed=same_seed,
+            candidates=candidates,
         )
         command = Command(request, wanted, format, runtime, fail_fast, speech.json, failed, move_stale)
         if dry_run:

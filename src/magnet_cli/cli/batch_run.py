@@ -17,6 +17,7 @@ from magnet_cli.cli.run_jobs import (
     Opened,
     load,
     make,
+    note_unknown_words,
     open_parts,
     resolve_helpers,
     result,
@@ -132,6 +133,7 @@ def run(console: Console, command: Command) -> None:
             manifest=manifest,
             helpers=request.helpers,
         )
+        note_unknown_words(console, production, [item.job for item in plan.todo])
         try:
             work(console, production, plan, report, fail_fast=command.fail_fast, as_json=command.as_json)
         finally:
@@ -215,7 +217,17 @@ class PromptBatch:
         if seed is None:
             seed = draw_seed()
         defaults, check = usual_sampling(models.model), models.checker(self.inputs)
-        planned = plan_rows(self.file.rows, request, defaults, seed=seed, check=check, problems=problems, derive=derive)
+        is_musicgen = models.model.is_musicgen
+        planned = plan_rows(
+            self.file.rows,
+            request,
+            defaults,
+            seed=seed,
+            check=check,
+            problems=problems,
+            derive=derive,
+            is_musicgen=is_musicgen,
+        )
         plan = plan_batch(
             planned,
             request,
@@ -355,9 +367,12 @@ def estimate(plan: BatchPlan, command: Command, opened: Opened | None) -> tuple[
     for item in plan.todo:
         # Frames that pass through the network: all of them at every step, but in MusicGen each frame once.
         steps = sum(item.job.sampling.steps) if isinstance(item.job.sampling, SamplingConfig) else 1
-        passes += steps * frames_of(item, command, facts)
+        passes += len(item.candidates) * steps * frames_of(item, command, facts)
     # Every weight takes a multiplication and an addition for each frame, with and without the text (guidance).
-    return 4.0 * facts.parameters * passes / rate, f"at {rate / 1e9:,.0f} GFLOP/s, just measured on {device}"
+    basis = f"at {rate / 1e9:,.0f} GFLOP/s, just measured on {device}"
+    if any(isinstance(one := item.job.sampling, SamplingConfig) and one.entropy_bound for item in plan.todo):
+        basis += "; an entropy bound can save steps"
+    return 4.0 * facts.parameters * passes / rate, basis
 
 
 def model_facts(command: Command, opened: Opened | None) -> ModelFacts:

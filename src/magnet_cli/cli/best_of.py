@@ -1,43 +1,32 @@
-"""`--best-of`: several candidates for each loop, of which the one whose tempo is nearest is kept."""
+"""`--best-of`: scores of the candidates for a clip, of which the best is kept."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from magnet_cli.cli.run_jobs import describe_clip, describe_tempo, make
-from magnet_cli.errors import UsageError
-from magnet_cli.options.edit import EditConfig
-from magnet_cli.options.job import MOST_VARIATIONS
-from magnet_cli.terminal.console import Console
+from magnet_cli.options.candidates import JudgeName
 
 if TYPE_CHECKING:
     from magnet_cli.jobs.manifest import Item
-    from magnet_cli.jobs.writer import Product, Production
+    from magnet_cli.jobs.writer import Product
     from magnet_cli.music.tempo import Tempo
-
-BestOfOption = Annotated[
-    int,
-    typer.Option(
-        "--best-of",
-        metavar="N",
-        help="Generate N candidates for each loop, with consecutive seeds, and keep the one whose tempo is nearest to "
-        "--bpm; of several at that tempo, the one with the clearest beat.",
-        rich_help_panel="Clips",
-    ),
-]
+    from magnet_cli.pipeline.clip import Clip
+    from magnet_cli.pipeline.pipeline import Pipeline
 
 
-def check_best_of(count: int, edit: EditConfig, variations: int) -> None:
-    """Raise UsageError for a number of candidates that cannot be, or clips that have no tempo to compare."""
-    most = MOST_VARIATIONS // max(variations, 1)
-    if count != 1 and not 1 <= count <= most:
-        raise UsageError(f"best-of must be from 1 to {most:,}, not {count}", "Give e.g. --best-of 4")
-    if count > 1 and edit.bpm is None:
-        raise UsageError("--best-of compares the tempi of loops", "Give --loop and --bpm too, e.g. --loop --bpm 120")
+@dataclass(frozen=True)
+class Score:
+    """What a judge finds of a candidate. rank: less is better; words: for a message; plain: for the record."""
+
+    rank: tuple[float, ...]
+    words: str
+    plain: dict[str, Any]
+
+
+Judge = Callable[["Clip"], Score]
 
 
 def rank(tempo: Tempo | None, bpm: float) -> tuple[float, float]:
@@ -47,27 +36,49 @@ def rank(tempo: Tempo | None, bpm: float) -> tuple[float, float]:
     return 0.0 if tempo.is_near(bpm) else abs(math.log2(tempo.bpm / bpm)), -tempo.clarity
 
 
-def make_best(
-    console: Console,
-    production: Production,
-    items: Sequence[Item],
-    count: int,
-    *,
-    take: Callable[[Product], object],
-) -> None:
-    """Generate items, `count` consecutive ones for each clip, and write the best of them, which `take` receives."""
-    for first in range(0, len(items), count):
-        best: list[Product] = []
+def judge_of(name: JudgeName, pipeline: Pipeline) -> Judge:
+    """The judge of this name, for clips of this pipeline."""
 
-        def compare(product: Product, best: list[Product] = best) -> None:
-            console.detail(f"candidate of seed {product.item.job.seed}: {describe_tempo(product.clip)[:-2]}")
-            bpm = product.item.job.edit.bpm
-            if not best or (bpm is not None and rank(product.clip.tempo, bpm) < rank(best[0].clip.tempo, bpm)):
-                best[:] = [product]
+    def by_tempo(clip: Clip) -> Score:
+        heard = None if clip.tempo is None else clip.tempo.rounded
+        words = "no clear beat" if clip.tempo is None else f"{clip.tempo.bpm:.1f} bpm"
+        return Score(rank(clip.tempo, clip.job.edit.bpm or math.inf), words, {"tempo": heard})
 
-        make(console, production, items[first : first + count], take=compare, write=False)
-        for product in best:
-            production.write(product, production.encode(product))
-            said = describe_clip(product.clip, product.item.target, production.output)
-            console.message(f"{said}; the best of {count}")
-            take(product)
+    def by_likelihood(clip: Clip) -> Score:
+        value = pipeline.text_likelihood(clip.codes, clip.job.text)
+        return Score((-value,), f"likelihood {value:.3f}", {"likelihood": value})
+
+    return {"tempo": by_tempo, "likelihood": by_likelihood}[name]
+
+
+@dataclass
+class Contest:
+    """The candidates for one clip, as they are finished."""
+
+    item: Item
+    name: JudgeName
+    scored: list[tuple[Product, Score]] = field(default_factory=list)
+    failed: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every candidate is finished or has failed."""
+        return len(self.scored) + self.failed == len(self.item.candidates)
+
+    @property
+    def winner(self) -> Product | None:
+        """The best candidate, the first of equals, with all scores in its record; None if all have failed."""
+        if not self.scored:
+            return None
+        best, score = min(self.scored, key=lambda one: one[1].rank)
+        scores = [{"seed": product.item.job.seed, **one.plain} for product, one in self.scored]
+        seconds = sum(product.clip.work_seconds for product, _ in self.scored)
+        return replace(with_score(best, self.name, score, candidates=scores), all_seconds=seconds)
+
+
+def with_score(
+    product: Product, name: JudgeName, score: Score, *, candidates: Sequence[dict[str, Any]] = ()
+) -> Product:
+    """A product with the judgement in its record. candidates: the scores of all candidates for this clip."""
+    judged = {"judge": name, **score.plain, **({"candidates": list(candidates)} if candidates else {})}
+    return replace(product, record={**product.record, "judged": judged})

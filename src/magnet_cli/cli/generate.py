@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli.best_of import BestOfOption
 from magnet_cli.cli.new_clips import Order, SweepOption, make_new_clips
 from magnet_cli.cli.prompts import read_prompts
 from magnet_cli.hub.registry import BUNDLED, DEFAULT_MODEL
 from magnet_cli.jobs.sweep import combinations
+from magnet_cli.options.candidates import CandidateOptions
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
@@ -43,7 +43,7 @@ def generate(
     ] = None,
     clips: ClipOptions,
     sweep: SweepOption = None,
-    best_of: BestOfOption = 1,
+    candidates: CandidateOptions,
     yes: Annotated[
         bool,
         typer.Option(
@@ -106,7 +106,7 @@ def generate(
             finish=finish,
             output=output,
             files=files,
-            best_of=best_of,
+            candidates=candidates,
             fallback=None if model is not None else console.is_watched if fallback is None else fallback,
         )
         make_new_clips(console, order, runtime, speech)

@@ -62,21 +62,52 @@ def list_models(*, as_json: AsJson = False, places: Annotated[PlacesConfig, with
 
 
 @command(app)
-def show(name: Name, *, as_json: AsJson = False, places: Annotated[PlacesConfig, without("offline")]) -> None:
+def show(
+    name: Name,
+    *,
+    words: Annotated[
+        bool,
+        typer.Option("--words", help="List the words that the model knows, if its text encoder is its own."),
+    ] = False,
+    as_json: AsJson = False,
+    places: Annotated[PlacesConfig, without("offline")],
+) -> None:
     """Show everything that is known about a model.
 
     Example: magnet models show magnet-small-10secs
+
+    Example: magnet models show bundled --words
     """
     console = Console()
     with console.reporting():
         from magnet_cli.hub.locate import resolve
 
-        record = describe(resolve(name, places))
+        model = resolve(name, places)
+        if words:
+            show_words(console, model, as_json=as_json)
+            return
+        record = describe(model)
         if as_json:
             console.result(record)
             return
         for key, value in flatten(record):
             console.result(f"{key:24} {value}")
+
+
+def show_words(console: Console, model: ResolvedModel, *, as_json: bool) -> None:
+    """Print the words that a model knows, one a line; a message if it lists none."""
+    from magnet_cli.hub.folders import TEXT_FOLDER
+    from magnet_cli.model.known_words import read_known_words, with_ranges
+
+    known = None if model.bundle is None else read_known_words(model.bundle / TEXT_FOLDER)
+    if as_json:
+        console.result({"name": model.name, "known_words": known})
+    elif known is None:
+        is_known = model.bundle is not None or registered(model.repository or "") is not None
+        reason = "its text encoder was not trained on its captions alone" if is_known else "it is not on this machine"
+        console.message(f"{model.name} lists no words: {reason}")
+    for word in with_ranges(known or []) if not as_json else ():
+        console.result(word)
 
 
 @command(app)

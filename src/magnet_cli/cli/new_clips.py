@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS
-from magnet_cli.cli.best_of import check_best_of, make_best
 from magnet_cli.cli.run_jobs import (
     decibels,
     describe_sampling,
     load,
     make,
+    note_unknown_words,
     open_parts,
     resolve_helpers,
     result,
@@ -24,6 +24,7 @@ from magnet_cli.hub.registry import BUNDLED
 from magnet_cli.jobs.naming import ClipName, plan_paths
 from magnet_cli.jobs.sweep import Combination
 from magnet_cli.jobs.targets import Target
+from magnet_cli.options.candidates import CandidateOptions
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, draw_seed, plan
 from magnet_cli.options.output import OutputConfig
@@ -59,7 +60,7 @@ class Order:
     sampling      what the overrides change, where the model is of the same kind; None: the model's own
     combinations  those of a sweep; without one, a single one that changes nothing
     fallback      whether the bundled model may replace one that cannot be downloaded; None: the user named that one
-    best_of       candidates for each clip, which are consecutive clips of the plan
+    candidates    for each clip, which are consecutive clips of the plan
     """
 
     texts: Sequence[str]
@@ -74,7 +75,7 @@ class Order:
     output: str | None
     files: FileOptions
     fallback: bool | None
-    best_of: int = 1
+    candidates: CandidateOptions = field(default_factory=CandidateOptions)
 
     def plan(self) -> list[tuple[Job, Combination]]:
         """The clips before the model is read: its sampling options are those usual for its kind. UsageError."""
@@ -86,7 +87,7 @@ class Order:
                 self.texts,
                 self.sampling_of(combination, usual_sampling(self.model)),
                 seed=seed,
-                variations=self.clips.variations * self.best_of,
+                variations=self.clips.variations * self.candidates.best_of,
                 edit=replace(self.edit, **combination.edits()),
             )
         ]
@@ -103,7 +104,8 @@ class Order:
         from magnet_cli.jobs.targets import check_targets
 
         # Of the candidates for a clip, one is written: they may share a name, and have the number of the clip.
-        parts = [self._paths(drafts[place :: self.best_of], model) for place in range(self.best_of)]
+        each = self.candidates.rivals
+        parts = [self._paths(drafts[place::each], model) for place in range(each)]
         targets = [target for clip in zip(*parts, strict=True) for target in clip]
         check_targets(targets, self.finish, overwrite=self.files.force)
         return targets
@@ -126,7 +128,12 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     from magnet_cli.pipeline.inputs import InputFiles
 
     wanted, helping, fallback = order.model, resolve_helpers(order.helpers, order.model.places), None
-    check_best_of(order.best_of, order.edit, order.clips.variations)
+    order.candidates.check_number(order.clips.variations)
+    if order.candidates.keep_all and not order.candidates.judges:
+        console.warning("--keep-all has no effect without --best-of")
+    for combination in order.combinations:
+        edit = replace(order.edit, **combination.edits())
+        order.candidates.check(edit, is_musicgen=wanted.is_musicgen)
     drafts, inputs = order.plan(), InputFiles()
     check = ModelGroup(wanted, helping).checker(inputs)
     each = len(drafts) // len(order.combinations)  # clips of a combination, which differ in prompt and seed only
@@ -156,7 +163,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     pipeline = load(console, opened, runtime, inputs)
     console.detail(f"sampling: {describe_sampling(jobs[0].sampling)}")
 
-    from magnet_cli.jobs.manifest import Item
+    from magnet_cli.jobs.manifest import Item, Rival
     from magnet_cli.jobs.writer import Production
 
     production = Production(
@@ -168,7 +175,16 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
         helpers=dict(order.helpers),
         fallback=fallback,
     )
-    items = [Item(job, target) for job, target in zip(jobs, targets, strict=True)]
+    note_unknown_words(console, production, jobs)
+    pairs, together = list(zip(jobs, targets, strict=True)), order.candidates.rivals
+    items = [
+        Item(
+            *pairs[first],
+            rivals=tuple(Rival(*pair) for pair in pairs[first + 1 : first + together]),
+            judge=order.candidates.judging,
+        )
+        for first in range(0, len(pairs), together)
+    ]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
 
@@ -176,10 +192,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
         console.result(result(product, as_json=speech.json), announced=not speech.json)
         rows.append(sweep_row(product, words[product.item.target.audio]))
 
-    if order.best_of > 1:
-        make_best(console, production, items, order.best_of, take=take)
-    else:
-        make(console, production, items, take=take)
+    make(console, production, items, take=take)
     if len(order.combinations) > 1:
         header = [*(name for name, _ in order.combinations[0].words), "seed", "took", "LUFS", "file"]
         for line in aligned([header, *rows]):

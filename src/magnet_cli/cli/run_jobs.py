@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magnet_cli.cli.best_of import Contest, Judge, judge_of, with_score
+from magnet_cli.errors import near
 from magnet_cli.hub.store import read_ahead
 from magnet_cli.jobs.targets import Target
+from magnet_cli.options.candidates import JudgeName
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import RATES, OutputConfig
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
 LONGEST_LABEL = 40
 MOST_LINES = 3  # about inputs
+MOST_WORDS = 8  # that a model does not know
+SHORTEST_MISSPELLED = 4  # letters
 LONGEST_IN_BAR = 80  # the bar shortens it further to the width of the terminal
 
 
@@ -123,6 +130,8 @@ def make(
 ) -> None:
     """Generate items, with a bar over the decoding steps and a message about each.
 
+    Of the candidates for an item, the best is kept. It is generated, judged and written like any other item.
+
     take: receives each item as soon as it is generated, which may be while the next ones are decoded. write: write
     their files. numbers: what precedes the message about an item, given how many are finished. listener: receives every
     step and every item that fails; by default, the first failure stops the rest.
@@ -133,25 +142,38 @@ def make(
     if write:
         for line in losses(production, items):
             console.message(line)
-    with console.progress(production.pipeline.passes(item.job for item in items)) as bar:
-        counted = Counted(production.pipeline, len(items), bar)
+    candidates = [one for item in items for one in item.candidates]
+    choice, written = Choice(console, production, items, write=write), 0
+    with console.progress(production.pipeline.passes(one.job for one in candidates)) as bar:
+        counted = Counted(production.pipeline, len(candidates), bar)
+
+        def report() -> None:
+            nonlocal written
+            for kept, words in choice.taken():
+                written += 1
+                if write:
+                    said = describe_clip(kept.clip, kept.item.target, production.output)
+                    console.message(numbers(written) + said + words)
+                take(kept)
 
         def hear(event: TextEncoded | StepDone | ItemFailed | Product) -> None:
             if isinstance(event, Product):
                 counted.settle(event.item.job, event.clip.batch)
-                if write:
-                    text = describe_clip(event.clip, event.item.target, production.output)
-                    console.message(numbers(counted.done) + text)
+                choice.add(event)
                 console.detail(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in event.clip.timings.items()))
-                take(event)
+                report()
                 return
             if isinstance(event, ItemFailed):
                 counted.settle(event.item.job, 1)
+                if choice.fails(event):
+                    listener(event)
+                report()  # a clip whose last candidate failed
+                return
             listener(event)
             if isinstance(event, StepDone):
                 counted.step(event)
 
-        production.run(items, write=write, listener=hear)
+        production.run(candidates, write=write and not choice.writes, listener=hear)
 
 
 class Counted:
@@ -195,6 +217,67 @@ class Counted:
 
     def _is_decoding(self, job: Job) -> bool:
         return any(job is other for other in self._decoding)
+
+
+class Choice:
+    """What becomes of finished clips: each is taken as it comes, or of several candidates the best.
+
+    writes: whether it writes the clips, because at least one has to be judged first.
+    """
+
+    def __init__(self, console: Console, production: Production, items: Sequence[Item], *, write: bool) -> None:
+        """write: whether clips are written at all."""
+        self._console, self._production = console, production
+        self._judges: dict[JudgeName, Judge] = {
+            item.judge: judge_of(item.judge, production.pipeline) for item in items if item.judge is not None
+        }
+        self.writes = write and bool(self._judges)
+        self._contests: dict[int, Contest] = {}  # by the identity of each candidate's job
+        for item in items:
+            if item.judge is not None:
+                contest = Contest(item, item.judge)
+                self._contests |= {id(one.job): contest for one in item.candidates}
+        self._ready: list[tuple[Product, str]] = []
+
+    def add(self, product: Product) -> None:
+        """Take or judge a finished clip."""
+        contest = self._contests.get(id(product.item.job))
+        if contest is None:
+            self._keep(product, "")
+            return
+        score = self._judges[contest.name](product.clip)
+        if not contest.item.rivals:
+            self._keep(with_score(product, contest.name, score), f"; {score.words}")
+            return
+        self._console.detail(f"candidate of seed {product.item.job.seed}: {score.words}")
+        contest.scored.append((product, score))
+        self._decide(contest)
+
+    def fails(self, event: ItemFailed) -> bool:
+        """Count a candidate that failed; whether the clip has none left, so that it failed itself."""
+        contest = self._contests.get(id(event.item.job))
+        if contest is None:
+            return True
+        contest.failed += 1
+        if contest.item.rivals:
+            self._console.detail(f"candidate of seed {event.item.job.seed} failed: {event.error}")
+        self._decide(contest)
+        return contest.is_over and not contest.scored
+
+    def taken(self) -> Iterator[tuple[Product, str]]:
+        """The clips that are decided, and what a message about each says in addition."""
+        while self._ready:
+            yield self._ready.pop(0)
+
+    def _decide(self, contest: Contest) -> None:
+        if contest.is_over and (best := contest.winner) is not None:
+            self._keep(best, f"; the best of {len(contest.item.candidates)}")
+            del contest.scored[1:]  # their waveforms are large
+
+    def _keep(self, product: Product, words: str) -> None:
+        if self.writes:
+            self._production.write(product, self._production.encode(product))
+        self._ready.append((product, words))
 
 
 def result(product: Product, *, as_json: bool) -> Path | dict[str, Any]:
@@ -247,6 +330,33 @@ def loss(production: Production, job: Job) -> str | None:
 def form(channels: int, rate: int) -> str:
     """2 channels at 44,100 Hz."""
     return f"{channels} channel{'s' if channels > 1 else ''} at {rate:,} Hz"
+
+
+def note_unknown_words(console: Console, production: Production, jobs: Sequence[Job]) -> None:
+    """Name the words of all prompts that mean nothing to the model, the most frequent first, in one message."""
+    known = production.pipeline.known_words
+    prompts = dict.fromkeys(text for job in jobs for text in job.texts) if known is not None else {}
+    found = Counter(word for prompt in prompts for word in production.pipeline.unknown_words(prompt))
+    if not found:
+        return
+    words = sorted(word for word in known or () if not word.isdecimal())
+    named = [
+        unknown_word(word, count if len(prompts) > 1 else 0, words) for word, count in found.most_common(MOST_WORDS)
+    ]
+    if len(found) > len(named):
+        named.append(f"{len(found) - len(named):,} more")
+    which = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    remedy = shlex.join(["magnet", "models", "show", production.model, "--words"])
+    console.message(f"note: {production.model} does not know {which}; {remedy} lists the words that it knows")
+
+
+def unknown_word(word: str, prompts: int, known: Sequence[str]) -> str:
+    """A word in quotes, in how many prompts it is unless 0, and the known one that it may be a misspelling of."""
+    remarks = [f"in {prompts:,} prompt{'s' if prompts > 1 else ''}"] if prompts else []
+    # Of short words, too many are alike.
+    alike = near(word, known, 1, least=0.75) if len(word) >= SHORTEST_MISSPELLED else []
+    remarks += [f"did you mean {one}?" for one in alike]
+    return f'"{word}" ({", ".join(remarks)})' if remarks else f'"{word}"'
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

@@ -96,6 +96,9 @@ OnCpu = Annotated[
 
 
 # What --help shows of the many options.
+# A decoder that uses its context has a loss at least so much lower, in nats, with half of a clip given, after so many
+# steps. One that does not draws every frame by itself.
+DEAF_AFTER, HEARD = 1000, 0.3
 CODEC_EVERYDAY = (
     *("--output", "--from", "--steps", "--batch-size", "--learning-rate", "--seed", "--held-out", "--dry-run"),
     *("--begin", "--sample-rate", "--ratios", "--restart", "--cpu", "--quiet"),
@@ -141,7 +144,7 @@ def codec(
         _set_farewell()
         run = replace(run, device="cpu" if cpu else "auto")
         if options.begin not in get_args(Begin):
-            raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random or transform")
+            raise UsageError(f"unknown value for --begin: {options.begin!r}", "Give random, transform or phase-free")
         check_packages(tensorboard=run.tensorboard)
         Places(output).check("codec", [data, *([start] if start else [])])
         with console.busy("loading"):
@@ -286,6 +289,11 @@ def decoder(
             raise UsageError(
                 "training needs either a model to continue from, or a codec for a new one", "Give --from or --codec"
             )
+        if text.synonyms is not None and (start is not None or text_encoder != OWN):
+            raise UsageError(
+                "--synonyms becomes part of a new text encoder, and this training has an existing one",
+                f"Leave it out, or train a new decoder with --text-encoder {OWN}",
+            )
         check_packages(lora="rank" in lora, tensorboard=run.tensorboard)
         run = replace(run, device="cpu" if cpu else "auto")
         from magnet_cli.hub.download import Access
@@ -413,7 +421,7 @@ class Reporter:
 
     def hear(self, event: Event) -> None:
         """Print an event."""
-        from magnet_cli.train.loop.events import Encoded, HeldOut, Progress, Started
+        from magnet_cli.train.loop.events import Context, Encoded, HeldOut, Progress, Started
         from magnet_cli.train.rehearsal import length
 
         match event:
@@ -430,6 +438,15 @@ class Reporter:
             case HeldOut(step, loss, best):
                 note = ", the lowest so far" if best and step else ""
                 self._console.message(f"step {step}: held-out loss {loss:.3f}{note}")
+            case Context(step, all_hidden, half_hidden):
+                self._console.message(
+                    f"step {step}: loss of codebook 1 {all_hidden:.2f} with all hidden, {half_hidden:.2f} with half"
+                )
+                if step >= DEAF_AFTER and all_hidden - half_hidden < HEARD:
+                    self._console.warning(
+                        "the decoder hardly uses the codes that it is given. More training rarely changes that: begin "
+                        "with context (--begin context), or use a codec whose codes repeat (--begin phase-free)."
+                    )
             case Progress():
                 is_first = self._seen == self._first
                 self._bar.advance(describe(event), event.step - self._seen)

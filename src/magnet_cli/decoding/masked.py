@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.circle import Loop, turn
+from magnet_cli.decoding.entropy import frame_entropies, unit_entropies, within_bound
+from magnet_cli.decoding.ordering import corput_places, explored, first_places, last_places, noisy_scores, order_noise
 from magnet_cli.decoding.philox import Numbers
+from magnet_cli.decoding.remasking import hide_again, most_chance, remask_chances, remask_numbers
 from magnet_cli.decoding.steps import (
     DECIDED,
     Grid,
@@ -26,12 +29,14 @@ from magnet_cli.decoding.steps import (
     masked_units,
     overlapping_units,
     propose,
+    step_place,
     step_temperature,
+    steps_left,
 )
 from magnet_cli.errors import NumericsError, UsageError, not_finite_remedy
 from magnet_cli.model.config import DecoderConfig
 from magnet_cli.model.decoder import TextMemory
-from magnet_cli.options.sampling import SamplingConfig, check_steps
+from magnet_cli.options.sampling import SamplingConfig, SpanScore, check_steps
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +85,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Step:
-    """One decoding step, reported when it is done. `codes` [B, K, T] holds the mask token where nothing is known."""
+    """One decoding step, reported when it is done. `codes` [B, K, T] holds the mask token where nothing is known.
+
+    steps: of the codebook, as far as is known: where entropy ends it early, its last step has their true number.
+    """
 
     codebook: int
     step: int
@@ -149,6 +157,7 @@ class _Decoding:
 
     model: Network
     memory: TextMemory | None
+    seeds: Sequence[int]
     numbers: Numbers
     sampling: SamplingConfig
     loop: Loop | None
@@ -158,6 +167,30 @@ class _Decoding:
     on_step: Callable[[Step], None] | None
     rescorer: Rescorer | None
     checks: list[FiniteCheck]
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether the units are those of a fixed grid."""
+        return self.sampling.spans == "nonoverlap" or self.model.config.span_length == 1
+
+    @property
+    def span_score(self) -> SpanScore:
+        """How units are ranked."""
+        return self.sampling.span_score if self.on_grid and self.model.config.span_length > 1 else "prod"
+
+
+@dataclass(frozen=True)
+class _Codebook:
+    """One codebook of a batch.
+
+    keep: bool [B, T]; units: how many units of each clip are to be decoded; places: int64 [B, S], theirs in the fixed
+    order, None where there is none.
+    """
+
+    number: int
+    keep: Tensor
+    units: Sequence[int]
+    places: Tensor | None
 
 
 @torch.inference_mode()
@@ -182,7 +215,7 @@ def decode(
     step. loop: the clip's end meets its beginning. whole_spans: cut T to whole spans when spans do not overlap, as the
     reference does; False, and in loops: decode all `frames`. first_frame: number of the clip's first frame in
     something longer, so that its parts draw different numbers. rescorer: asked at every step but a codebook's last,
-    unless `sampling.rescore_weight` is 1.
+    unless `sampling.rescore_weight` is 1, the order of spans is fixed, or entropy chooses them.
     Returns int64 codes [B, K, T].
     Raises: UsageError for arguments that do not fit together, NumericsError when a model computes a value that is not
         finite.
@@ -212,33 +245,38 @@ def decode(
     unit = span if sampling.spans == "nonoverlap" else 1
     # Counts are made on the host and copied before the first step, because a copy waits for the device.
     host_grid = Grid.build(frames, unit, circular=loop is not None, device=keep.device)
+    undecided = ~host_grid.kept_units(keep.flatten(0, 1)).unflatten(0, shape[:2])  # [B, K, S]
+    places = None if sampling.span_order == "confidence" else corput_places(undecided).to(model.device)
     grid, kept = host_grid.to(model.device), keep.to(model.device)
     numbers = Numbers.of(seeds, model.device)
-    run = _Decoding(model, memory, numbers, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
+    run = _Decoding(model, memory, seeds, numbers, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
     for codebook in range(model.config.codebooks):
         if not keep[:, codebook].all():
-            units = (~host_grid.kept_units(keep[:, codebook])).sum(dim=-1).tolist()
-            _decode_codebook(run, codes, codebook, kept[:, codebook], units)
+            units = undecided[:, codebook].sum(dim=-1).tolist()
+            _decode_codebook(
+                run,
+                codes,
+                _Codebook(codebook, kept[:, codebook], units, None if places is None else places[:, codebook]),
+            )
     _check_finite(run.checks, model)
     if rescorer is not None:
         rescorer.check_finite()
     return codes if starts is None else turn(codes, -starts)
 
 
-def _decode_codebook(run: _Decoding, codes: Tensor, codebook: int, keep: Tensor, to_decode: Sequence[int]) -> None:
-    """Decode one codebook of `codes` [B, K, T] in place, where `keep` [B, T] is not set: so many units of each clip."""
+def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
+    """Decode one codebook of `codes` [B, K, T] in place, where it is not kept."""
+    codebook, keep = book.number, book.keep
     current = codes[:, codebook]  # a view: what is written to it is in `codes`
-    model, sampling, grid, circular = run.model, run.sampling, run.grid, run.loop is not None
-    span, mask_code = model.config.span_length, model.config.mask_code
-    on_grid = sampling.spans == "nonoverlap" or span == 1
+    model, sampling, grid = run.model, run.sampling, run.grid
+    mask_code = model.config.mask_code
     decided = grid.kept_units(keep)
     scores = torch.zeros(decided.shape, device=codes.device).masked_fill(decided, DECIDED)  # [B, S]
-    steps = sampling.steps[codebook]
-    for step, rate in enumerate(mask_rates(steps)):
-        counts = [masked_units(rate, units) for units in to_decode]
-        masked = (
-            highest_units(scores, counts) if on_grid else overlapping_units(scores, counts, span, circular=circular)
-        )
+    steps, by_entropy = sampling.steps[codebook], sampling.by_entropy(codebook)
+    counts = [[masked_units(rate, units) for units in book.units] for rate in mask_rates(steps)]
+    confidence = torch.zeros_like(scores)  # with which each unit was decided, or is proposed
+    for step in range(steps):
+        masked = scores > DECIDED if by_entropy else _masked_units(run, book, scores, counts[step])
         # A span may be masked though some of its frames are kept.
         masked_frames = grid.spread(masked)
         current.masked_fill_(masked_frames & ~keep, mask_code)
@@ -249,18 +287,77 @@ def _decode_codebook(run: _Decoding, codes: Tensor, codebook: int, keep: Tensor,
         run.checks.append(FiniteCheck(codebook, step, logits.isfinite().all()))
         if codes.device.type == "cpu":  # elsewhere the host would wait for the device; it does so once, at the end
             _check_finite(run.checks[-1:], model)
+        temperature = step_temperature(step, steps, sampling)
         proposed, probability = _propose(run, codebook, step, logits, wanted=wanted)
 
         proposed = torch.where(predicted, proposed, current)
+        more = step + 1 < steps
         # What the last step decides is never ranked.
-        if run.rescorer is not None and sampling.rescore_weight < 1 and step + 1 < steps:
-            probability = combine(probability, run.rescorer(codes, proposed, codebook), sampling.rescore_weight)
+        if more and by_entropy:
+            entropies = unit_entropies(frame_entropies(logits, temperature), predicted, grid)
+            accepted = within_bound(entropies, masked, sampling.entropy_bound)
+            scores = entropies.masked_fill(accepted | ~masked, DECIDED)
+            more = bool((scores > DECIDED).any())  # the host waits for the device: it cannot know this beforehand
+        elif more and sampling.span_order != "corput":  # a fixed order ranks nothing
+            if run.rescorer is not None and sampling.rescore_weight < 1:
+                probability = combine(probability, run.rescorer(codes, proposed, codebook), sampling.rescore_weight)
+            scores = _scores(run, book, probability, step)
+            scores.masked_fill_(~(masked if run.on_grid else predicted), DECIDED)
+            if sampling.span_order == "hybrid" and book.places is not None:
+                first = first_places(book.places, masked, explored(counts[step], counts[step + 1]))
+                scores.masked_fill_(first, DECIDED)
+            if sampling.remasks(codebook):
+                scores = _with_remasked(run, book, scores, confidence, ~masked & ~decided, step)
+                confidence = torch.where(masked, grid.log_confidence(probability, run.span_score).exp(), confidence)
         current.copy_(proposed)
-        scores = grid.scores(probability, sampling.span_score if on_grid and span > 1 else "prod")
-        scores.masked_fill_(~(masked if on_grid else predicted), DECIDED)
         if run.on_step is not None:
             seen = codes if run.starts is None else turn(codes, -run.starts)
-            run.on_step(Step(codebook, step, steps, seen))
+            run.on_step(Step(codebook, step, steps if more else step + 1, seen))
+        if not more:
+            break
+
+
+def _scores(run: _Decoding, book: _Codebook, probability: Tensor, step: int) -> Tensor:
+    """Scores of all units, of which the highest stay hidden at the next step. probability: [B, T]. Returns [B, S]."""
+    amount = run.sampling.order_noise * steps_left(step, run.sampling.steps[book.number])
+    if not amount:
+        return run.grid.scores(probability, run.span_score)
+    noise = order_noise(
+        run.seeds,
+        codebook=book.number,
+        step=step,
+        frames=probability.shape[-1],
+        device=probability.device,
+        first_frame=run.first_frame,
+    )
+    return noisy_scores(run.grid.log_confidence(probability, run.span_score), run.grid.first(noise), amount)
+
+
+def _with_remasked(
+    run: _Decoding, book: _Codebook, scores: Tensor, confidence: Tensor, decided: Tensor, step: int
+) -> Tensor:
+    """Scores in which some of the decided units are the highest, so that the next step hides them again. [B, S]."""
+    rates = mask_rates(run.sampling.steps[book.number])
+    most = most_chance(float(rates[step]), float(rates[step + 1]))
+    numbers = remask_numbers(
+        run.seeds,
+        codebook=book.number,
+        step=step,
+        frames=run.grid.frames,
+        device=scores.device,
+        first_frame=run.first_frame,
+    )
+    chances = remask_chances(confidence, decided, most, run.sampling.remask)
+    return hide_again(scores, chances, run.grid.first(numbers))
+
+
+def _masked_units(run: _Decoding, book: _Codebook, scores: Tensor, counts: Sequence[int]) -> Tensor:
+    """The units that are hidden at a step, so many of each item. scores: [B, S]. Returns bool [B, S]."""
+    if run.sampling.span_order == "corput" and book.places is not None:
+        return last_places(book.places, book.units, counts)
+    if run.on_grid:
+        return highest_units(scores, counts)
+    return overlapping_units(scores, counts, run.model.config.span_length, circular=run.loop is not None)
 
 
 def _guided_logits(run: _Decoding, codes: Tensor, codebook: int, step: int, *, wanted: Tensor) -> Tensor:
@@ -268,8 +365,8 @@ def _guided_logits(run: _Decoding, codes: Tensor, codebook: int, step: int, *, w
 
     wanted: bool [B, T], where they are used.
     """
-    rate = mask_rates(run.sampling.steps[codebook])[step]
-    weight = guidance_weight(float(rate), run.sampling)
+    steps = run.sampling.steps[codebook]
+    weight = guidance_weight(float(mask_rates(steps)[step]), run.sampling, place=step_place(step, steps))
     if run.loop is None:
         return run.model.guided(codes, codebook, run.memory, weight, wanted)
     frames = codes.shape[-1]

@@ -35,14 +35,33 @@ def masked_units(rate: Tensor, units: int) -> int:
     return max(int(rate * units), 1)
 
 
-def guidance_weight(rate: float, sampling: SamplingConfig) -> float:
-    """Guidance falls with the masking rate: strong while little is known."""
+def step_place(step: int, steps: int) -> float:
+    """Place of a step among those of a codebook, from 0 for the first to 1 for the last."""
+    return step / max(steps - 1, 1)
+
+
+def guidance_weight(rate: float, sampling: SamplingConfig, *, place: float) -> float:
+    """Weight of the text at a step that masks this share of the units; `place` as `step_place` gives it.
+
+    Falling, it is strong while little is known. Outside of the interval of guided steps it is 1, which is no guidance.
+    """
+    if not sampling.guidance_start <= place <= sampling.guidance_end:
+        return 1.0
+    if sampling.guidance_schedule == "constant":
+        return sampling.guidance
+    if sampling.guidance_schedule == "rising":
+        return rate * sampling.min_guidance + (1 - rate) * sampling.guidance
     return rate * sampling.guidance + (1 - rate) * sampling.min_guidance
+
+
+def steps_left(step: int, steps: int) -> float:
+    """Share of a codebook's steps that follow this one."""
+    return (steps - 1 - step) / steps
 
 
 def step_temperature(step: int, steps: int, sampling: SamplingConfig) -> float:
     """Temperature of a step: annealed linearly towards 0, but never below COLDEST."""
-    left = (steps - 1 - step) / steps
+    left = steps_left(step, steps)
     return max(sampling.temperature * left if sampling.anneal else sampling.temperature, COLDEST)
 
 
@@ -109,7 +128,12 @@ def group_scores(grouped: Tensor, score: SpanScore) -> Tensor:
     """`span_scores` of probabilities that are grouped already. [B, S, span] -> [B, S]."""
     if score == "max":
         return 1 - grouped.amax(dim=-1)
-    return -grouped.log().sum(dim=-1)
+    return -log_confidence(grouped, score)
+
+
+def log_confidence(grouped: Tensor, score: SpanScore) -> Tensor:
+    """Logarithm of the probability that a unit is ranked by. [B, S, span] -> [B, S]."""
+    return grouped.amax(dim=-1).log() if score == "max" else grouped.log().sum(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -155,7 +179,18 @@ class Grid:
 
     def scores(self, probability: Tensor, score: SpanScore) -> Tensor:
         """`span_scores` on this grid. [B, T] -> [B, S]."""
-        return group_scores(self.group(probability, 0.0 if score == "max" else 1.0), score)
+        return group_scores(self._ranked(probability, score), score)
+
+    def log_confidence(self, probability: Tensor, score: SpanScore) -> Tensor:
+        """`log_confidence` on this grid. [B, T] -> [B, S]."""
+        return log_confidence(self._ranked(probability, score), score)
+
+    def first(self, x: Tensor) -> Tensor:
+        """The value of each unit's first frame. [B, T] -> [B, S]."""
+        return x[:, self.members[:, 0]]
+
+    def _ranked(self, probability: Tensor, score: SpanScore) -> Tensor:
+        return self.group(probability, 0.0 if score == "max" else 1.0)
 
 
 def highest_units(scores: Tensor, counts: Sequence[int]) -> Tensor:

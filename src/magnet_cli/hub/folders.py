@@ -27,6 +27,7 @@ FORMAT = "magnet-bundle"
 CONFIG_FILE = "config.json"
 DECODER_FILE = "decoder.safetensors"
 CODEC_FILE = "codec.safetensors"
+ANALYSIS_FILE = "analysis.safetensors"  # of a codec with phase-free codes
 TEXT_FOLDER = "text_encoder"
 EXPORT_FILE = "magnet-export.json"
 
@@ -79,7 +80,7 @@ BUNDLE = FolderKind(
         *(f"{TEXT_FOLDER}/{name}" for name in ("config.json", "tokenizer.json", "model.safetensors")),
     ),
 )
-CODEC_FOLDER = FolderKind("a codec", CONFIG_FILE, {"format": "magnet-codec"}, (CONFIG_FILE, CODEC_FILE))
+CODEC_FOLDER = FolderKind("a codec", CONFIG_FILE, {"format": "magnet-codec"}, (CONFIG_FILE, CODEC_FILE, ANALYSIS_FILE))
 # Of a text encoder, what transformers reads; its other files are not exported.
 TEXT_FILES = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model"),

@@ -31,7 +31,7 @@ from magnet_cli.hub.folders import (
 from magnet_cli.hub.registry import ALIASES, BUNDLED, ModelFacts, registered
 from magnet_cli.hub.user_sampling import SAMPLING_FILE, read_user_sampling, write_user_sampling
 from magnet_cli.model.config import CodecConfig, DecoderConfig, ShapeError, TextConfig
-from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
+from magnet_cli.options.sampling import LATER, SamplingConfig, Task, check_steps, default_sampling
 from magnet_cli.options.strict_json import from_plain
 
 VERSION = 1  # of a bundle
@@ -134,7 +134,7 @@ class BundleInfo:
         if values is None:
             return None
         try:
-            sampling = from_plain(SamplingConfig, values)
+            sampling = from_plain(SamplingConfig, values, later=LATER)
             check_steps(sampling, codebooks=self.part(DecoderConfig, "decoder").codebooks)
         except UsageError as error:
             raise ModelError(f"sampling in {path}: {error.message}", hint) from error

@@ -32,8 +32,10 @@ from magnet_cli.disk.unfinished import sweep
 from magnet_cli.errors import OutputError
 from magnet_cli.jobs.seal import is_sealed, sealed
 from magnet_cli.jobs.targets import Target
-from magnet_cli.options.job import Job
+from magnet_cli.options.candidates import JudgeName
+from magnet_cli.options.job import LARGEST_SEED, Job
 from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.sampling import LATER, MusicGenSampling, SamplingConfig
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
@@ -85,6 +87,7 @@ class Entry:
     error: str | None = None
     seconds: float = 0.0  # that its generation took
     measured: Measured | None = None  # missing in the manifests of earlier versions
+    seed: int | None = None  # of the candidate that was kept, where there were several
 
 
 @dataclass(frozen=True)
@@ -96,28 +99,56 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """Another candidate for a clip. target: its files; None: those of the clip, whichever candidate is kept."""
+
+    job: Job
+    target: Target | None = None
+
+
+@dataclass(frozen=True)
 class Item:
-    """A clip to generate and its files. `key` identifies it in a manifest; see `item_key`."""
+    """A clip to generate and its files. `key` identifies it in a manifest; see `item_key`.
+
+    rivals: other candidates for the clip, of which only the best is written. judge: how they are compared; without
+    rivals, what finds the score that the record has. None: nothing does.
+    """
 
     job: Job
     target: Target
     key: str = ""
+    rivals: tuple[Rival, ...] = ()
+    judge: JudgeName | None = None
+
+    @property
+    def candidates(self) -> list[Item]:
+        """The clip itself and its rivals, each as a clip that is generated."""
+        own = replace(self, rivals=())
+        return [own, *(replace(own, job=one.job, target=one.target or self.target) for one in self.rivals)]
 
 
-def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, str], inputs: InputFiles) -> str:
+def item_key(
+    job: Job,
+    output: OutputConfig,
+    suffix: str,
+    hashes: Mapping[str, str],
+    inputs: InputFiles,
+    candidates: Mapping[str, Any] | None = None,
+) -> str:
     """The identity of a clip, 32 hexadecimal digits; it depends on all that determines the clip, not on its name.
 
-    hashes: of the models' files.
+    hashes: of the models' files. candidates: how it is chosen of several, of which `job` is the first.
     """
     facts = {
         "prompt": job.text,
         "seed": job.seed,
-        "sampling": _plain(job.sampling),
+        "sampling": _sampled(job.sampling),
         "edit": _plain(job.edit),
         "input": None if job.edit.input is None else inputs.sha256(job.edit.input),
         "output": _written(inputs.output(output, job.edit.input, suffix)),
         "format": suffix.lower(),
         "model": dict(hashes),
+        **({"candidates": dict(candidates)} if candidates else {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -126,6 +157,13 @@ def item_key(job: Job, output: OutputConfig, suffix: str, hashes: Mapping[str, s
 def _written(output: OutputConfig) -> dict[str, Any]:
     """The options of the output. Without a sample rate they are those of versions that knew none."""
     return {name: value for name, value in asdict(output).items() if (name, value) != ("sample_rate", None)}
+
+
+@lru_cache(maxsize=64)
+def _sampled(sampling: SamplingConfig | MusicGenSampling) -> dict[str, Any]:
+    """The sampling options. Where later ones have their defaults, they are those of versions that knew none of them."""
+    unset = {(one.name, one.default) for one in fields(sampling) if one.name in LATER}
+    return {name: value for name, value in asdict(sampling).items() if (name, value) not in unset}
 
 
 @lru_cache(maxsize=64)
@@ -281,13 +319,15 @@ class Manifest:
         self._append([_entry_value(entry)])
         self.entries[entry.item] = _after(self.entries.get(entry.item), entry)
 
-    def note(self, item: str, files: Sequence[tuple[str, Content]]) -> dict[str, Any]:
+    def note(self, item: str, files: Sequence[tuple[str, Content]], *, seed: int | None = None) -> dict[str, Any]:
         """What goes into the record beside a clip for `recall`: the item, its batch, and its other files.
 
-        files: their names and contents.
+        files: their names and contents. seed: of the candidate that was kept, where there were several.
         """
         batch = {} if self._started is None else {"batch": _plain_header(self._started)}
-        return {NOTE: {"item": item, **batch, "files": [[name, len(one), digest(one)] for name, one in files]}}
+        kept = {} if seed is None else {"seed": seed}
+        named = [[name, len(one), digest(one)] for name, one in files]
+        return {NOTE: {"item": item, **batch, "files": named, **kept}}
 
     def measured(self, entry: Entry) -> Measured | None:
         """What was measured of a clip; of one that an earlier version generated, as its record says."""
@@ -351,7 +391,7 @@ class Manifest:
             return None
         if Path(made[-2].path).name != audio.name:  # the audio file is last in a note and in an entry
             return None
-        entry = Entry(item, (*made[:-2], made[-1], made[-2]))
+        entry = Entry(item, (*made[:-2], made[-1], made[-2]), seed=_seed(note.get("seed")))
         self.entries[item] = entry
         self.recalled.append(entry)
         return entry
@@ -576,6 +616,8 @@ def _entry_value(entry: Entry) -> dict[str, Any]:
     value["files"] = [_made_value(one) for one in entry.files]
     if entry.measured is not None:
         value["measured"] = list(astuple(entry.measured))
+    if entry.seed is not None:
+        value["seed"] = entry.seed
     return value
 
 
@@ -611,7 +653,12 @@ def _entry(value: dict[str, Any]) -> Entry | None:
         return None
     if not all(_is_relative(made.path) for made in files):
         return None
-    return Entry(item, files, error, seconds, _measured(value.get("measured")))
+    return Entry(item, files, error, seconds, _measured(value.get("measured")), _seed(value.get("seed")))
+
+
+def _seed(value: Any) -> int | None:
+    """The seed of the candidate that was kept, as a line or a note has it; None for any other value."""
+    return value if type(value) is int and 0 <= value <= LARGEST_SEED else None
 
 
 def _is_relative(path: str) -> bool:

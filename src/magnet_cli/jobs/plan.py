@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from magnet_cli.audio.formats import AUDIO_EXTENSIONS, check_format
 from magnet_cli.errors import OutputError
-from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Item, Made, Manifest, digest, item_key
+from magnet_cli.jobs.manifest import MANIFEST_FILE, Entry, Header, Item, Made, Manifest, Rival, digest, item_key
 from magnet_cli.jobs.naming import ClipName, check_name, plan_folder
 from magnet_cli.jobs.prompt_file import Problems, Row
 from magnet_cli.jobs.targets import Target
+from magnet_cli.options.candidates import CandidateOptions
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job, Planner
 from magnet_cli.options.output import OutputConfig
@@ -24,7 +25,7 @@ from magnet_cli.options.sampling_overrides import Overrides, apply_all
 if TYPE_CHECKING:
     from magnet_cli.pipeline.inputs import InputFiles
 
-NO_EDIT = EditConfig()
+NO_EDIT, ONE_CANDIDATE = EditConfig(), CandidateOptions()
 # The rule for rows without a seed, in a batch's settings. Missing, as in those of earlier versions: all have the same.
 SEEDS, DERIVED = "seeds", "derived"
 
@@ -35,7 +36,7 @@ class Request:
 
     model: its name in file names. edits: the fields of EditConfig that are given. helpers: names of the helping models,
     by role. resume: skip clips that exist. mix: add to another batch's folder. force: overwrite. same_seed: give rows
-    without a seed the batch's own.
+    without a seed the batch's own. candidates: for each clip.
     """
 
     file: str
@@ -53,6 +54,7 @@ class Request:
     mix: bool
     force: bool
     same_seed: bool = False
+    candidates: CandidateOptions = ONE_CANDIDATE
 
     @property
     def folder(self) -> Path:
@@ -85,6 +87,7 @@ class Request:
             **given,
             **self.edits,
             **self.helpers,
+            **self.candidates.settings,
             **{name: value for name, value in finish.items() if (name, value) != ("sample_rate", None)},
         }
         return dict(json.loads(json.dumps(settings)))  # as a manifest gives it back
@@ -92,10 +95,12 @@ class Request:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A clip that a row asks for."""
+    """A clip that a row asks for. rivals: other candidates for it. candidates: how they are compared."""
 
     row: Row
     job: Job
+    rivals: tuple[Job, ...] = ()
+    candidates: CandidateOptions = ONE_CANDIDATE
 
 
 @dataclass(frozen=True)
@@ -134,16 +139,18 @@ def plan_rows(
     check: Callable[[Job], None],
     problems: Problems,
     derive: bool = False,
+    is_musicgen: bool = False,
 ) -> list[PlannedRow]:
     """The clips that the rows ask for, in order.
 
-    seed, derive: as for Planner.
+    seed, derive: as for Planner. is_musicgen: whether the model is one.
     defaults: the model's sampling options. check: raises for a job that the model cannot do.
     problems: collects what is wrong with rows.
 
     Raises:
         UsageError: for options of the command that cannot work.
     """
+    request.candidates.check_number(request.variations)
     common = apply_all(request.overrides, defaults)
     (probe, *_) = Planner(seed).jobs("any", common, variations=request.variations)
     check(probe)  # an error in the command is reported once, and not for each row
@@ -157,15 +164,24 @@ def plan_rows(
         with problems.of(row.line):
             edit = _edit({**request.edits, **row.edits})
             check(Job("any", 0, sampling, edit))
+        candidates = request.candidates
+        with problems.of(row.line):
+            if row.best_of is not None:
+                candidates = replace(candidates, best_of=row.best_of)
+            candidates.check(edit, is_musicgen=is_musicgen)
         with problems.of(row.line):
             if row.output is not None:
                 finish = request.finish
                 check_format(Path(check_name(row.output, AUDIO_EXTENSIONS)), finish.subtype, finish.sample_rate)
         with problems.of(row.line):
             variations = request.variations if row.variations is None else row.variations
-            jobs = planner.jobs(row.prompt, sampling, seed=row.seed, variations=variations, edit=edit)
+            candidates.check_number(variations)
+            number = variations * candidates.best_of
+            jobs = planner.jobs(row.prompt, sampling, seed=row.seed, variations=number, edit=edit)
             if len(problems) == found:
-                planned += [PlannedRow(row, job) for job in jobs]
+                each = candidates.rivals
+                parts = [jobs[first : first + each] for first in range(0, len(jobs), each)]
+                planned += [PlannedRow(row, part[0], tuple(part[1:]), candidates) for part in parts]
     return planned
 
 
@@ -199,8 +215,9 @@ def plan_batch(
         return Target.beside(audio, metadata=request.metadata, codes=request.codes, folder=manifest.folder)
 
     for one, path in zip(planned, paths, strict=True):
-        key = item_key(one.job, request.finish, path.suffix, hashes, inputs)
-        item = Item(one.job, target_at(path), key)
+        chosen = one.candidates.settings if one.rivals else None
+        key = item_key(one.job, request.finish, path.suffix, hashes, inputs, chosen)
+        item = Item(one.job, target_at(path), key, tuple(map(Rival, one.rivals)), one.candidates.judging)
         if key in plan.rows:
             problems.add(one.row.line, f"the same clip as on line {plan.rows[key].line}: give it another seed")
             continue

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from magnet_cli.errors import MagnetError, UsageError, shown
+from magnet_cli.options.candidates import CandidateOptions
 from magnet_cli.options.declared import declared
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.sampling_overrides import Overrides
@@ -44,14 +45,16 @@ MOST_OWN_COLUMNS = 1000  # Excel has 16,384; but every one of them is a cell in 
 LONGEST_FIELD = 1 << 20
 
 # The types of a row's cells by field: of the row itself, and of the options of these classes.
-KINDS: dict[str, str] = {"prompt": "str", "seed": "int", "variations": "int", "output": "str"} | {
+KINDS: dict[str, str] = {"prompt": "str", "seed": "int", "variations": "int", "best_of": "int", "output": "str"} | {
     one.name: "time" if declared(kind)[one.name].get("time") else str(one.type).removesuffix(" | None")
     for kind in (Overrides, EditConfig)
     for one in fields(kind)
     if one.name in declared(kind)
 }
 EDITS = set(declared(EditConfig))
-FLAGS = {name: one["flag"] for kind in (Overrides, EditConfig) for name, one in declared(kind).items()}
+FLAGS = {
+    name: one["flag"] for kind in (Overrides, EditConfig, CandidateOptions) for name, one in declared(kind).items()
+}
 # The columns and their fields: a column is named as its option is.
 COLUMNS = {FLAGS.get(name, name).removeprefix("--"): name for name in KINDS}
 NAMES = {name: column for column, name in COLUMNS.items()}
@@ -81,6 +84,7 @@ class Row:
     overrides: Overrides = field(default_factory=Overrides)
     edits: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
+    best_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -480,7 +484,7 @@ def _row(line: int, given: dict[str, Any], own: dict[str, str], problems: Proble
     elif "prompt" not in given:
         problems.add(line, "there is no prompt")
     if values.keys() >= given.keys() and "prompt" in values:
-        of_row = {name: values.pop(name, None) for name in ("prompt", "seed", "variations", "output")}
+        of_row = {name: values.pop(name, None) for name in ("prompt", "seed", "variations", "output", "best_of")}
         edits = {name: values.pop(name) for name in list(values) if name in EDITS}
         yield Row(line, **of_row, overrides=Overrides(**values), edits=edits, own=own)
 

@@ -15,7 +15,7 @@ from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.job import Job
 from magnet_cli.options.output import OutputConfig
-from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
+from magnet_cli.options.sampling import LATER, MusicGenSampling, SamplingConfig
 from magnet_cli.options.strict_json import from_plain
 from magnet_cli.options.tempo import with_tempo
 from magnet_cli.pipeline.record import FORMAT, VERSION, Record
@@ -97,7 +97,7 @@ def recipe(record: Mapping[str, Any]) -> Recipe:
             raise ValueError("output")
         sampling = record.get("sampling")
         masked = isinstance(sampling, dict) and "steps" in sampling
-        drawn = from_plain(SamplingConfig, sampling) if masked else from_plain(MusicGenSampling, sampling)
+        drawn = from_plain(SamplingConfig, sampling, later=LATER) if masked else from_plain(MusicGenSampling, sampling)
         edit = _edit(record)
         job = Job(prompt, seed, drawn, edit, _other_text(record.get("text", prompt), prompt, edit))
         helpers = record.get("helpers")

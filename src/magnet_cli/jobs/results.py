@@ -93,6 +93,7 @@ class BatchReport:
             return replace(
                 clip,
                 state="done",
+                seed=clip.seed if entry.seed is None else entry.seed,
                 measured=self._manifest.measured(entry),
                 generation_seconds=entry.seconds,
             )

@@ -28,11 +28,15 @@ from magnet_cli.pipeline.record import Hashes, Provenance, Record, as_sidecar, a
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A clip that was generated and written."""
+    """A clip that was generated and written.
+
+    all_seconds: that all its candidates took, where it was chosen of several.
+    """
 
     item: Item
     clip: Clip
     record: Record
+    all_seconds: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,7 @@ class Production:
     def write(self, product: Product, audio: Content) -> None:
         """Write an item's files, all or none, after recording them in the manifest. audio: from `encode`."""
         item, clip, record = product.item, product.clip, product.record
+        seed = None if product.all_seconds is None else item.job.seed
         target = item.target
         contents: list[tuple[Path, Content]] = []
         if target.codes is not None:
@@ -126,7 +131,7 @@ class Production:
         if target.metadata is not None:
             if manifest is not None:
                 record = sealed(
-                    {**record, **manifest.note(item.key, [(path.name, content) for path, content in contents])}
+                    {**record, **manifest.note(item.key, [(path.name, one) for path, one in contents], seed=seed)}
                 )
             contents.insert(-1, (target.metadata, as_sidecar(record)))
         if manifest is None:
@@ -143,9 +148,11 @@ class Production:
                 )
                 for path, content in contents
             )
-            seconds = round(clip.work_seconds, 3)  # as the manifest gives it back
+            took = clip.work_seconds if product.all_seconds is None else product.all_seconds
+            seconds = round(took, 3)  # as the manifest gives it back
             after = clip.audio.after
-            manifest.add(Entry(item.key, made, None, seconds, Measured(clip.seconds, after.lufs, after.true_peak)))
+            measured = Measured(clip.seconds, after.lufs, after.true_peak)
+            manifest.add(Entry(item.key, made, None, seconds, measured, seed))
 
         manifest.check_folder()
         write_together(contents, overwrite=self.overwrite, within=target.folder, before_publishing=note)

@@ -7,7 +7,7 @@ float16.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from magnet_cli.disk.small_files import UnreadableFileError, read_object
 from magnet_cli.errors import MagnetWarning, ModelError, UsageError, one_line
+from magnet_cli.model.known_words import known_words_of, words_of
 from magnet_cli.model.t5 import T5Config, T5Encoder
-from magnet_cli.model.tokenizer_file import read_tokenizer, token_ids
+from magnet_cli.model.tokenizer_file import normalized, read_tokenizer, token_ids
 from magnet_cli.model.weights import Weights, assign, check_parts, read_weights, without_weights
 
 # T5 was trained on at most this many tokens. Its positions are relative, so it accepts more, untested.
@@ -40,11 +41,15 @@ class TextStates:
 
 
 class TextEncoder:
-    """T5's encoder half and its tokenizer."""
+    """T5's encoder half and its tokenizer.
 
-    def __init__(self, model: T5Encoder, tokenizer: Tokenizer) -> None:
+    known_words: all words that it was trained on, in lower case; None for one that knows any language well.
+    """
+
+    def __init__(self, model: T5Encoder, tokenizer: Tokenizer, known_words: Collection[str] | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.known_words = None if known_words is None else frozenset(known_words)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str) -> TextEncoder:
@@ -59,7 +64,8 @@ class TextEncoder:
             raise _no_t5(path, error) from error
         config = _config(settings, path)
         weights_path, weights = read_weights(folder)
-        return cls._assemble(config, weights, weights_path, device)
+        encoder = cls._assemble(config, weights, weights_path, device)
+        return cls(encoder.model, encoder.tokenizer, known_words_of(settings))
 
     @classmethod
     def from_parts(
@@ -111,6 +117,16 @@ class TextEncoder:
                 stacklevel=2,
             )
         return ids
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that are not among the known ones, nor read as some of them, in order, each once.
+
+        Raises: ModelError if the tokenizer fails.
+        """
+        if self.known_words is None or self.known_words.issuperset(words_of(prompt)):
+            return []
+        words = words_of(normalized(self.tokenizer, prompt))
+        return [word for word in dict.fromkeys(words) if word not in self.known_words]
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> TextStates:

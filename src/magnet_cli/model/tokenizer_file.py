@@ -12,6 +12,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +24,14 @@ from magnet_cli.errors import ModelError, one_line, shown
 T = TypeVar("T")
 
 MOST_BYTES = 1 << 25  # t5-base's has 1.4 MB, the largest of a T5 (with 256,000 tokens) 17 MB
-MOST_STEPS = 300  # a normalizer that rounds numbers to multiples of 1 has 271; others have a few
-LONGEST_STRING = 10_000  # in a step; the longest that is known, in one that rounds numbers, has 1,200
+MOST_STEPS = 900  # a normalizer that rounds numbers to multiples of 2 and has synonyms has about 400; others a few
+LONGEST_STRING = 10_000  # in a step; the longest that is known, in one with synonyms, has 2,000
 LONGEST_TABLE = 1 << 21  # of characters and their replacements; T5's has 0.3 MB
 MOST_PIECES = 64  # of the template that puts tokens at the beginning and the end
-# Bytes for each byte of a prompt. T5's, and those of `magnet train`, can reach 132: there are letters that stand for
-# phrases. A prompt has at most 10,000 characters, and the library needs about 30 bytes for each byte of a text.
-MOST_GROWTH = 200
+# Bytes for each byte of a prompt. T5's can reach 132: there are letters that stand for phrases. Those of `magnet train`
+# can reach 396 with synonyms for very short words, and little more for signs. A prompt has at most 10,000 characters,
+# and the library needs about 30 bytes for each byte of a text.
+MOST_GROWTH = 600
 
 HINT = "Fetch the text encoder again"
 
@@ -52,7 +54,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     try:
         text = read_text(path, most=MOST_BYTES)
-        _check(_parse(text))
+        check_steps(text)
         tokenizer = _without_panic(lambda: Tokenizer.from_str(text))
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -70,6 +72,16 @@ def token_ids(tokenizer: Tokenizer, text: str, vocabulary: int) -> list[int]:
     if ids and max(ids) >= vocabulary:
         raise ModelError(f"the tokenizer returns token {max(ids)}, but the text encoder has {vocabulary}", HINT)
     return ids
+
+
+def normalized(tokenizer: Tokenizer, text: str) -> str:
+    """A text as the tokenizer reads it, with its synonyms replaced; ModelError if the tokenizer fails."""
+    if tokenizer.normalizer is None:
+        return text
+    try:
+        return _without_panic(lambda: str(tokenizer.normalizer.normalize_str(text)))
+    except Exception as error:
+        raise ModelError(f"the tokenizer fails on the prompt {shown(text)}: {one_line(error)}", HINT) from error
 
 
 def _without_panic(call: Callable[[], T]) -> T:
@@ -97,8 +109,12 @@ def _parse(text: str) -> dict[str, Any]:
     return content
 
 
-def _check(content: dict[str, Any]) -> None:
-    """Raise UnreadableFileError for unknown steps, and for steps that can make a text too long."""
+def check_steps(text: str) -> None:
+    """Check a tokenizer in JSON: that its steps are known, few enough, and cannot make a text too long.
+
+    Raises: UnreadableFileError for others; ValueError for text that is not JSON.
+    """
+    content = _parse(text)
     if content["model"].get("type", "BPE") not in MODELS:
         raise UnreadableFileError(f"its model is {shown(content['model'].get('type'))}")
     growth = 1.0
@@ -106,11 +122,15 @@ def _check(content: dict[str, Any]) -> None:
         ("normalizer", "normalizers", NORMALIZERS),
         ("pre_tokenizer", "pretokenizers", PRE_TOKENIZERS),
     ):
-        for step in _steps(content.get(part), inner):
+        found = [(step, _phrases_of(step)) for step in _steps(content.get(part), inner)]
+        for step, phrases in found:
             if step["type"] not in known:
                 raise UnreadableFileError(f"its {part} has the unknown step {shown(step['type'])}")
             factor = known[step["type"]]
-            growth *= _growth_of(step) if factor is None else factor
+            if not phrases:
+                growth *= _growth_of(step) if factor is None else factor
+        for replaces_words, group in groupby(found, lambda one: bool(one[1])):
+            growth *= _growth_of_words(list(group)) if replaces_words else 1.0
     if growth > MOST_GROWTH:
         raise UnreadableFileError(f"it can make a text {growth:,.0f} times as long; at most {MOST_GROWTH} make sense")
     for step in _steps(content.get("post_processor"), "processors"):
@@ -144,6 +164,39 @@ def _check_strings(step: dict[str, Any]) -> None:
             raise UnreadableFileError(f"{name} in it has {len(value):,} characters")
 
 
+def _phrases_of(step: dict[str, Any]) -> list[str]:
+    """The words and phrases that a step replaces, if it replaces whole ones: those that `magnet train` writes."""
+    pattern = step.get("pattern")
+    expression = pattern.get("Regex") if step["type"] == "Replace" and isinstance(pattern, dict) else None
+    found = re.fullmatch(r"\\b\(\?:(.+)\)\\b", expression) if isinstance(expression, str) else None
+    phrases = found[1].replace("[ -]", " ").split("|") if found else []
+    return phrases if all(re.fullmatch(r"\w(?:[\w &'-]*\w)?", phrase) for phrase in phrases) else []
+
+
+def _growth_of_words(steps: list[tuple[dict[str, Any], list[str]]]) -> float:
+    """How many times longer steps in a row that replace whole words and phrases can make a text, in bytes.
+
+    A word that no step writes is in the text once. So what is written for a phrase with such words takes their place,
+    and what is written for other phrases can be replaced again, step after step.
+    """
+    for step, _ in steps:
+        if not isinstance(step.get("content"), str):
+            raise UnreadableFileError(f"{shown(step)} in it adds no text")
+    written = {word for step, _ in steps for word in re.findall(r"\w+", step["content"])}
+    once, again = 1.0, 1.0
+    for step, phrases in steps:
+        size, repeated = len(step["content"].encode("utf-8", "surrogatepass")), 1.0
+        for phrase in phrases:
+            words = re.findall(r"\w+", phrase)
+            own = [word for word in words if word not in written]
+            if own:
+                once = max(once, size / (len(phrase) if own == words else sum(map(len, own))))
+            else:
+                repeated = max(repeated, size / len(phrase))
+        again *= repeated
+    return once * again
+
+
 def _growth_of(step: dict[str, Any]) -> float:
     """How many times longer a step can make a text, in bytes."""
     if step["type"] == "Precompiled":
@@ -165,8 +218,10 @@ def _least_width(pattern: object) -> int:
     expression = pattern.get("Regex")
     if not isinstance(expression, str):
         return 0
-    if found := re.fullmatch(r"\\b\(\?:([0-9|]+)\)\\b", expression):  # numbers that are rounded
-        return min(map(len, found[1].split("|")))
+    if re.fullmatch(r"\[(?:\\.|[^\[\]\\])+\]", expression):  # one of several characters
+        return 1
+    if found := re.fullmatch(r"\(\?<=\[0-9\]\)\[ -\]\?(\w+)\\b", expression):  # a unit after a number
+        return len(found[1])
     found = re.fullmatch(r"[ \w](?:\{([0-9]{1,4}),\})?", expression)  # several spaces
     return int(found[1] or 1) if found else 0
 

@@ -59,6 +59,12 @@ class Job:
         return self.prompt if self.edit.unconditional else with_tempo(self.prompt, self.edit.bpm)
 
     @property
+    def texts(self) -> list[str]:
+        """All that the model reads: the text, unless the clip has none, and the negative prompt."""
+        negative = self.edit.negative
+        return [*([] if self.edit.unconditional else [self.text]), *([] if negative is None else [negative])]
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """What jobs must share to be decoded together."""
         edit = self.edit

@@ -16,7 +16,14 @@ from magnet_cli.errors import KeywordError, near
 from magnet_cli.options.edit import EditConfig
 from magnet_cli.options.output import Normalize, OutputConfig, Subtype
 from magnet_cli.options.runtime import DTypeName, PlacesConfig, RuntimeConfig
-from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig, Spans, SpanScore
+from magnet_cli.options.sampling import (
+    GuidanceSchedule,
+    MusicGenSampling,
+    SamplingConfig,
+    SpanOrder,
+    Spans,
+    SpanScore,
+)
 from magnet_cli.options.sampling_overrides import Overrides, apply_all
 
 StrPath = str | os.PathLike[str]
@@ -49,6 +56,13 @@ class SamplingOptions(TypedDict, total=False):
     spans: Spans
     span_score: SpanScore
     rescore_weight: float
+    guidance_schedule: GuidanceSchedule
+    guidance_start: float
+    guidance_end: float
+    span_order: SpanOrder
+    order_noise: float
+    entropy_bound: float
+    remask: float
 
 
 class GenerateOptions(SamplingOptions, total=False):

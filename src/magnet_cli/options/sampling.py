@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from magnet_cli.errors import UsageError, did_you_mean
 from magnet_cli.options.declared import short_repr
@@ -12,11 +12,17 @@ from magnet_cli.options.declared import short_repr
 Task = Literal["music", "sound"]
 Spans = Literal["nonoverlap", "stride1"]
 SpanScore = Literal["max", "prod"]
+GuidanceSchedule = Literal["falling", "constant", "rising"]
+SpanOrder = Literal["confidence", "corput", "hybrid"]
 
 
+# Fields that options written by version 0.1.0 may lack, in records, bundles and batches; then their defaults apply.
+LATER = ("guidance_schedule", "guidance_start", "guidance_end", "span_order", "order_noise", "entropy_bound", "remask")
 # No use is known beyond these limits, where numbers overflow or a clip takes days.
 MOST_STEPS = 1000
 MOST_GUIDANCE = 1000
+MOST_ORDER_NOISE = 100
+MOST_ENTROPY = 100_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +42,21 @@ class SamplingConfig:
     rescore_weight  where another model rescores: share of the model's own probability in the ranking, the rest is the
                     other's; 1: the other is not asked. Without a rescorer it has no meaning. No value of the paper's is
                     known (arXiv 2401.04577, no public code); ours keeps more of the model that decodes
+    guidance_schedule  "falling": as above; "constant": `guidance` at every step; "rising": from `min_guidance` at the
+                    first step to `guidance` at the last
+    guidance_start  place of the first guided step, from 0, a codebook's first, to 1, its last; outside of the interval
+                    the weight is 1, and the half without text is not computed
+    guidance_end    place of the last guided step
+    span_order      which spans are decided first: those that the model is surest of ("confidence"), or those that come
+                    first in the van der Corput sequence, which spreads them over the clip ("corput"), or half by the
+                    sequence and half by the model ("hybrid"); for nonoverlap only, but for the first
+    order_noise     how much Gumbel noise is added to the logarithm of the probability by which spans are ranked; it
+                    falls to 0 over the steps of a codebook
+    entropy_bound   nats; above 0: in the codebooks above the first, a step decides as many spans as keep the sum of
+                    their entropies, less the largest, within this, and `steps` is the most that a codebook takes; 0:
+                    off (nonoverlap only)
+    remask          0 to 1: share of the largest chance with which spans of the first codebook that are decided may be
+                    hidden again and drawn anew; 0: off (nonoverlap only, and not with "corput")
 
     Raises UsageError for a value that is not possible. Other models have other defaults: see `Pipeline.sampling`.
     """
@@ -51,6 +72,13 @@ class SamplingConfig:
     spans: Spans = "nonoverlap"
     span_score: SpanScore = "max"
     rescore_weight: float = 0.7
+    guidance_schedule: GuidanceSchedule = "falling"
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    span_order: SpanOrder = "confidence"
+    order_noise: float = 0.0
+    entropy_bound: float = 0.0
+    remask: float = 0.0
 
     __repr__ = short_repr
 
@@ -88,6 +116,68 @@ class SamplingConfig:
                 f"rescore weight must be from 0 to 1, not {self.rescore_weight:g}",
                 "Give e.g. 0.7, or 1 to rank by the model's own probability only",
             )
+        self._check_guidance_over_steps()
+        self._check_span_order()
+
+    def _check_guidance_over_steps(self) -> None:
+        if self.guidance_schedule not in get_args(GuidanceSchedule):
+            raise UsageError(
+                f"unknown guidance schedule {self.guidance_schedule!r}", "Give falling, constant or rising"
+            )
+        if not 0 <= self.guidance_start <= self.guidance_end <= 1:
+            raise UsageError(
+                f"the guided steps must lie between 0 and 1, not from {self.guidance_start:g} to {self.guidance_end:g}",
+                "Give e.g. --guidance-start 0.2 --guidance-end 0.8",
+            )
+
+    def _check_span_order(self) -> None:
+        if self.span_order not in get_args(SpanOrder):
+            raise UsageError(f"unknown span order {self.span_order!r}", f"Give {' or '.join(get_args(SpanOrder))}")
+        if self.span_order != "confidence" and self.spans != "nonoverlap":
+            raise UsageError(
+                f"the span order {self.span_order} is one of spans on a fixed grid, not of {self.spans}",
+                "Give --spans nonoverlap, or --span-order confidence",
+            )
+        if not 0 <= self.order_noise <= MOST_ORDER_NOISE:
+            raise UsageError(
+                f"order noise must be from 0 to {MOST_ORDER_NOISE}, not {self.order_noise:g}", "Give e.g. 4.5"
+            )
+        if self.order_noise and self.span_order == "corput":
+            raise UsageError(
+                "noise changes how spans are ranked, but the span order corput ranks none",
+                "Give --order-noise 0, or --span-order confidence",
+            )
+
+        if not 0 <= self.entropy_bound <= MOST_ENTROPY:
+            raise UsageError(
+                f"the entropy bound must be from 0 to {MOST_ENTROPY} nats, not {self.entropy_bound:g}",
+                "Give e.g. 20, or 0 to decide as many spans at each step as the schedule says",
+            )
+        if self.entropy_bound and self.spans != "nonoverlap":
+            raise UsageError(
+                f"an entropy bound is for spans on a fixed grid, not for {self.spans}",
+                "Give --spans nonoverlap, or --entropy-bound 0",
+            )
+
+        self._check_remask()
+
+    def _check_remask(self) -> None:
+        if not 0 <= self.remask <= 1:
+            raise UsageError(f"remask must be from 0 to 1, not {self.remask:g}", "Give e.g. 0.2")
+        if self.remask and (self.spans != "nonoverlap" or self.span_order == "corput"):
+            other = self.spans if self.spans != "nonoverlap" else "a fixed order"
+            raise UsageError(
+                f"remasking needs spans on a fixed grid that are ranked, not {other}",
+                "Give --spans nonoverlap and --span-order confidence or hybrid, or --remask 0",
+            )
+
+    def remasks(self, codebook: int) -> bool:
+        """Whether decided spans of this codebook may be hidden again."""
+        return codebook == 0 and self.remask > 0
+
+    def by_entropy(self, codebook: int) -> bool:
+        """Whether entropy decides how many spans a step of this codebook decides, so that it may end early."""
+        return codebook > 0 and self.entropy_bound > 0
 
     def with_preset(self, name: str) -> SamplingConfig:
         """This configuration, with the steps and spans of a preset; everything else stays."""
@@ -100,6 +190,10 @@ class SamplingConfig:
             self,
             steps=preset.steps(len(self.steps)) or self.steps,
             spans=preset.spans or self.spans,
+            # What is for a grid only does not go with the preset's spans.
+            span_order="confidence" if preset.spans == "stride1" else self.span_order,
+            entropy_bound=0.0 if preset.spans == "stride1" else self.entropy_bound,
+            remask=0.0 if preset.spans == "stride1" else self.remask,
             guidance=self.guidance if preset.guidance is None else preset.guidance,
         )
 

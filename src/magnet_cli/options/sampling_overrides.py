@@ -9,11 +9,15 @@ from typing import Any, ClassVar, get_args
 from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import Option, Panel, declared
 from magnet_cli.options.sampling import (
+    MOST_ENTROPY,
     MOST_GUIDANCE,
+    MOST_ORDER_NOISE,
     MOST_STEPS,
     PRESETS,
+    GuidanceSchedule,
     MusicGenSampling,
     SamplingConfig,
+    SpanOrder,
     Spans,
     SpanScore,
 )
@@ -91,6 +95,33 @@ class Overrides:
             unset=DEFAULT,
         ),
     )
+    guidance_schedule: str | None = field(
+        default=None,
+        metadata=Option(
+            help="How the weight of the text changes over the steps of a codebook. falling: from --guidance to "
+            "--min-guidance. constant: --guidance at every step. rising: from --min-guidance to --guidance.",
+            metavar="|".join(get_args(GuidanceSchedule)),
+            unset=DEFAULT,
+        ),
+    )
+    guidance_start: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Where guidance begins among the steps of a codebook, from 0, the first step, to 1, the last. Steps "
+            "before have a weight of 1 and take half the work.",
+            metavar="PLACE",
+            unset=DEFAULT,
+        ),
+    )
+    guidance_end: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Where guidance ends among the steps of a codebook, from 0, the first step, to 1, the last. Steps "
+            "after have a weight of 1 and take half the work.",
+            metavar="PLACE",
+            unset=DEFAULT,
+        ),
+    )
     spans: str | None = field(
         default=None,
         metadata=Option(
@@ -106,6 +137,44 @@ class Overrides:
             help="How nonoverlap spans are ranked to decide which are kept. max: by their most probable code. prod: "
             "by the product of the probabilities of their codes, as stride1 spans always are.",
             metavar="|".join(get_args(SpanScore)),
+            unset=DEFAULT,
+        ),
+    )
+    span_order: str | None = field(
+        default=None,
+        metadata=Option(
+            help="Which nonoverlap spans are decided first. confidence: those that the model is surest of. corput: "
+            "those that come first in the van der Corput sequence, which spreads them over the clip. hybrid: at each "
+            "step, half by the sequence and half by the model.",
+            metavar="|".join(get_args(SpanOrder)),
+            unset=DEFAULT,
+        ),
+    )
+    order_noise: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Amount of Gumbel noise in the ranking of spans, which makes the order in which they are decided more "
+            f"random, 0 to {MOST_ORDER_NOISE}. It falls to 0 over the steps of each codebook.",
+            metavar="AMOUNT",
+            unset=DEFAULT,
+        ),
+    )
+    entropy_bound: float | None = field(
+        default=None,
+        metadata=Option(
+            help="In the codebooks above the first, decide at each step as many spans as keep the sum of their "
+            f"entropies, less the largest of them, within this bound in nats, 0 to {MOST_ENTROPY}. A codebook ends "
+            "when all of its spans are decided, and --steps is the most steps that it takes. 0: off.",
+            metavar="NATS",
+            unset=DEFAULT,
+        ),
+    )
+    remask: float | None = field(
+        default=None,
+        metadata=Option(
+            help="Hide some decided spans of the first codebook again at each step and draw them anew, above all those "
+            "that the model was less sure of: a share, 0 to 1, of as many as the schedule allows. 0: off.",
+            metavar="SHARE",
             unset=DEFAULT,
         ),
     )

@@ -25,6 +25,8 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
     "float | None": (int, float, NONE),
     "Spans": (str,),
     "SpanScore": (str,),
+    "GuidanceSchedule": (str,),
+    "SpanOrder": (str,),
     "Normalize": (str,),
     "Subtype": (str,),
     "Subtype | None": (str, NONE),

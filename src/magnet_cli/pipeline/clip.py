@@ -30,10 +30,11 @@ class Clip:
 
     index: its job's place among the jobs; batch: how many clips were decoded together; codes: int16 [K, T]; audio: the
     waveform float32 [C, L], in a temporary file if it is long, with loudness and true peak before and after;
-    sample_rate: Hz; tokens: number of tokens in the prompt; timings: seconds for each stage, shared by the clips of a
+    sample_rate: Hz; tokens: number of tokens in the prompt; unknown_words: those of its texts that mean nothing to the
+    model, see `Pipeline.unknown_words`; timings: seconds for each stage, shared by the clips of a
     batch. output: how the level was set, and the sample format that `save` writes; input: the audio file that the clip
     starts from, with its SHA-256; provenance: the models that generated it. tempo: that of a loop as measured, None if
-    no beat is clear; marks: the marks of a loop in a WAV file.
+    no beat is clear; marks: the marks of a loop in a WAV file; passes: steps that its batch took.
     """
 
     index: int
@@ -48,7 +49,9 @@ class Clip:
     input: Mapping[str, str] | None = None
     provenance: Provenance | None = None
     tempo: Tempo | None = None
+    passes: int | None = None
     marks: LoopMarks | None = None
+    unknown_words: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Short: neither samples nor codes."""
@@ -86,6 +89,7 @@ class Clip:
             "prompt": self.job.prompt,
             "text": self.job.text,
             "tokens": self.tokens,
+            "unknown_words": list(self.unknown_words),
             "seed": self.job.seed,
             "sampling": asdict(self.job.sampling),
             "edit": asdict(self.job.edit),
@@ -129,6 +133,7 @@ class Clip:
             "processor": info.processor,
             "threads": torch.get_num_threads(),
             "batch": self.batch,
+            "passes": self.passes,
             "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

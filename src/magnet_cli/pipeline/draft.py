@@ -22,11 +22,15 @@ from magnet_cli.pipeline.record import Provenance, input_of
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """A decoded job: codes int16 [K, T]; tokens in its prompt; waveform float32 [C, L], before its level is set."""
+    """A decoded job: codes int16 [K, T]; tokens in its prompt; waveform float32 [C, L], before its level is set.
+
+    passes: steps that the networks took for it and for those that were decoded with it.
+    """
 
     codes: NDArray[np.int16]
     tokens: int
     waveform: Waveform
+    passes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,8 @@ class Draft:
     """A decoded clip. `finish` needs no model: any thread may call it while the model decodes other clips.
 
     index, job, batch: as in Clip. sample_rate: of the sound, Hz. timings: seconds for each stage so far. output: as it
-    was asked for. inputs: the files that clips start from. provenance: the models.
+    was asked for. inputs: the files that clips start from. unknown_words: of its
+    texts. provenance: the models.
     """
 
     index: int
@@ -46,6 +51,7 @@ class Draft:
     timings: Mapping[str, float]
     output: OutputConfig
     inputs: InputFiles
+    unknown_words: tuple[str, ...]
     provenance: Provenance
 
     @property
@@ -78,7 +84,9 @@ class Draft:
             sample_rate=rate,
             tokens=self.sound.tokens,
             timings={**self.timings, **clock.laps},
+            unknown_words=self.unknown_words,
             tempo=tempo,
+            passes=self.sound.passes,
             marks=loop_marks(arrangement, edit.bpm),
             output=self.inputs.output(output, edit.input, ".wav"),
             input=input_of(edit, self.inputs),

@@ -42,6 +42,10 @@ class Generator(Protocol):
         """Free all that the networks have built for clips: after a failure."""
 
     @property
+    def text_encoder(self) -> TextEncoder:
+        """What reads the prompts."""
+
+    @property
     def span(self) -> int:
         """The smallest number of frames that are decoded together."""
 
@@ -153,6 +157,11 @@ class MaskedGenerator:
         self.reader.release()
         if self.rescorer is not None:
             self.rescorer.release()
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """See Generator."""
+        return self.reader.text_encoder
 
     @property
     def span(self) -> int:
@@ -304,6 +313,11 @@ class AutoregressiveGenerator:
 
     def release(self) -> None:
         """See Generator. It stores nothing."""
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """See Generator."""
+        return self.model.text_encoder
 
     @property
     def span(self) -> int:

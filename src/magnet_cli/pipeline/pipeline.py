@@ -22,6 +22,7 @@ from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.musicgen import MusicGenModel
 from magnet_cli.checkpoints.open import open_any
 from magnet_cli.checkpoints.parts import build_codec
+from magnet_cli.decoding.likelihood import Hiding, text_likelihood
 from magnet_cli.decoding.masked import Known
 from magnet_cli.engines.device import (
     decoded_together,
@@ -64,7 +65,7 @@ from magnet_cli.pipeline.events import (
     TextEncoded,
     listener_of,
 )
-from magnet_cli.pipeline.generators import Generator
+from magnet_cli.pipeline.generators import Generator, MaskedGenerator
 from magnet_cli.pipeline.inputs import InputFiles
 from magnet_cli.pipeline.record import Provenance
 from magnet_cli.pipeline.rules import check_job, default_seconds
@@ -204,6 +205,18 @@ class Pipeline:
     def frames(self) -> int:
         """Frames in a clip, T."""
         return int(self.info.clip_seconds * self.codec.config.frame_rate)
+
+    @property
+    def known_words(self) -> frozenset[str] | None:
+        """All words that the model was trained on, in lower case; None for a text encoder that lists none, as T5."""
+        return self.generator.text_encoder.known_words
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that mean nothing to the model; none where `known_words` is None.
+
+        A word that the model reads as a known one, its synonym, is known.
+        """
+        return self.generator.text_encoder.unknown_words(prompt)
 
     def passes(self, jobs: Iterable[Job]) -> int:
         """How many passes through the network these jobs take, as far as is known beforehand."""
@@ -402,6 +415,7 @@ class Pipeline:
                 timings=clock.laps,
                 output=output,
                 inputs=self.arranger.inputs,
+                unknown_words=tuple(dict.fromkeys(word for text in job.texts for word in self.unknown_words(text))),
                 provenance=self.provenance,
             )
 
@@ -415,9 +429,14 @@ class Pipeline:
     ) -> Iterator[Sound]:
         """Decode these jobs together."""
 
+        passes = 0
+
         def hear(event: TextEncoded | StepDone) -> None:
+            nonlocal passes
             if isinstance(event, TextEncoded):
                 clock.lap("text")
+            else:
+                passes += 1
             listener(event)
 
         codes, tokens = self.generator.codes(jobs, arrangements, known=known, listener=hear)
@@ -426,7 +445,7 @@ class Pipeline:
         waveforms = decode_waveforms(self.codec, codes, loop=arrangements[0].loop is not None)
         clock.lap("codec")
         arrays = codes.numpy().astype(np.int16)
-        return (Sound(*sound) for sound in zip(arrays, tokens, waveforms, strict=True))
+        return (Sound(*sound, passes) for sound in zip(arrays, tokens, waveforms, strict=True))
 
     def continuation(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Known:
         """Known codes that make clips begin with this audio.
@@ -434,10 +453,43 @@ class Pipeline:
         waveform: floats [C, L] or [L] with full scale at 1, at any sample_rate (Hz).
         Raises: UsageError for an array that is no waveform, or is as long as a clip.
         """
+        return Known.prefix(self._encode(waveform, sample_rate), self.frames)
+
+    def encode(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.int16]:
+        """The codes [K, T] of this audio, in all codebooks that the model uses; see `continuation`."""
+        return self._encode(waveform, sample_rate)[0].cpu().numpy().astype(np.int16)
+
+    def _encode(self, waveform: NDArray[np.floating[Any]], sample_rate: int) -> Tensor:
         sound = prepare(waveform, sample_rate, self.codec.config)
         with self._turn, reproducible_kernels():
             codes: Tensor = self.codec.encode(sound)[:, : self.info.codebooks]
-        return Known.prefix(codes, self.frames)
+        return codes
+
+    def text_likelihood(self, codes: NDArray[np.integer[Any]], text: str, *, hiding: Hiding | None = None) -> float:
+        """How much more probable a text makes codes [K, T] than no text does: nats for each hidden code.
+
+        The mean of log p(code | text) - log p(code); see `decoding.likelihood`. Codes of a longer clip than the model
+        was trained on are taken in parts of that length. hiding: which codes are hidden.
+
+        Raises: UsageError for a MusicGen, for codes that are not the model's, and for less than a span of them.
+        """
+        if not isinstance(self.generator, MaskedGenerator):
+            raise UsageError(f"{self.info.name} is a MusicGen, which has no such likelihood", "Choose a MAGNeT model")
+        reader = self.generator.reader
+        given = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64))[None]
+        if given.dim() != 3 or given.shape[1] != self.info.codebooks:
+            raise UsageError(
+                f"codes are [{self.info.codebooks}, T], not {list(np.shape(codes))}",
+                "Encode with the model's own codec",
+            )
+        if given.numel() and (given.min() < 0 or given.max() >= reader.decoder.config.codes):
+            raise UsageError(f"codes must be between 0 and {reader.decoder.config.codes - 1}", "Encode them again")
+        parts = [part for part in given.split(self.frames, dim=-1) if part.shape[-1] >= self.generator.span]
+        with self._turn, reproducible_kernels():
+            memory, _ = reader.memory([text])
+            values = [text_likelihood(reader.network, memory, part, hiding) for part in parts or [given]]
+        weights = [part.shape[-1] for part in parts or [given]]
+        return float(np.average(values, weights=weights))
 
 
 class _Heard:

@@ -131,6 +131,11 @@ def check_job(job: Job, model: KnownModel, roles: Collection[str]) -> None:
         job.edit.check_autoregressive()
     elif job.edit.hybrid is not None and "hybrid" not in roles:
         raise UsageError("a hybrid needs a second model", "Give e.g. --hybrid-model musicgen-small")
+    if isinstance(job.sampling, SamplingConfig) and job.sampling.span_order == "corput" and "rescorer" in roles:
+        raise UsageError(
+            "a rescorer helps to rank spans, but the span order corput ranks none",
+            "Leave the rescorer out, or give --span-order confidence",
+        )
     facts = model.facts
     if facts is None:
         return

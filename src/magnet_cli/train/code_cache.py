@@ -22,6 +22,7 @@ from magnet_cli.errors import ModelError, OutputError, UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.weights import Weights, read_safetensors
 from magnet_cli.train.data import Example, duration, read_segment
+from magnet_cli.train.tones import Analysis
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,18 +72,20 @@ def tokenize(
     codebooks: int,
     clip_seconds: float,
     accelerator: Accelerator,
+    analysis: Analysis | None = None,
     on_tokens: OnTokens | None = None,
 ) -> Tokens:
     """Codes of all examples, from the cache in `folder` where it has them. `on_tokens` receives the number of
     pieces done and of all pieces.
 
-    The name of a cache file is a hash of the audio files and the codec, so other audio or another codec never uses
+    analysis: that of a codec with phase-free codes, which its encoder only imitates: codes then come from it. The name
+    of a cache file is a hash of the audio files and of what encodes them, so other audio or another codec never uses
     old codes.
     """
     pieces = cut(examples, clip_seconds)
     if max(codec.config.codes, 1) > np.iinfo(np.int16).max:
         raise UsageError(f"{codec.config.codes} codes do not fit the cache", "Use a codec of at most 32767 codes")
-    identity = _identity(codec)
+    identity = _identity(codec, analysis)
     groups = [pieces[start : start + SHARD] for start in range(0, len(pieces), SHARD)]
     paths = [folder / f"{_key(group, examples, clip_seconds, identity, codebooks)}.safetensors" for group in groups]
     done = 0
@@ -90,7 +93,7 @@ def tokenize(
         if index % accelerator.num_processes != accelerator.process_index:
             continue
         if not path.is_file():
-            _write(path, group, examples, codec, codebooks, clip_seconds)
+            _write(path, group, examples, codec, codebooks, clip_seconds, analysis)
         done += len(group)
         if on_tokens is not None and accelerator.is_main_process:
             on_tokens(min(len(pieces), done * accelerator.num_processes), len(pieces))
@@ -122,13 +125,19 @@ def _read(path: Path, pieces: int, codebooks: int, most: int) -> Weights:
 
 
 def _write(
-    path: Path, pieces: Sequence[Piece], examples: Sequence[Example], codec: Codec, codebooks: int, clip_seconds: float
+    path: Path,
+    pieces: Sequence[Piece],
+    examples: Sequence[Example],
+    codec: Codec,
+    codebooks: int,
+    clip_seconds: float,
+    analysis: Analysis | None,
 ) -> None:
     rate = codec.config.frame_rate
     frames = int(clip_seconds * rate)
     codes, valid = [], []
     for piece in pieces:
-        codes.append(encode(piece, examples, codec, codebooks=codebooks, clip_seconds=clip_seconds))
+        codes.append(encode(piece, examples, codec, codebooks=codebooks, clip_seconds=clip_seconds, analysis=analysis))
         valid.append(min(frames, max(1, int(piece.seconds * rate + 1e-6))))
     shard: Weights = {"codes": torch.stack(codes), "valid": torch.tensor(valid)}
     content = save(shard)
@@ -136,19 +145,27 @@ def _write(
 
 
 def encode(
-    piece: Piece, examples: Sequence[Example], codec: Codec, *, codebooks: int, clip_seconds: float
+    piece: Piece,
+    examples: Sequence[Example],
+    codec: Codec,
+    *,
+    codebooks: int,
+    clip_seconds: float,
+    analysis: Analysis | None,
 ) -> torch.Tensor:
     """Codes of a piece, int16 [K, T]."""
     config = codec.config
     path = examples[piece.example].path
     waveform = read_segment(path, piece.start, clip_seconds, config.sample_rate, config.channels)
     frames = int(clip_seconds * config.frame_rate)
-    return codec.encode(waveform[None])[0, :codebooks, :frames].to("cpu", torch.int16)
+    codes = codec.encode(waveform[None]) if analysis is None else analysis.encode(codec, waveform[None])
+    return codes[0, :codebooks, :frames].to("cpu", torch.int16)
 
 
-def _identity(codec: Codec) -> str:
+def _identity(codec: Codec, analysis: Analysis | None) -> str:
     digest = hashlib.sha256()
-    for tensor in codec.state_dict().values():
+    encoding = [codec] if analysis is None else [codec.quantizer, analysis]
+    for tensor in (tensor for module in encoding for tensor in module.state_dict().values()):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -22,7 +22,7 @@ from magnet_cli.audio.files import write_audio
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig
-from magnet_cli.train.codec_folder import codec_weights, write_codec
+from magnet_cli.train.codec_folder import codec_weights, read_analysis, write_codec
 from magnet_cli.train.data import (
     Example,
     Split,
@@ -40,14 +40,19 @@ from magnet_cli.train.loop.schedule import set_rate
 from magnet_cli.train.losses import Balancer, MelLoss, discriminator, discriminator_loss, generator_losses
 from magnet_cli.train.mdct_init import begin_as_transform
 from magnet_cli.train.options import CODEC_OPTIMIZATION, CodecShape, CodecTraining, Optimization, Places, RunOptions
+from magnet_cli.train.phase_free_init import begin_phase_free, check_room
 from magnet_cli.train.rehearsal import Rehearsal, rehearse, survey, tensor_bytes
+from magnet_cli.train.tones import Analysis
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+# Share of the learning rate for a decoder that began as a synthesizer, whose signals are small beside its weights: with
+# a greater one, a step of Adam, which moves all weights alike, is louder than the waveform.
+SYNTHESIZER = 2e-3
 SAMPLED = 4  # clips reconstructed as samples
 HELD_OUT_FILES = 64  # that the losses are measured on, at most
-# From how much audio --begin transform computes the codebooks.
+# From how much audio --begin transform and --begin phase-free compute the codebooks.
 BEGIN_FILES, BEGIN_FRAMES = 1600, 80
 
 
@@ -69,26 +74,43 @@ def codec_config(shape: CodecShape) -> CodecConfig:
 class TrainableCodec(nn.Module):
     """A codec with weight normalization, as it is trained: waveform in, waveform and commitment loss out.
 
-    decoder_only: encoder and codebooks stay as they are, and there is no commitment.
+    decoder_only: encoder and codebooks stay as they are, and there is no commitment. analysis: that of phase-free
+    codes; the codebooks stay as they are, the decoder is given the analysis's codes, and the commitment is how far the
+    encoder is from the analysis, relative to the deviation of its latents.
     """
 
-    def __init__(self, codec: Codec, *, decoder_only: bool) -> None:
+    def __init__(self, codec: Codec, *, decoder_only: bool, analysis: Analysis | None = None) -> None:
         super().__init__()
         self.codec = codec
         self.decoder_only = decoder_only
+        self.analysis = analysis
         for module in codec.modules():
             if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
                 parametrizations.weight_norm(module)
         self.codec.encoder.requires_grad_(not decoder_only)
 
+    def groups(self) -> list[dict[str, Any]]:
+        """The weights that are trained, in groups with a `share` of the learning rate."""
+        share = 1.0 if self.analysis is None else SYNTHESIZER
+        parts = ((self.codec.encoder, 1.0), (self.codec.decoder, share))
+        trained = [(list(filter(lambda one: one.requires_grad, part.parameters())), share) for part, share in parts]
+        return [{"params": weights, "share": share} for weights, share in trained if weights]
+
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, L] -> [B, C, L] and a scalar."""
-        if self.decoder_only:
+        vq, commitment = self.codec.quantizer.vq, waveform.new_zeros(())
+        if self.analysis is not None:
             with torch.no_grad():
-                vq = self.codec.quantizer.vq
-                quantized, commitment = vq.decode(vq.encode(self.codec.encoder(waveform))), waveform.new_zeros(())
+                latents = self.analysis(waveform)
+                quantized = vq.decode(vq.encode(latents))
+            if not self.decoder_only:
+                imitated = self.codec.encoder(waveform)[..., : latents.shape[-1]]
+                commitment = (imitated - latents).square().mean() / latents.var().clamp(min=1e-6)
+        elif self.decoder_only:
+            with torch.no_grad():
+                quantized = vq.decode(vq.encode(self.codec.encoder(waveform)))
         else:
-            quantized, _, commitments = self.codec.quantizer.vq(self.codec.encoder(waveform))
+            quantized, _, commitments = vq(self.codec.encoder(waveform))
             commitment = commitments.mean()
         return self.codec.decoder(quantized)[..., : waveform.shape[-1]], commitment
 
@@ -105,18 +127,22 @@ class CodecTrainer:
         run: RunOptions,
         options: CodecTraining,
         optimization: Optimization,
+        analysis: Analysis | None = None,
     ) -> None:
         self.accelerator, self.examples, self.held = accelerator, split.training, split.held_out
         self.run, self.options, self.optimization = run, options, optimization
         self.config = codec.config
         self.durations = [duration(example.path) for example in self.examples]
-        self.network = TrainableCodec(codec, decoder_only=options.decoder_only).to(accelerator.device)
+        self.network = TrainableCodec(codec, decoder_only=options.decoder_only, analysis=analysis).to(
+            accelerator.device
+        )
         self.adversary = discriminator(
             options.discriminator_filters, options.discriminator_windows, codec.config.channels
         ).to(accelerator.device)
         rate, betas = optimization.learning_rate, optimization.betas
-        self.trained = [weight for weight in self.network.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, rate, betas, weight_decay=optimization.weight_decay)
+        groups = self.network.groups()
+        self.trained = [weight for group in groups for weight in group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, rate, betas, weight_decay=optimization.weight_decay)
         self.adversary_optimizer = torch.optim.AdamW(self.adversary.parameters(), rate, betas, weight_decay=0.0)
         # The package's own threshold, 2 uses in a batch, would replace every code of a small batch at every step.
         vectors = run.batch_size // accelerator.num_processes * int(options.seconds * codec.config.frame_rate)
@@ -127,7 +153,8 @@ class CodecTrainer:
         self.wrapped_adversary = accelerator.prepare(self.adversary)
         self.mel = MelLoss(codec.config.sample_rate).to(accelerator.device)
         weights = {
-            "l1": options.l1_weight,
+            # A waveform from codes without phase cannot follow another sample by sample.
+            "l1": options.l1_weight if analysis is None else 0.0,
             "mel": options.mel_weight,
             "adversarial": options.adversarial_weight,
             "feature": options.feature_weight,
@@ -240,7 +267,7 @@ class CodecTrainer:
     def publish(self, output: Path) -> None:
         """Write the codec with averaged weights."""
         with self.average.applied(self.network):
-            write_codec(self.config, codec_weights(self.network.codec), output)
+            write_codec(self.config, codec_weights(self.network.codec), output, self.network.analysis)
 
     def sample(self, folder: Path, number: int) -> None:
         """Write some clips, each followed by its reconstruction."""
@@ -257,7 +284,7 @@ class CodecTrainer:
 
 
 def _some_audio(examples: list[Example], config: CodecConfig, seed: int) -> Tensor:
-    """Crops [B, C, L] of as many files as `--begin transform` needs."""
+    """Crops [B, C, L] of as many files as the codebooks of a new codec are computed from."""
     random = np.random.default_rng(seed)
     seconds = BEGIN_FRAMES / config.frame_rate
     crops = []
@@ -298,14 +325,31 @@ def train_codec(
     share(run.batch_size, 0, accelerator.num_processes)
     split = split_examples(data, run.held_out, texts=False)
     codec = start_codec(shape, start, run.seed)
-    if start is None and options.begin == "transform" and not places.state.is_file():
-        crops = _some_audio(split.training, codec.config, run.seed)
-        begin_as_transform(codec, crops, torch.Generator().manual_seed(run.seed))
-    trainer = CodecTrainer(accelerator, codec, split, run=run, options=options, optimization=optimization)
+    analysis = _begin(codec, start, split, run, options, resumed=places.state.is_file())
+    trainer = CodecTrainer(
+        accelerator, codec, split, run=run, options=options, optimization=optimization, analysis=analysis
+    )
     settings = settings_of(codec, options, len(split.training))
     return train(
         trainer, accelerator, run, places, settings, optimization=optimization, listener=listener, stopped=stopped
     )
+
+
+def _begin(
+    codec: Codec, start: CodecCheckpoint | None, split: Split, run: RunOptions, options: CodecTraining, *, resumed: bool
+) -> Analysis | None:
+    """Set a new codec's initial weights as `options.begin` says. Returns the analysis of phase-free codes."""
+    if start is not None:
+        return read_analysis(start)
+    generator = torch.Generator().manual_seed(run.seed)
+    if options.begin == "phase-free":
+        check_room(codec.config)
+        if resumed:
+            return Analysis(codec.config)
+        return begin_phase_free(codec, _some_audio(split.training, codec.config, run.seed), generator)
+    if options.begin == "transform" and not resumed:
+        begin_as_transform(codec, _some_audio(split.training, codec.config, run.seed), generator)
+    return None
 
 
 def start_codec(shape: CodecShape, start: CodecCheckpoint | None, seed: int) -> Codec:

@@ -6,18 +6,20 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from magnet_cli.checkpoints.bundle import read_bundle, save_weights
 from magnet_cli.checkpoints.parts import CodecCheckpoint
 from magnet_cli.disk.small_files import read_object
 from magnet_cli.errors import ModelError, shown
-from magnet_cli.hub.folders import CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
+from magnet_cli.hub.folders import ANALYSIS_FILE, CODEC_FILE, CODEC_FOLDER, CONFIG_FILE, new_folder
 from magnet_cli.hub.store import is_bundle
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import CodecConfig, ShapeError
-from magnet_cli.model.weights import Weights, read_safetensors, without_weights
+from magnet_cli.model.weights import Weights, assign, read_safetensors, without_weights
 from magnet_cli.options.strict_json import from_plain
+from magnet_cli.train.tones import Analysis
 
 
 def codec_weights(codec: Codec) -> Weights:
@@ -32,10 +34,15 @@ def codec_weights(codec: Codec) -> Weights:
     return weights
 
 
-def write_codec(config: CodecConfig, weights: Weights, output: Path) -> None:
-    """Write a codec as a folder of `config.json` and `codec.safetensors`, whole or not at all."""
+def write_codec(config: CodecConfig, weights: Weights, output: Path, analysis: Analysis | None = None) -> None:
+    """Write a codec as a folder of `config.json` and `codec.safetensors`, whole or not at all.
+
+    analysis: that of a codec with phase-free codes, which `ANALYSIS_FILE` keeps.
+    """
     with new_folder(output, CODEC_FOLDER, overwrite=True) as folder:
         save_weights(weights, folder / CODEC_FILE)
+        if analysis is not None:
+            save_weights(dict(analysis.state_dict()), folder / ANALYSIS_FILE)
         text = json.dumps({**CODEC_FOLDER.content, "version": 1, "codec": asdict(config)}, indent=2)
         (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
@@ -62,3 +69,14 @@ def read_codec_folder(folder: Path) -> CodecCheckpoint:
     except ValueError as error:
         raise ModelError(f"codec.{error} in {path} is missing or wrong", "Train it again") from error
     return CodecCheckpoint(folder / CODEC_FILE, config, read_safetensors(folder / CODEC_FILE))
+
+
+def read_analysis(codec: CodecCheckpoint) -> Analysis | None:
+    """The analysis in the folder of a codec that began phase-free; None for other codecs.
+
+    Raises: ModelError for a file that is damaged or of another codec.
+    """
+    path = codec.path.parent / ANALYSIS_FILE
+    if not path.is_file():
+        return None
+    return assign(Analysis(codec.config), read_safetensors(path), path, device=torch.device("cpu"), dtype=torch.float32)

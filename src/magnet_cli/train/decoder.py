@@ -29,20 +29,32 @@ from magnet_cli.model.decoder import MaskedTransformer
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.options.sampling import SamplingConfig, Task, default_sampling
 from magnet_cli.train.code_cache import Tokens, cut, encode, tokenize
+from magnet_cli.train.codec_folder import read_analysis
 from magnet_cli.train.data import Example, batch_indices, held_out_folder, share, split_examples
 from magnet_cli.train.loop.average import Average
 from magnet_cli.train.loop.events import Encoded, Listener, Outcome, ignore
 from magnet_cli.train.loop.run import never, open_accelerator, recorded, train
 from magnet_cli.train.loop.schedule import set_rate
-from magnet_cli.train.masking import Plan, draw_plan, hide
-from magnet_cli.train.options import DecoderShape, DecoderTraining, Optimization, Places, RunOptions, TextShape
-from magnet_cli.train.own_text_encoder import learn_tokenizer, new_text_encoder, write_text_encoder
+from magnet_cli.train.masking import Plan, draw_plan, hide, span_mask
+from magnet_cli.train.options import (
+    SMALL_WIDTH,
+    DecoderShape,
+    DecoderTraining,
+    Optimization,
+    Places,
+    RunOptions,
+    TextShape,
+)
+from magnet_cli.train.own_text_encoder import known_words, learn_tokenizer, new_text_encoder, write_text_encoder
 from magnet_cli.train.rehearsal import Rehearsal, rehearse, survey
+from magnet_cli.train.synonyms import read_synonyms
 from magnet_cli.train.trainable import (
+    POSITIONED,
     Batch,
     TrainableDecoder,
     add_adapters,
     as_text_encoder,
+    begin_with_context,
     decoder_weights,
     initialize,
     pad_tokens,
@@ -54,6 +66,7 @@ if TYPE_CHECKING:
 SAMPLED = 4  # clips generated as samples, unless prompts are given
 # The loss on held-out clips: at least so many draws of masks, of at most so many clips, always from the same seed.
 HELD_OUT_DRAWS, HELD_OUT_CLIPS, HELD_OUT_SEED = 16, 64, 0
+CONTEXT_CLIPS = 32  # on which the use of context is measured
 OWN_TEXT = "own"  # the name of a text encoder that was trained with the decoder
 
 
@@ -109,7 +122,10 @@ def start_new(
     if isinstance(text, Path):
         encoder = TextEncoder.load(text, "cpu")
     else:
-        encoder = new_text_encoder(text, learn_tokenizer(texts, text.vocabulary, text.round_numbers))
+        synonyms = [] if text.synonyms is None else read_synonyms(text.synonyms)
+        tokenizer = learn_tokenizer(texts, text.vocabulary, text.round_numbers, synonyms)
+        encoder = new_text_encoder(text, tokenizer, known_words(texts))
+    begin = shape.begin or ("context" if shape.width <= SMALL_WIDTH else "random")
     config = DecoderConfig(
         width=shape.width,
         heads=shape.heads,
@@ -122,10 +138,10 @@ def start_new(
         context=shape.context,
         clip_seconds=shape.clip_seconds,
         max_period=shape.max_period,
-        position_scale=1.0,
+        position_scale=POSITIONED if begin == "context" else 1.0,
     )
     decoder = MaskedTransformer(config)
-    initialize(decoder)
+    (begin_with_context if begin == "context" else initialize)(decoder)
     return Parts(decoder, codec, encoder, text_name, folder)
 
 
@@ -160,6 +176,7 @@ class DecoderTrainer:
         self.codec, self.run, self.options, self.optimization = codec, run, options, optimization
         self.publication, self.places = publication, places
         self.config = parts.decoder.config
+        self._tokens: dict[str, list[int]] = {}
         if options.lora is not None:
             torch.manual_seed(run.seed)
             add_adapters(parts.decoder, options.lora)
@@ -186,6 +203,7 @@ class DecoderTrainer:
             span=self.config.span_length,
             text_dropout=self.options.text_dropout,
             codebook_shares=self.options.codebook_shares,
+            all_hidden=self.options.all_hidden,
         )
         mine = share(size, self.accelerator.process_index, self.accelerator.num_processes)
         return self._part(self.clips, plan, indices, mine)
@@ -201,7 +219,7 @@ class DecoderTrainer:
         ids = []
         for row in rows[~plan.dropped[rows]]:
             texts = clips.examples[tokens.example[indices[row]]].texts
-            ids.append(self.text.tokenize(texts[int(plan.choices[row] * len(texts))]))
+            ids.append(self._tokenized(texts[int(plan.choices[row] * len(texts))]))
         device = self.accelerator.device
         padded, lengths = pad_tokens(ids, device)
         batch = Batch(
@@ -214,6 +232,13 @@ class DecoderTrainer:
         )
         return batch, max(1, int(counted.sum()))
 
+    def _tokenized(self, text: str) -> list[int]:
+        """The tokens of a text, which is read once: a tokenizer with synonyms takes a millisecond."""
+        found = self._tokens.get(text)
+        if found is None:
+            found = self._tokens[text] = self.text.tokenize(text)
+        return found
+
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
         """The loss of each codebook on the held-out clips, `held_out_0` and so on, and their mean, `held_out`.
@@ -221,8 +246,9 @@ class DecoderTrainer:
         Every measurement hides the same codes, whatever the seed of the training, and no text is left out. Each clip
         is used several times if there are few, and at most HELD_OUT_CLIPS are used.
         """
+        figures = self._context()
         if self.held is None:
-            return {}
+            return figures
         tokens, size, codebooks = self.held.tokens, self.run.batch_size, self.config.codebooks
         count = len(tokens.codes)
         rows = np.arange(max(HELD_OUT_DRAWS, min(count, HELD_OUT_CLIPS))) * max(1, count / HELD_OUT_CLIPS)
@@ -239,7 +265,34 @@ class DecoderTrainer:
                     losses[codebook] += float(self.network(batch))
                     hidden[codebook] += counted
         means = [float(one) for one in losses / hidden]
-        return {"held_out": sum(means) / codebooks} | {f"held_out_{index}": one for index, one in enumerate(means)}
+        each = {f"held_out_{index}": one for index, one in enumerate(means)}
+        return {"held_out": sum(means) / codebooks, **each, **figures}
+
+    def _context(self) -> dict[str, float]:
+        """The loss of the first codebook with all of it hidden, and with half of it, on a few held-out clips, or
+        clips of the training if none are held out: `all_hidden` and `half_hidden`, in nats.
+
+        Where they are alike, the decoder does not use the codes that it is given.
+        """
+        clips = self.held or self.clips
+        tokens, size = clips.tokens, self.run.batch_size
+        chosen = np.arange(CONTEXT_CLIPS) * max(1, len(tokens.codes) // CONTEXT_CLIPS) % len(tokens.codes)
+        figures: dict[str, float] = {}
+        self.network.eval()
+        with self.average.applied(self.network), torch.no_grad():
+            for name, rate in (("all_hidden", 1.0), ("half_hidden", 0.5)):
+                loss, hidden = 0.0, 0
+                for number, start in enumerate(range(0, len(chosen), size)):
+                    indices = chosen[start : start + size]
+                    shape = (len(indices), 1, tokens.codes.shape[-1])
+                    drawn = draw_plan(HELD_OUT_SEED, number, shape, span=self.config.span_length, text_dropout=0.0)
+                    random = np.random.default_rng((HELD_OUT_SEED, number))
+                    masks = [span_mask(rate, shape[2], self.config.span_length, random) for _ in indices]
+                    mask = np.stack(masks) if rate < 1 else np.ones_like(drawn.mask)
+                    batch, counted = self._part(clips, replace(drawn, mask=mask), indices, slice(None))
+                    loss, hidden = loss + float(self.network(batch)), hidden + counted
+                figures[name] = loss / hidden
+        return figures
 
     def step(self, number: int, rate: float) -> dict[str, float]:
         """One update of the weights."""
@@ -360,7 +413,7 @@ def train_decoder(
     config = parts.decoder.config
     accelerator = prepared(parts, run, options)
     split = split_examples(data, run.held_out, texts=True)
-    codec = build_codec(parts.codec, accelerator.device)
+    codec, analysis = build_codec(parts.codec, accelerator.device), read_analysis(parts.codec)
 
     def clips_of(examples: Sequence[Example]) -> Clips:
         tokens = tokenize(
@@ -370,6 +423,7 @@ def train_decoder(
             codebooks=config.codebooks,
             clip_seconds=config.clip_seconds,
             accelerator=accelerator,
+            analysis=analysis,
             on_tokens=lambda done, total: listener(Encoded(done, total)),
         )
         return Clips(tokens, examples)
@@ -440,7 +494,15 @@ def rehearse_decoder(
     total = len(pieces) + len(cut(split.held_out, config.clip_seconds))
     codec = build_codec(parts.codec, accelerator.device)
     start = time.perf_counter()
-    encode(pieces[0], split.training, codec, codebooks=codebooks, clip_seconds=config.clip_seconds)
+    analysis = read_analysis(parts.codec)
+    encode(
+        pieces[0],
+        split.training,
+        codec,
+        codebooks=codebooks,
+        clip_seconds=config.clip_seconds,
+        analysis=analysis,
+    )
     seconds = time.perf_counter() - start
 
     frames = int(config.clip_seconds * codec.config.frame_rate)

@@ -74,15 +74,18 @@ def draw_plan(
     span: int,
     text_dropout: float,
     codebook_shares: Sequence[float] | None = None,
+    all_hidden: float = 0.0,
 ) -> Plan:
-    """What step `step` hides of a batch of this shape [B, K, T]."""
+    """What step `step` hides of a batch of this shape [B, K, T]. all_hidden: share of the items with no code given."""
     batch, codebooks, frames = shape
     random = np.random.default_rng((seed, step))
     shares = None if codebook_shares is None else np.asarray(codebook_shares) / sum(codebook_shares)
     codebook = int(random.choice(codebooks, p=shares))
     rates = np.cos(random.random(batch) * math.pi / 2)
     mask = np.stack([span_mask(float(rate), frames, span, random) for rate in rates])
-    return Plan(codebook, mask, random.random(batch) < text_dropout, random.random(batch))
+    dropped, choices = random.random(batch) < text_dropout, random.random(batch)
+    mask[random.random(batch) < all_hidden] = True
+    return Plan(codebook, mask, dropped, choices)
 
 
 def hide(codes: NDArray[np.integer], plan: Plan, mask_code: int) -> NDArray[np.int64]:

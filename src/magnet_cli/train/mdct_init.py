@@ -94,31 +94,44 @@ def begin_as_transform(codec: Codec, waveforms: Tensor, generator: torch.Generat
     for module in codec.modules():
         if isinstance(module, EuclideanCodebook):
             centres, sizes = k_means(vectors, config.codes, generator)
-            # The averages that many batches with one vector for each code would have left.
-            use = sizes / sizes.sum() * config.codes
-            state = {
-                "inited": torch.ones(1),
-                "embed": centres,
-                "embed_avg": centres * use[:, None],
-                "cluster_size": use,
-            }
-            module.load_state_dict(state)
+            set_codebook(module, centres, sizes)
             vectors = vectors - centres[nearest(vectors, centres)]
+
+
+def set_codebook(codebook: EuclideanCodebook, centres: Tensor, sizes: Tensor) -> None:
+    """Give a codebook these vectors [V, D], and the averages that many batches with one vector for each would leave.
+
+    sizes: how many vectors are nearest to each, [V].
+    """
+    use = sizes / sizes.sum() * len(centres)
+    state = {
+        "inited": torch.ones(1),
+        "embed": centres,
+        "embed_avg": centres * use[:, None],
+        "cluster_size": use,
+    }
+    codebook.load_state_dict(state)
 
 
 def _silence_side_paths(codec: Codec) -> None:
     """Give residual blocks and LSTMs weights with which they add nothing, but can learn."""
+    silence_blocks(codec)
     for module in codec.modules():
-        if isinstance(module, SEANetResnetBlock):
-            last = plain(list(module.get_submodule("block").children())[-1])
-            last.weight.mul_(QUIET)
-            bias(last).zero_()
-        elif isinstance(module, nn.LSTM):
+        if isinstance(module, nn.LSTM):
             for name, weight in module.named_parameters():
                 size = weight.shape[0] // 4
                 weight[2 * size : 3 * size] = 0  # the input of the cell; PyTorch's order is i, f, g, o
                 if name.startswith("bias"):
                     weight.zero_()
+
+
+def silence_blocks(network: nn.Module) -> None:
+    """Give residual blocks weights with which they add nothing, but can learn."""
+    for module in network.modules():
+        if isinstance(module, SEANetResnetBlock):
+            last = plain(list(module.get_submodule("block").children())[-1])
+            last.weight.mul_(QUIET)
+            bias(last).zero_()
 
 
 def plain(module: nn.Module) -> nn.Conv1d | nn.ConvTranspose1d:
@@ -136,13 +149,20 @@ def bias(convolution: nn.Conv1d | nn.ConvTranspose1d) -> Tensor:
     return convolution.bias
 
 
-def _convolutions(network: nn.Module, kind: type[nn.Module]) -> list[nn.Conv1d | nn.ConvTranspose1d]:
+def convolutions(network: nn.Module, kind: type[nn.Module]) -> list[nn.Conv1d | nn.ConvTranspose1d]:
     """The convolutions of a SEANet that are not inside its residual blocks."""
     return [plain(one) for one in network.get_submodule("model").children() if isinstance(one, kind)]
 
 
-def _set_encoder(codec: Codec, config: CodecConfig, transform: Transform) -> None:
-    first, *downs, last = _convolutions(codec.encoder, SConv1d)
+def split_into_phases(
+    codec: Codec, config: CodecConfig
+) -> tuple[list[nn.Conv1d | nn.ConvTranspose1d], nn.Conv1d | nn.ConvTranspose1d, int]:
+    """Set an encoder's convolutions before the last strided one to hand on SMALL times all samples, side by side.
+
+    Returns the strided convolutions, the one behind them, and how many samples stand side by side in the first
+    channels.
+    """
+    first, *downs, last = convolutions(codec.encoder, SConv1d)
     first.weight[0] = 0
     first.weight[0, 0, config.kernel_size // 2] = SMALL
     bias(first)[0] = 0
@@ -155,6 +175,11 @@ def _set_encoder(codec: Codec, config: CodecConfig, transform: Transform) -> Non
             for phase in range(phases):
                 down.weight[tap * phases + phase, phase, left + tap] = 1
         phases *= stride
+    return downs, last, phases
+
+
+def _set_encoder(codec: Codec, config: CodecConfig, transform: Transform) -> None:
+    downs, last, phases = split_into_phases(codec, config)
     width = config.dimension
     window = transform.analysis.view(-1, phases, width).permute(2, 1, 0) / SMALL  # [D, phase, tap]
     downs[-1].weight[: 2 * width] = 0
@@ -170,8 +195,8 @@ def _set_encoder(codec: Codec, config: CodecConfig, transform: Transform) -> Non
 
 
 def _set_decoder(codec: Codec, config: CodecConfig, transform: Transform) -> None:
-    first, last = _convolutions(codec.decoder, SConv1d)
-    ups = _convolutions(codec.decoder, SConvTranspose1d)
+    first, last = convolutions(codec.decoder, SConv1d)
+    ups = convolutions(codec.decoder, SConvTranspose1d)
     width, middle = config.dimension, config.kernel_size // 2
     first.weight[: 2 * width] = 0
     bias(first)[: 2 * width] = BEYOND

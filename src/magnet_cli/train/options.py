@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from magnet_cli.errors import MagnetError, OutputError, UsageError
 from magnet_cli.hub.folders import BUNDLE, CODEC_FOLDER, FolderKind, TrainingKind, check_apart, check_run, check_target
@@ -14,7 +14,9 @@ from magnet_cli.options.declared import Option, Panel
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu"]
-Begin = Literal["random", "transform"]
+Begin = Literal["random", "transform", "phase-free"]
+BeginDecoder = Literal["random", "context"]
+SMALL_WIDTH = 512  # of a decoder, up to which it begins with context
 
 # No index has the package, so its extras are installed from a clone.
 INSTALL = "Run pip install '.[train]' in a clone of the repository"
@@ -219,7 +221,9 @@ class CodecTraining:
         default="random",
         metadata=Option(
             help="Initial weights of a new codec. random: drawn at random. transform: an MDCT in the principal"
-            " components of the data, which codes audio from the first step."
+            " components of the data, which codes audio from the first step. phase-free: codes say how loud each tone"
+            " is and nothing of its phase, which a masked transformer learns more easily, and the decoder begins as a"
+            " synthesizer of these tones."
         ),
     )
     decoder_only: bool = field(
@@ -276,6 +280,14 @@ class DecoderShape:
     clip_seconds: float = field(
         default=10.0, metadata=Option(help="Length of the clips of a new decoder, in seconds.", metavar="SECONDS")
     )
+    begin: BeginDecoder | None = field(
+        default=None,
+        metadata=Option(
+            help="Initial weights of a new decoder. random: as the reference has them. context: the first layers begin"
+            " as looks at the codes nearby, without which a small decoder may never learn to use them.",
+            unset=f"context up to width {SMALL_WIDTH}, random above",
+        ),
+    )
     max_period: float = field(
         default=10_000.0,
         metadata=Option(
@@ -287,6 +299,8 @@ class DecoderShape:
     )
 
     def __post_init__(self) -> None:
+        if self.begin not in (None, *get_args(BeginDecoder)):
+            raise UsageError(f"unknown value for --begin: {self.begin!r}", "Give random or context")
         if self.max_period <= 1:
             raise UsageError(f"the longest period must be above 1, not {self.max_period:g}", "Give e.g. 10000")
 
@@ -320,6 +334,15 @@ class TextShape:
         metadata=Option(
             help="Have the tokenizer of the model's own text encoder round numbers that can be a tempo to "
             "multiples of this; 0: no rounding."
+        ),
+    )
+    synonyms: Path | None = field(
+        default=None,
+        metadata=Option(
+            help="File of synonyms for the tokenizer of the model's own text encoder, one line for each target, such "
+            "as 'sad: gloomy, mournful': a word that no text has is read as the target.",
+            metavar="FILE",
+            unset="none",
         ),
     )
 
@@ -366,6 +389,14 @@ class DecoderTraining:
             unset="all equally often",
         ),
     )
+    all_hidden: float = field(
+        default=0.0,
+        metadata=Option(
+            help="Share of the clips of a step of which the whole codebook is hidden: what the text alone says is "
+            "learned from these. Helps a short training with many kinds of sound; e.g. 0.4.",
+            metavar="SHARE",
+        ),
+    )
     precision: Precision = field(
         default="float32", metadata=Option(help="Precision of the arithmetic in training. The weights stay float32.")
     )
@@ -374,6 +405,10 @@ class DecoderTraining:
     def __post_init__(self) -> None:
         if not 0 <= self.text_dropout <= 1:
             raise UsageError(f"text dropout must be between 0 and 1, not {self.text_dropout}", "Give e.g. 0.3")
+        if not 0 <= self.all_hidden <= 1:
+            raise UsageError(
+                f"the share of hidden clips must be between 0 and 1, not {self.all_hidden}", "Give e.g. 0.4"
+            )
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,18 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Context:
+    """How much a decoder uses the codes that it is given, after `step` steps.
+
+    all_hidden, half_hidden: the loss of the first codebook with all of it hidden, and with half of it, in nats.
+    """
+
+    step: int
+    all_hidden: float
+    half_hidden: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a training ended. first: steps that were done before. best, best_step: the lowest held-out loss, if any."""
 
@@ -67,7 +79,7 @@ class Outcome:
         return self.first < self.steps or self.steps == 0
 
 
-Event = Encoded | Started | Progress | HeldOut
+Event = Encoded | Started | Progress | HeldOut | Context
 Listener = Callable[[Event], None]
 
 

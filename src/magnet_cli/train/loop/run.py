@@ -25,7 +25,7 @@ from magnet_cli.engines.device import peak_memory
 from magnet_cli.errors import MagnetError, NumericsError, OutputError, UsageError, one_line, shown
 from magnet_cli.hub.folders import BEST_FOLDER, CONFIG_FILE, TEXT_FOLDER, TOKENS_FOLDER
 from magnet_cli.model.weights import read_package
-from magnet_cli.train.loop.events import HeldOut, Listener, Outcome, Progress, Started, ignore
+from magnet_cli.train.loop.events import Context, HeldOut, Listener, Outcome, Progress, Started, ignore
 from magnet_cli.train.loop.log import Log
 from magnet_cli.train.loop.schedule import Schedule, new_schedule, schedule_of, settings_with
 from magnet_cli.train.options import Optimization, Places, Precision, RunOptions, check_packages
@@ -61,7 +61,7 @@ class Trainer(Protocol):
         """Write audio that shows what the model can do."""
 
     def held_out(self) -> dict[str, float]:
-        """Losses of the model as it would be written, on the held-out files, including `held_out`; {} without any."""
+        """Losses of the model as it would be written, and `held_out`, that on the held-out files, if there are any."""
 
 
 def never() -> bool:
@@ -180,9 +180,11 @@ def recorded(settings: Mapping[str, Any], options: RunOptions, optimization: Opt
 
 
 def measure(trainer: Trainer, places: Places, done: int, best: Best, listener: Listener) -> dict[str, float]:
-    """Measure the losses on the held-out files, if there are any, and keep the model if it is the best so far."""
+    """Measure the use of context and the losses on held-out files, and keep the model if it is the best so far."""
     figures = trainer.held_out()
-    if figures:
+    if "half_hidden" in figures:
+        listener(Context(done, figures["all_hidden"], figures["half_hidden"]))
+    if "held_out" in figures:
         loss = figures["held_out"]
         is_best = best.take(loss, done)
         if is_best:

@@ -142,7 +142,7 @@ def settings_with(settings: Mapping[str, Any], schedule: Schedule) -> dict[str, 
 
 
 def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
-    """Use this learning rate from now on."""
+    """Use this learning rate from now on, times `share` for a group of weights that has one."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)

@@ -1,0 +1,1 @@
+"""How notes become sound: instruments, the soundfonts that have them, synthesis of our own, and effects."""
