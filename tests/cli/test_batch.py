@@ -449,7 +449,7 @@ def test_a_folder_that_goes_away_stops_the_batch(batch: Batch, monkeypatch: pyte
     decode = Pipeline._generate_batch
 
     def pulled(self: Pipeline, jobs: Sequence[Job], batch: Sequence[int], *others: Any) -> Iterator[Clip]:
-        if jobs[batch[0]].prompt == "b":
+        if jobs[batch[0]].prompt == "c":  # "a" is written by now, and "b" decoded
             Path("clips").rename("away") if change == "rename" else shutil.rmtree("clips")
             if change == "replace":
                 Path("clips").mkdir()

@@ -154,7 +154,7 @@ def test_a_long_batch_is_shown_now_and_then_but_not_after_every_clip(
     monkeypatch.setattr(results_module, "INTERVAL", 0.0)
     monkeypatch.setattr(results_module, "MOST_SHARE", 1e9)
     assert batch("prompt\na\nb\nc\nd\n", "--no-resume", "--force").code == 0
-    assert seen[1] == ["done", "done", "done", "waiting"]
+    assert seen[1] == ["done", "done", "waiting", "waiting"]  # "c" is decoded, and is finished beside "d"
 
 
 def test_a_dry_run_writes_no_results(batch: Batch) -> None:

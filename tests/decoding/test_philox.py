@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magnet_cli.decoding.philox import philox, uniforms
+from magnet_cli.decoding.philox import Numbers, philox, uniforms
 from magnet_cli.options.job import LARGEST_SEED
+from support.kernels import Kernels
 
 # Known answers of Random123, the authors' library (tests/kat_vectors, philox4x32 with 10 rounds).
 KNOWN_ANSWERS = [
@@ -58,6 +59,23 @@ def test_every_part_of_the_counter_matters() -> None:
     draws += [uniforms([0], **{**base, name: 1}) for name in ("codebook", "step")]  # type: ignore[arg-type]
     numbers = torch.cat([draw.flatten() for draw in draws])
     assert len(numbers.unique()) == len(numbers)
+
+
+@pytest.mark.parametrize("first_frame", [0, 100])
+def test_numbers_at_places_are_those_of_the_whole(first_frame: int) -> None:
+    numbers, options = Numbers.of([5, 2**63 + 1, 9], "cpu"), {"codebook": 1, "step": 2, "codes": 62}
+    whole = numbers.uniforms(frames=30, first_frame=first_frame, **options)
+    clip, frame = (torch.rand(3, 30) < 0.3).nonzero(as_tuple=True)
+    assert torch.equal(numbers.uniforms_at((clip, frame + first_frame), **options), whole[clip, frame])
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_step_takes_few_kernels(batch: int) -> None:
+    """On a GPU each takes as long as starting it; the plain formula takes 142."""
+    numbers = Numbers.of(list(range(batch)), "cpu")
+    with Kernels() as kernels:
+        numbers.uniforms(codebook=0, step=1, frames=12, codes=64)
+    assert kernels.count <= 78
 
 
 def test_numbers_are_uniform_and_open_at_both_ends() -> None:

@@ -26,6 +26,7 @@ from magnet_cli.decoding.steps import (
 )
 from magnet_cli.model.decoder import guide
 from magnet_cli.options.sampling import SamplingConfig
+from support.kernels import Kernels
 
 # -- schedule ---------------------------------------------------------------------------------------------------------
 
@@ -196,6 +197,17 @@ def test_span_scores_against_the_formula() -> None:
 def test_highest_units_are_masked_per_item() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5], [3.0, 1.0, 2.0]])
     assert highest_units(scores, [1, 2]).tolist() == [[False, True, False], [True, False, True]]
+
+
+def test_equal_numbers_of_units_are_chosen_for_all_items_in_one_call() -> None:
+    scores = torch.rand(5, 40, generator=torch.Generator().manual_seed(1)).round(decimals=1)  # with many ties
+    scores[2] = 0.0
+    for count in (1, 7, 40):
+        alone = torch.cat([highest_units(one[None], [count]) for one in scores])
+        with Kernels() as kernels:
+            together = highest_units(scores, [count] * 5)
+        assert torch.equal(together, alone)
+        assert kernels.names["topk"] == 1
 
 
 def frames_of(starts: list[int], span: int) -> set[int]:

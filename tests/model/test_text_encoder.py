@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +115,21 @@ def test_states_do_not_depend_on_the_other_prompts(golden: Golden) -> None:
     for row, prompt in enumerate(PROMPTS):
         alone = golden.text.encode([prompt])
         assert torch.equal(together.states[row, : together.lengths[row]], alone.states[0])
+
+
+def test_equal_prompts_are_encoded_once(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, encoded = golden.text.encode(["slow piano", "rain"]), []
+    forward = type(golden.text.model).forward
+
+    def watch(self: Any, ids: torch.Tensor) -> torch.Tensor:
+        encoded.append(ids.shape)
+        return forward(self, ids)
+
+    monkeypatch.setattr(type(golden.text.model), "forward", watch)
+    found = golden.text.encode(["slow piano", "rain", "slow piano", "slow piano"])
+    assert len(encoded) == 2
+    assert torch.equal(found.states, wanted.states[[0, 1, 0, 0]])
+    assert found.lengths == [wanted.lengths[row] for row in (0, 1, 0, 0)]
 
 
 def test_prompts_that_differ_have_different_states(golden: Golden) -> None:

@@ -17,7 +17,7 @@ from magnet_cli.cli.run_jobs import make
 from magnet_cli.errors import UsageError
 from magnet_cli.jobs.manifest import Item
 from magnet_cli.jobs.targets import Target
-from magnet_cli.jobs.writer import Production
+from magnet_cli.jobs.writer import Product, Production
 from magnet_cli.options.runtime import DTypeName
 from magnet_cli.pipeline import edits as arrange_module
 from magnet_cli.pipeline.events import StepDone
@@ -135,7 +135,8 @@ def test_the_bar_ends_at_its_end_however_many_passes_there_were(
         shown = Shown()
         helpers = dict.fromkeys(one.helpers, "y")
         production = Production(one, "x", OutputConfig(), metadata=False, helpers=helpers)
-        made = list(make(cast(Console, shown), production, items))
+        made: list[Product] = []
+        make(cast(Console, shown), production, items, take=made.append)
         assert len(made) == len(wanted)
         assert shown.done == shown.total == one.passes(wanted)
 
@@ -150,7 +151,8 @@ def test_the_bar_names_the_clip_that_is_decoded(pipeline: Pipeline, tmp_path: Pa
     jobs = [Job(prompt, 1, QUICK) for prompt in "abcdefg"]  # in batches of 5 and 2
     items = [Item(job, Target(tmp_path / f"{job.prompt}.wav", None, None)) for job in jobs]
     production = Production(pipeline, "x", OutputConfig(), metadata=False, helpers=dict.fromkeys(pipeline.helpers, "y"))
-    made = list(make(cast(Console, Watched()), production, items))
+    made: list[Product] = []
+    make(cast(Console, Watched()), production, items, take=made.append)
     assert [product.clip.batch for product in made] == [5] * 5 + [2] * 2
     seen = dict.fromkeys((label.split(" · ")[0], label[-1]) for label in labels)
     assert list(seen) == [(f"clip {number}/7", prompt) for number, prompt in enumerate("abcdefg", 1)]

@@ -78,7 +78,7 @@ def test_save_writes_what_the_command_writes(pipeline: Pipeline, tmp_path: Path)
     clip.save(tmp_path / "python" / "x.wav", codes=True)
     target = Target.beside(tmp_path / "command" / "x.wav", metadata=True, codes=True, folder=None)
     items = [Item(clip.job, target, "key")]
-    list(Production(pipeline, str(GOLDEN / "music"), clip.output).run(items, listener=lambda event: None))
+    Production(pipeline, str(GOLDEN / "music"), clip.output).run(items, listener=lambda event: None)
     names = ["x.codes.npz", "x.json", "x.wav"]
     assert sorted(path.name for path in (tmp_path / "python").iterdir()) == names
     assert (tmp_path / "python/x.codes.npz").read_bytes() == (tmp_path / "command/x.codes.npz").read_bytes()

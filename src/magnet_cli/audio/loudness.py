@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from magnet_cli.audio import blocks
 from magnet_cli.audio.blocks import Waveform
 from magnet_cli.audio.limiter import Limiter
-from magnet_cli.audio.meters import LoudnessMeter, integrated, true_peak
+from magnet_cli.audio.meters import LoudnessMeter, dbtp, integrated, true_peak
 from magnet_cli.errors import NumericsError, UsageError
 from magnet_cli.options.output import OutputConfig
 
@@ -36,6 +36,9 @@ MAX_ROUNDS = 3  # searches, each with the limiter's threshold a little lower; 1 
 # Distance from the ceiling. `meters` has the filters of the usual meters, so the remaining differences are rounding to
 # float32, and scipy's resample_poly, which reads a single sample 0.006 dB high.
 METER_MARGIN_DB = 0.02
+# A peak that the limiter lowers ends at its threshold but for rounding to float32, half of the time above it. Without
+# this tolerance, rounding would decide whether the search is repeated.
+ROUNDING_DB = 1e-4
 
 # An offset below this share of the peak costs less than 0.1 dB of room; real codecs stay far below it.
 OFFSET = 0.01
@@ -121,11 +124,15 @@ def normalize(waveform: NDArray[Any], sample_rate: int, config: OutputConfig) ->
     Raises NumericsError for values that are not finite.
     """
     checked = _checked(waveform)
+    if config.normalize in ("auto", "loudness"):
+        lufs, limiter = integrated(checked, sample_rate), Limiter.of(checked, sample_rate)
+        before = Loudness(lufs, dbtp(limiter.top))  # the limiter has found the true peak, which takes long
+        if lufs is not None:
+            return _to_loudness(checked, sample_rate, config, before=before, limiter=limiter)
+        return _to_peak(checked, sample_rate, config, before=before)
     before = measure(checked, sample_rate)
     if config.normalize == "none":
         return Normalized(checked, before, before, 0.0, limited=False, reached=True)
-    if config.normalize in ("auto", "loudness") and before.lufs is not None:
-        return _to_loudness(checked, sample_rate, config, before=before)
     return _to_peak(checked, sample_rate, config, before=before)
 
 
@@ -234,9 +241,9 @@ class _Trial:
     lufs: float
 
 
-def _to_loudness(waveform: Waveform, sample_rate: int, config: OutputConfig, *, before: Loudness) -> Normalized:
-    limiter = Limiter.of(waveform, sample_rate)
-
+def _to_loudness(
+    waveform: Waveform, sample_rate: int, config: OutputConfig, *, before: Loudness, limiter: Limiter
+) -> Normalized:
     def trial(gain_db: float, threshold: float) -> _Trial:
         meter, limited = LoudnessMeter(waveform.shape, sample_rate), False
         for _, block, lowered in _limited(waveform, limiter, gain_db, threshold):
@@ -255,12 +262,12 @@ def _to_loudness(waveform: Waveform, sample_rate: int, config: OutputConfig, *, 
             result[:, part] = block
         after = Loudness(best.lufs, true_peak(result))
         excess = (after.true_peak or 0.0) - ceiling
-        if excess <= 0.0:
+        if excess <= ROUNDING_DB:
             break
         # The gain moves from sample to sample, so what lies between them can end a trace higher than the limiter meant.
         threshold, start = threshold - excess - 0.01, best.gain_db
     gain_db = best.gain_db
-    if excess > 0.0:  # the ceiling holds, whatever the clip
+    if excess > ROUNDING_DB:  # the ceiling holds, whatever the clip
         gain_db -= excess
         result = _scaled(result, -excess)
         after = measure(result, sample_rate)

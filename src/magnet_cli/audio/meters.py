@@ -28,6 +28,9 @@ CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)  # left, right, centre, the two at t
 SURROUNDINGS = 1 << 14
 
 HALF = 10  # taps to either side of the filters of the meters in use
+# Samples that are filtered by one matrix product: few enough for the processor's cache, and for OpenBLAS to compute it
+# on the calling thread. It uses others from 2^18 multiplications on, and those would take cores from the decoder.
+PRODUCT = 1 << 10
 # The first two of four phases of the interpolation filter in ITU-R BS.1770-4, annex 2; the others mirror them.
 # fmt: off
 ANNEX_2_TAPS = (
@@ -145,8 +148,12 @@ def _seconds(samples: int, sample_rate: int) -> float:
 
 def true_peak(waveform: Waveform) -> float | None:
     """True peak of a waveform [C, L], dBTP; None: digital silence."""
-    top = max((float(peaks.max(initial=0.0)) for _, peaks in true_peaks(waveform)), default=0.0)
-    return 20.0 * math.log10(top) if top > 0.0 else None
+    return dbtp(max((float(peaks.max(initial=0.0)) for _, peaks in true_peaks(waveform)), default=0.0))
+
+
+def dbtp(peak: float) -> float | None:
+    """A true peak, full scale at 1, in dBTP; None: digital silence."""
+    return 20.0 * math.log10(peak) if peak > 0.0 else None
 
 
 def true_peaks(waveform: Waveform, *, multiple: int = 1) -> Iterator[tuple[slice, Waveform]]:
@@ -172,21 +179,37 @@ def true_peaks(waveform: Waveform, *, multiple: int = 1) -> Iterator[tuple[slice
 
 def _filtered_peaks(waveform: Waveform) -> Waveform:
     """Magnitude up to the next sample as the filters of the meters in use read it: float32 [L]."""
-    from scipy.signal import oaconvolve
-
     scaled, top = _scaled(waveform)
     samples, kernels = waveform.shape[1], _kernels()  # [P, N]
     peaks = np.zeros(samples, dtype=np.float32)
     for channel in scaled if top else ():
-        between = np.zeros(samples + kernels.shape[1] - 1, dtype=np.float32)
-        for kernel in kernels:  # one at a time: each takes as much memory as the channel
-            np.maximum(between, np.abs(oaconvolve(channel, kernel)), out=between)
+        between = _largest_between(channel, kernels)
         # Entry n + HALF lies between samples n and n + 1; ringing outside the clip goes to its first and last sample.
         inside = between[HALF : HALF + samples]
         inside[0] = max(inside[0], between[:HALF].max())
         inside[-1] = max(inside[-1], between[HALF + samples - 1 :].max())
         peaks = np.maximum.reduce([peaks, np.abs(channel), inside])
     return np.asarray(peaks * top)
+
+
+def _largest_between(channel: Waveform, kernels: Waveform) -> Waveform:
+    """The largest magnitude of a channel [L] convolved with each of the kernels [P, N]: float32 [L + N - 1].
+
+    By matrix products, in a third of the time that FFTs take for so few taps.
+    """
+    taps, samples = kernels.shape[1], len(channel)
+    chunks = -(-(samples + taps - 1) // PRODUCT)
+    padded = np.zeros(chunks * PRODUCT + taps - 1, dtype=np.float32)
+    padded[taps - 1 :][:samples] = channel
+    windows = np.lib.stride_tricks.sliding_window_view(padded, PRODUCT)
+    flipped, largest = np.ascontiguousarray(kernels[:, ::-1]), np.empty((chunks, PRODUCT), dtype=np.float32)
+    shifted, filtered = (np.empty((rows, PRODUCT), dtype=np.float32) for rows in (taps, len(kernels)))
+    for number in range(chunks):
+        np.copyto(shifted, windows[number * PRODUCT :][:taps])
+        np.matmul(flipped, shifted, out=filtered)
+        np.abs(filtered, out=filtered)
+        np.max(filtered, axis=0, out=largest[number])
+    return largest.reshape(-1)[: samples + taps - 1]
 
 
 def _ideal_peaks(waveform: Waveform) -> Waveform:

@@ -52,7 +52,7 @@ from magnet_cli.terminal.console import Console
 from magnet_cli.terminal.options import human
 
 if TYPE_CHECKING:
-    from magnet_cli.jobs.writer import ItemFailed, Production
+    from magnet_cli.jobs.writer import ItemFailed, Product, Production
     from magnet_cli.pipeline.events import StepDone, TextEncoded
 
 STALE = "stale"  # the subfolder of clips that belong to no row
@@ -298,11 +298,13 @@ def work(
             else:
                 stop_if_asked()
 
-        for product in make(console, production, plan.todo, numbers=numbers, listener=hear):
+        def take(product: Product) -> None:
             report.add(product.item)
             console.result(result(product, as_json=as_json), announced=not as_json)
             if report.is_due():
                 write_report(console, report)
+
+        make(console, production, plan.todo, take=take, numbers=numbers, listener=hear)
         stop_if_asked()
     made, seconds = len(plan.todo) - failed, time.monotonic() - started
     if made:

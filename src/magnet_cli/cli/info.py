@@ -200,11 +200,13 @@ def replay(
 
         from magnet_cli.jobs.manifest import Item
         from magnet_cli.jobs.record import differences
-        from magnet_cli.jobs.writer import Production
+        from magnet_cli.jobs.writer import Product, Production
         from magnet_cli.pipeline.record import codes_hash
 
         production = Production(pipeline, named.given, wanted.output, overwrite=files.force, helpers=wanted.helpers)
-        (product,) = make(console, production, [Item(wanted.job, target)], write=not check)
+        products: list[Product] = []
+        make(console, production, [Item(wanted.job, target)], take=products.append, write=not check)
+        (product,) = products
         same = codes_hash(product.clip.codes) == wanted.codes_sha256
         reasons = differences(record, product.record)
         if speech.json:

@@ -217,18 +217,21 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     ]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
-    for product in make(console, production, items, write=not order.to_stdout):
+
+    def take(product: Product) -> None:
         if order.to_stdout:
             console.message(describe_clip(product.clip, STDOUT_TARGET, order.finish))
             write_standard_output(console, product, metadata=not order.files.no_metadata)
             return
         console.result(result(product, as_json=speech.json), announced=not speech.json)
         rows.append(sweep_row(product, words[product.item.target.audio]))
+
+    make(console, production, items, take=take, write=not order.to_stdout)
     if len(order.combinations) > 1:
         header = [*(name for name, _ in order.combinations[0].words), "seed", "took", "LUFS", "file"]
         for line in aligned([header, *rows]):
             console.message(line)
-    if order.play:
+    if order.play and not order.to_stdout:
         play_files(console, list(dict.fromkeys(words)))
 
 

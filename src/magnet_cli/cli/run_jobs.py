@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from magnet_cli.checkpoints.musicgen import MusicGenModel
     from magnet_cli.hub.locate import ResolvedModel
     from magnet_cli.jobs.manifest import Item
-    from magnet_cli.jobs.writer import ItemFailed, Product, Production, ProductionListener
+    from magnet_cli.jobs.writer import ItemFailed, Product, Production
     from magnet_cli.pipeline.build import ModelInfo
     from magnet_cli.pipeline.clip import Clip
     from magnet_cli.pipeline.events import StepDone, TextEncoded
     from magnet_cli.pipeline.inputs import InputFiles
     from magnet_cli.pipeline.pipeline import Pipeline
+    from magnet_cli.terminal.progress import ProgressBar
 
 LONGEST_LABEL = 40
 MOST_LINES = 3  # about inputs
@@ -122,81 +123,100 @@ def make(
     production: Production,
     items: Sequence[Item],
     *,
+    take: Callable[[Product], object],
     write: bool = True,
     numbers: Callable[[int], str] = lambda done: "",
-    listener: ProductionListener = raise_failure,
-) -> Iterator[Product]:
+    listener: Callable[[TextEncoded | StepDone | ItemFailed], None] = raise_failure,
+) -> None:
     """Generate items, with a bar over the decoding steps and a message about each.
 
     Of the candidates for an item, the best is kept. It is generated, judged and written like any other item.
 
-    write: write their files. numbers: what precedes the message about an item, given how many are finished.
-    listener: receives every step and every item that fails; by default, the first failure stops the rest.
+    take: receives each item as soon as it is generated, which may be while the next ones are decoded. write: write
+    their files. numbers: what precedes the message about an item, given how many are finished. listener: receives every
+    step and every item that fails; by default, the first failure stops the rest.
     """
-    from magnet_cli.jobs.writer import ItemFailed
+    from magnet_cli.jobs.writer import ItemFailed, Product
     from magnet_cli.pipeline.events import StepDone
 
     if write:
         for line in losses(production, items):
             console.message(line)
     candidates = [one for item in items for one in item.candidates]
+    choice, written = Choice(console, production, items, write=write), 0
     with console.progress(production.pipeline.passes(one.job for one in candidates)) as bar:
-        done = shown = finished = 0
-        label = ""
-        begun: list[Job] = []  # and not finished
+        counted = Counted(production.pipeline, len(candidates), bar)
 
-        def settle(job: Job, *, last: bool) -> None:
-            # The number of passes of a clip is not always known beforehand, and a codebook that is kept takes none.
-            nonlocal shown, finished
-            begun[:] = [other for other in begun if other is not job]
-            finished += production.pipeline.passes([job])
-            if last:
-                bar.advance(label, finished - shown)
-                shown = finished
-
-        def hear(event: TextEncoded | StepDone | ItemFailed) -> None:
-            nonlocal label, shown, done
-            match event:
-                case StepDone(jobs=batch):
-                    listener(event)
-                    if not any(job is batch[0] for job in begun):
-                        begun.extend(batch)
-                    first = done + 1 + next(place for place, job in enumerate(begun) if job is batch[0])
-                    which = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
-                    label = f"clip {which}/{len(candidates)} · {event.stage}"
-                    label += f" · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
-                    shown += len(batch)
-                    bar.advance(label, len(batch))
-                case ItemFailed(item):
-                    done += 1
-                    settle(item.job, last=True)
-                    if choice.fails(event):
-                        listener(event)
-
-        choice = Choice(console, production, items, write=write)
-        behind = 0  # clips of the same batch that are still to come
-        written = 0
-
-        def told() -> list[Product]:
+        def report() -> None:
             nonlocal written
-            found = []
             for kept, words in choice.taken():
                 written += 1
                 if write:
                     said = describe_clip(kept.clip, kept.item.target, production.output)
                     console.message(numbers(written) + said + words)
-                found.append(kept)
-            return found
+                take(kept)
 
-        for product in production.run(candidates, write=write and not choice.writes, listener=hear):
-            done += 1
-            behind = (behind or product.clip.batch) - 1
-            settle(product.item.job, last=behind == 0)
-            choice.add(product)
-            kept = told()
-            console.detail(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in product.clip.timings.items()))
-            yield from kept
-        yield from told()  # those whose last candidate failed
+        def hear(event: TextEncoded | StepDone | ItemFailed | Product) -> None:
+            if isinstance(event, Product):
+                counted.settle(event.item.job, event.clip.batch)
+                choice.add(event)
+                console.detail(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in event.clip.timings.items()))
+                report()
+                return
+            if isinstance(event, ItemFailed):
+                counted.settle(event.item.job, 1)
+                if choice.fails(event):
+                    listener(event)
+                report()  # a clip whose last candidate failed
+                return
+            listener(event)
+            if isinstance(event, StepDone):
+                counted.step(event)
+
+        production.run(candidates, write=write and not choice.writes, listener=hear)
+
+
+class Counted:
+    """The steps that a bar shows, of so many clips."""
+
+    def __init__(self, pipeline: Pipeline, clips: int, bar: ProgressBar) -> None:
+        self.done = 0  # clips that are finished, or have failed
+        self._pipeline, self._clips, self._bar = pipeline, clips, bar
+        self._label = ""
+        self._begun: list[Job] = []  # and not finished
+        self._decoding: Sequence[Job] = ()  # the batch that takes steps
+        self._shown = self._before = self._finished = 0  # steps: in the bar, before this batch, of finished clips
+        self._behind = 0  # clips of the same batch that are still to be finished
+
+    def step(self, event: StepDone) -> None:
+        """A batch has taken a step."""
+        batch = event.jobs
+        if not self._is_decoding(batch[0]) or len(batch) != len(self._decoding):
+            self._decoding, self._before = batch, self._shown
+        if not any(job is batch[0] for job in self._begun):
+            self._begun.extend(batch)
+        first = self.done + 1 + next(place for place, job in enumerate(self._begun) if job is batch[0])
+        which = f"{first}" if len(batch) == 1 else f"{first}-{first + len(batch) - 1}"
+        self._label = f"clip {which}/{self._clips} · {event.stage} · {shortened(batch[0].prompt, LONGEST_IN_BAR)}"
+        self._shown += len(batch)
+        self._bar.advance(self._label, len(batch))
+
+    def settle(self, job: Job, batch: int) -> None:
+        """A clip is finished, of a batch of so many, or has failed."""
+        self.done += 1
+        self._begun[:] = [other for other in self._begun if other is not job]
+        self._finished += self._pipeline.passes([job])
+        self._behind = (self._behind or batch) - 1
+        if self._is_decoding(job):  # the next batch has not begun
+            self._before = self._shown
+        if self._behind == 0:
+            # The number of passes of a clip is not always known beforehand, and a codebook that is kept takes none.
+            self._bar.advance(self._label, self._finished - self._before)
+            self._shown += self._finished - self._before
+            self._before = self._finished
+
+    def _is_decoding(self, job: Job) -> bool:
+        return any(job is other for other in self._decoding)
 
 
 class Choice:
@@ -256,7 +276,7 @@ class Choice:
 
     def _keep(self, product: Product, words: str) -> None:
         if self.writes:
-            self._production.write(product)
+            self._production.write(product, self._production.encode(product))
         self._ready.append((product, words))
 
 

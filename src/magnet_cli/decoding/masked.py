@@ -17,7 +17,7 @@ from torch import Tensor
 from magnet_cli.decoding.circle import Loop, turn
 from magnet_cli.decoding.entropy import frame_entropies, unit_entropies, within_bound
 from magnet_cli.decoding.ordering import corput_places, explored, first_places, last_places, noisy_scores, order_noise
-from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.philox import Numbers
 from magnet_cli.decoding.remasking import hide_again, most_chance, remask_chances, remask_numbers
 from magnet_cli.decoding.steps import (
     DECIDED,
@@ -158,6 +158,7 @@ class _Decoding:
     model: Network
     memory: TextMemory | None
     seeds: Sequence[int]
+    numbers: Numbers
     sampling: SamplingConfig
     loop: Loop | None
     starts: Tensor | None  # [B], where on its circle each loop begins; it is decoded as if at 0
@@ -247,7 +248,8 @@ def decode(
     undecided = ~host_grid.kept_units(keep.flatten(0, 1)).unflatten(0, shape[:2])  # [B, K, S]
     places = None if sampling.span_order == "confidence" else corput_places(undecided).to(model.device)
     grid, kept = host_grid.to(model.device), keep.to(model.device)
-    run = _Decoding(model, memory, seeds, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
+    numbers = Numbers.of(seeds, model.device)
+    run = _Decoding(model, memory, seeds, numbers, sampling, loop, starts, grid, first_frame, on_step, rescorer, [])
     for codebook in range(model.config.codebooks):
         if not keep[:, codebook].all():
             units = undecided[:, codebook].sum(dim=-1).tolist()
@@ -280,13 +282,13 @@ def _decode_codebook(run: _Decoding, codes: Tensor, book: _Codebook) -> None:
         current.masked_fill_(masked_frames & ~keep, mask_code)
         predicted = current == mask_code  # at first also frames that no chosen span covers
 
-        logits = _guided_logits(run, codes, codebook, step, wanted=masked_frames | predicted)
+        wanted = masked_frames | predicted
+        logits = _guided_logits(run, codes, codebook, step, wanted=wanted)
         run.checks.append(FiniteCheck(codebook, step, logits.isfinite().all()))
         if codes.device.type == "cpu":  # elsewhere the host would wait for the device; it does so once, at the end
             _check_finite(run.checks[-1:], model)
-        random = _random(run, codebook, step, logits)
         temperature = step_temperature(step, steps, sampling)
-        proposed, probability = propose(logits, temperature, sampling, random)
+        proposed, probability = _propose(run, codebook, step, logits, wanted=wanted)
 
         proposed = torch.where(predicted, proposed, current)
         more = step + 1 < steps
@@ -378,19 +380,26 @@ def _guided_logits(run: _Decoding, codes: Tensor, codebook: int, step: int, *, w
     return torch.cat(parts, dim=1).roll(origin, dims=1)
 
 
-def _random(run: _Decoding, codebook: int, step: int, logits: Tensor) -> Tensor | None:
-    """Numbers to draw codes with, one for each of the logits [B, T, V]; None in greedy mode."""
-    if run.sampling.greedy:
-        return None
-    return uniforms(
-        run.seeds,
-        codebook=codebook,
-        step=step,
-        frames=logits.shape[1],
-        codes=logits.shape[2],
-        device=logits.device,
-        first_frame=run.first_frame,
-    )
+def _propose(run: _Decoding, codebook: int, step: int, logits: Tensor, *, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """A code for every frame and its probability, both [B, T], from logits [B, T, V]: see `propose`.
+
+    wanted: bool [B, T], where they are used. On a CPU, which can count them at once, nothing else is computed.
+    """
+    sampling, (batch, frames, codes) = run.sampling, logits.shape
+    temperature, random = step_temperature(step, sampling.steps[codebook], sampling), None
+    if logits.device.type != "cpu":
+        if not sampling.greedy:
+            random = run.numbers.uniforms(
+                codebook=codebook, step=step, frames=frames, codes=codes, first_frame=run.first_frame
+            )
+        return propose(logits, temperature, sampling, random)
+    clip, frame = wanted.nonzero(as_tuple=True)
+    if not sampling.greedy:
+        random = run.numbers.uniforms_at((clip, frame + run.first_frame), codebook=codebook, step=step, codes=codes)
+    found, of_found = propose(logits[clip, frame], temperature, sampling, random)
+    proposed, probability = found.new_zeros(batch, frames), of_found.new_ones(batch, frames)
+    proposed[clip, frame], probability[clip, frame] = found, of_found
+    return proposed, probability
 
 
 def _check_finite(checks: Sequence[FiniteCheck], model: Network) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.decoding.masked import Known
-from magnet_cli.decoding.philox import uniforms
+from magnet_cli.decoding.philox import Numbers
 from magnet_cli.decoding.steps import propose
 from magnet_cli.errors import ModelError, NumericsError, UsageError, not_finite_remedy, one_line
 from magnet_cli.model.decoder import guide
@@ -211,11 +211,11 @@ class MusicGen:
         guidance = sampling.guidance if any(prompt is not None for prompt in prompts) else 1.0
         if guidance != 1:
             text = text.with_unconditional()
-        cache = _empty_cache(self.source.decoder)
+        cache, numbers = _empty_cache(self.source.decoder), Numbers.of(seeds, self.device)
         seen, last, checks = 0, grid.shape[-1] - 1, FiniteChecks(self.dtype)
         for column in range(first, last + 1):
             logits = self._predict(grid[..., seen:column], text, guidance, cache, checks)
-            drawn = self._draw(logits, seeds, column, sampling)
+            drawn = self._draw(logits, numbers, column, sampling)
             grid[..., column] = torch.where(is_open[..., column], drawn, grid[..., column])
             seen = column
             if on_step is not None:
@@ -246,12 +246,12 @@ class MusicGen:
             codes, given = torch.where(known.keep, known.codes, codes), prefix.shape[-1]
         return delay(codes, self.codes), 1 + given
 
-    def _draw(self, logits: Tensor, seeds: Sequence[int], column: int, sampling: MusicGenSampling) -> Tensor:
+    def _draw(self, logits: Tensor, numbers: Numbers, column: int, sampling: MusicGenSampling) -> Tensor:
         """Codes [B, K] of a column from its logits [B, K, V]."""
         random = None
         if not sampling.greedy:
             codebooks, codes = logits.shape[1:]
-            random = uniforms(seeds, codebook=DRAWS, step=column, frames=codebooks, codes=codes, device=logits.device)
+            random = numbers.uniforms(codebook=DRAWS, step=column, frames=codebooks, codes=codes)
         options = SamplingConfig(top_p=sampling.top_p, top_k=sampling.top_k)
         return propose(logits, sampling.temperature, options, random)[0]
 

@@ -196,8 +196,10 @@ class Grid:
 def highest_units(scores: Tensor, counts: Sequence[int]) -> Tensor:
     """Mask of the `counts[b]` highest scores of each item. [B, S] -> bool [B, S]."""
     mask = torch.zeros_like(scores, dtype=torch.bool)
+    if len(set(counts)) == 1:  # one call for all: `scatter_`, unlike an assignment, waits for no GPU
+        return mask.scatter_(-1, scores.topk(counts[0]).indices, True)
     for row, score, count in zip(mask, scores, counts, strict=True):
-        row.scatter_(0, score.topk(count).indices, True)  # unlike an assignment, waits for no GPU
+        row.scatter_(0, score.topk(count).indices, True)
     return mask
 
 

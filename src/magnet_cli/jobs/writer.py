@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from magnet_cli.audio.codes_file import encode_codes
 from magnet_cli.audio.files import encode_audio
 from magnet_cli.disk.atomic import Content, write_together
+from magnet_cli.engines.device import finishing_threads
 from magnet_cli.errors import MagnetError
 from magnet_cli.hub.download import Downloading
 from magnet_cli.jobs.manifest import Entry, Item, Made, Manifest, Measured, digest
 from magnet_cli.jobs.seal import sealed
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline.clip import Clip
+from magnet_cli.pipeline.draft import Draft
 from magnet_cli.pipeline.events import ClipFailed, StepDone, TextEncoded
 from magnet_cli.pipeline.pipeline import Pipeline
 from magnet_cli.pipeline.record import Hashes, Provenance, Record, as_sidecar, as_tags
@@ -36,6 +39,14 @@ class Product:
     all_seconds: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A finished clip, and its audio file if it is to be written."""
+
+    product: Product
+    audio: Content | None
+
+
 @dataclass(frozen=True)
 class ItemFailed:
     """An item could not be generated. Unless the listener raises, the others continue."""
@@ -44,12 +55,12 @@ class ItemFailed:
     error: Exception
 
 
-ProductionListener = Callable[[TextEncoded | StepDone | ItemFailed], None]
+ProductionListener = Callable[[TextEncoded | StepDone | ItemFailed | Product], None]
 
 
 @dataclass(frozen=True)
 class Production:
-    """Generates items with one pipeline, and writes each as soon as it is finished.
+    """Generates items with one pipeline, and finishes and writes each while the next ones are decoded.
 
     model: as the user names it. metadata: embed the record in the audio file; a target says what goes beside it.
     manifest: records every item. helpers: the names of the helping models, as the user gives them.
@@ -73,58 +84,54 @@ class Production:
         executor.shutdown(wait=False)
         return future
 
-    def run(
-        self,
-        items: Sequence[Item],
-        *,
-        write: bool = True,
-        listener: ProductionListener,
-    ) -> Iterator[Product]:
+    def run(self, items: Sequence[Item], *, write: bool = True, listener: ProductionListener) -> None:
         """Generate items, those with equal options together, otherwise in order. write: write their files, too.
 
-        An item that fails is recorded in the manifest, and the listener hears of it. A file that cannot be written
-        always raises: the cause is not the item, and would affect the next one too.
+        The listener hears of each item, in this order and in this thread, as soon as it is written; that may be while
+        the next ones are decoded. An item that fails is recorded in the manifest. A file that cannot be written always
+        raises: the cause is not the item, and would affect the next one too. Whatever stops the work, items that are
+        decoded are written.
         """
         self._hashing  # noqa: B018, begins
         groups: dict[object, list[Item]] = {}
         for item in items:
             groups.setdefault(item.job.kind, []).append(item)
         ordered = [item for group in groups.values() for item in group]
+        with Finisher(finishing_threads(self.pipeline.codec.device)) as finisher:
+            _Run(self, ordered, finisher, listener, write=write).run()
 
-        def hear(event: Downloading | TextEncoded | StepDone | ClipFailed) -> None:
-            match event:
-                case ClipFailed(index, error):
-                    if self.manifest is not None:
-                        text = error.message if isinstance(error, MagnetError) else f"{type(error).__name__}: {error}"
-                        self.manifest.add(Entry(ordered[index].key, (), text))
-                    listener(ItemFailed(ordered[index], error))
-                case TextEncoded() | StepDone():
-                    listener(event)
+    def finish(self, item: Item, draft: Draft, *, encode: bool) -> Finished | ItemFailed:
+        """Finish a clip and encode its file, in any thread."""
+        try:
+            clip = draft.finish()
+        except Exception as error:
+            return ItemFailed(item, error)
+        edit, suffix = item.job.edit, item.target.audio.suffix
+        clip = replace(clip, output=self.pipeline.arranger.inputs.output(self.output, edit.input, suffix))
+        product = Product(item, clip, self.record(clip))
+        return Finished(product, self.encode(product) if encode else None)
 
-        clips = self.pipeline.generate([item.job for item in ordered], output=self.output, listener=hear)
-        for clip in clips:
-            item = ordered[clip.index]
-            edit, suffix = item.job.edit, item.target.audio.suffix
-            clip = replace(clip, output=self.pipeline.arranger.inputs.output(self.output, edit.input, suffix))
-            record = self.record(clip)
-            if write:
-                self.write(Product(item, clip, record))
-            yield Product(item, clip, record)
+    def encode(self, product: Product) -> Content:
+        """The audio file of an item, with its record."""
+        clip, path = product.clip, product.item.target.audio
+        return encode_audio(
+            path, clip.waveform, clip.sample_rate, clip.output.samples, tags=self._tags(product), marks=clip.marks
+        )
 
-    def write(self, product: Product) -> None:
-        """Write an item's files, all or none, after recording them in the manifest."""
+    def _tags(self, product: Product) -> dict[str, str] | None:
+        """What a file says about itself; None without metadata."""
+        return as_tags(product.record, f"Model weights: {self.pipeline.info.licence}") if self.metadata else None
+
+    def write(self, product: Product, audio: Content) -> None:
+        """Write an item's files, all or none, after recording them in the manifest. audio: from `encode`."""
         item, clip, record = product.item, product.clip, product.record
         seed = None if product.all_seconds is None else item.job.seed
-        tags = as_tags(record, f"Model weights: {self.pipeline.info.licence}") if self.metadata else None
         target = item.target
         contents: list[tuple[Path, Content]] = []
         if target.codes is not None:
             contents.append((target.codes, encode_codes(clip.codes, self.pipeline.provenance.codes)))
         if target.picture is not None:
-            contents.append((target.picture, clip.picture(tags)))
-        audio = encode_audio(
-            target.audio, clip.waveform, clip.sample_rate, clip.output.samples, tags=tags, marks=clip.marks
-        )
+            contents.append((target.picture, clip.picture(self._tags(product))))
         contents.append((target.audio, audio))
         manifest = self.manifest
         if target.metadata is not None:
@@ -167,3 +174,105 @@ class Production:
         return replace(
             self.pipeline.provenance, given=given, hashes=lambda: self._hashing.result(), fallback=self.fallback
         )
+
+
+class Finisher:
+    """Threads that finish clips while the next ones are decoded; gives them back in the order in which they came.
+
+    With no thread, a clip is finished when it is given back.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="magnet-finish") if threads else None
+        self._waiting: deque[Callable[[], Finished | ItemFailed] | Future[Finished | ItemFailed]] = deque()
+
+    def __enter__(self) -> Finisher:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.drop()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+
+    def add(self, finish: Callable[[], Finished | ItemFailed], *, now: bool) -> None:
+        """Begin to finish a clip. now: leave it to the thread that takes it."""
+        self._waiting.append(finish if now or self._executor is None else self._executor.submit(finish))
+
+    def take(self, *, wait: bool) -> Iterator[Finished | ItemFailed]:
+        """Clips that are finished; all of them if it may wait."""
+        while self._waiting:
+            first = self._waiting[0]
+            if not wait and not (isinstance(first, Future) and first.done()):
+                return
+            self._waiting.popleft()
+            yield first.result() if isinstance(first, Future) else first()
+
+    def drop(self) -> None:
+        """Finish no more of them."""
+        while self._waiting:
+            first = self._waiting.popleft()
+            if isinstance(first, Future):
+                first.cancel()
+
+
+class _Run:
+    """One call of `Production.run`."""
+
+    def __init__(
+        self,
+        production: Production,
+        items: Sequence[Item],
+        finisher: Finisher,
+        listener: ProductionListener,
+        *,
+        write: bool,
+    ) -> None:
+        self._production, self._items, self._finisher = production, items, finisher
+        self._listener, self._write = listener, write
+
+    def run(self) -> None:
+        """Decode all items; meanwhile those of the last batch are finished, and no others wait."""
+        jobs, production = [item.job for item in self._items], self._production
+        try:
+            for drafts in production.pipeline.decode(jobs, output=production.output, listener=self._hear):
+                self._settle(wait=True)
+                long = any(draft.is_long for draft in drafts)
+                while drafts:
+                    draft = drafts.popleft()
+                    finish = partial(production.finish, self._items[draft.index], draft, encode=self._write)
+                    self._finisher.add(finish, now=long)
+                    del draft, finish  # a long one takes disk space until it is dropped
+                if long:
+                    self._settle(wait=True)
+        finally:
+            self._settle(wait=True)
+
+    def _hear(self, event: Downloading | TextEncoded | StepDone | ClipFailed) -> None:
+        match event:
+            case ClipFailed(index, error):
+                self._settle(wait=True)  # the manifest has the items in order
+                self._fail(ItemFailed(self._items[index], error))
+            case TextEncoded() | StepDone():
+                self._settle(wait=False)
+                self._listener(event)
+
+    def _settle(self, *, wait: bool) -> None:
+        """Write what is finished, and report it; all that is decoded if it may wait."""
+        try:
+            for one in self._finisher.take(wait=wait):
+                if isinstance(one, ItemFailed):
+                    self._fail(one)
+                    continue
+                if one.audio is not None:
+                    self._production.write(one.product, one.audio)
+                self._listener(one.product)
+        except Exception:  # what follows would fail, too
+            self._finisher.drop()
+            raise
+
+    def _fail(self, failed: ItemFailed) -> None:
+        manifest, error = self._production.manifest, failed.error
+        if manifest is not None:
+            text = error.message if isinstance(error, MagnetError) else f"{type(error).__name__}: {error}"
+            manifest.add(Entry(failed.item.key, (), text))
+        self._listener(failed)

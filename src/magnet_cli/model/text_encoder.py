@@ -130,12 +130,13 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> TextStates:
-        """Encode prompts, each by itself, so that its states do not depend on the others."""
+        """Encode prompts, each by itself, so that its states do not depend on the others; equal ones once."""
         device = self.model.shared.weight.device
-        states = []
-        for prompt in prompts:
+        encoded: dict[str, Tensor] = {}
+        for prompt in dict.fromkeys(prompts):
             ids = torch.tensor([self.tokenize(prompt)], device=device)
-            states.append(self.model(ids)[0])  # [N, W]
+            encoded[prompt] = self.model(ids)[0]  # [N, W]
+        states = [encoded[prompt] for prompt in prompts]
         return TextStates(torch.nn.utils.rnn.pad_sequence(states, batch_first=True), [len(state) for state in states])
 
 

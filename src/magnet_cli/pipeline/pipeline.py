@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from magnet_cli.audio.loudness import Normalized, importing_meters, normalize, remove_offset
+from magnet_cli.audio.loudness import importing_meters
 from magnet_cli.audio.splicing import prepare
 from magnet_cli.checkpoints.bundle import Model
 from magnet_cli.checkpoints.musicgen import MusicGenModel
@@ -56,6 +55,7 @@ from magnet_cli.options.sampling import MusicGenSampling, SamplingConfig
 from magnet_cli.pipeline.bars import download_bars, step_bar, wants_bar
 from magnet_cli.pipeline.build import ModelInfo, build_generator, check_codes, codes_source, describe
 from magnet_cli.pipeline.clip import Clip
+from magnet_cli.pipeline.draft import Draft, Sound, Stopwatch
 from magnet_cli.pipeline.edits import Arrangement, Arranger
 from magnet_cli.pipeline.events import (
     ClipFailed,
@@ -70,8 +70,7 @@ from magnet_cli.pipeline.events import (
 )
 from magnet_cli.pipeline.generators import Generator, MaskedGenerator
 from magnet_cli.pipeline.inputs import InputFiles
-from magnet_cli.pipeline.loops import at_rate, in_time, loop_marks
-from magnet_cli.pipeline.record import Provenance, input_of
+from magnet_cli.pipeline.record import Provenance
 from magnet_cli.pipeline.rules import check_job, default_seconds
 from magnet_cli.pipeline.waveforms import check_room, decode_waveforms
 
@@ -80,19 +79,6 @@ if TYPE_CHECKING:
 
 # Parameters of `generate` that an unknown keyword may stand for.
 _ARGUMENTS = ("seed", "variations", "sampling", "edit", "output", "known", "on_step", "on_failure", "progress")
-
-
-@dataclass(frozen=True)
-class _Sound:
-    """A decoded job: codes int16 [K, T]; tokens in its prompt; waveform float32 [C, L], before its level is set.
-
-    passes: steps that the networks took for it and for those that were decoded with it.
-    """
-
-    codes: NDArray[np.int16]
-    tokens: int
-    waveform: NDArray[np.float32]
-    passes: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -343,13 +329,31 @@ class Pipeline:
             yield from self._generate(jobs, output, known, hear)
 
     def _generate(
-        self,
-        jobs: Sequence[Job],
-        output: OutputConfig,
-        known: Known | None,
-        listener: Listener,
+        self, jobs: Sequence[Job], output: OutputConfig, known: Known | None, listener: Listener
     ) -> Iterator[Clip]:
-        size = self.batch_size
+        for drafts in self._decode_all(jobs, output, known, listener):
+            while drafts:
+                index = drafts[0].index
+                try:
+                    clip = drafts.popleft().finish()  # a long one takes disk space until it is dropped
+                except Exception as error:
+                    listener(ClipFailed(index, error))
+                else:
+                    yield clip
+
+    def decode(self, jobs: Sequence[Job], *, output: OutputConfig, listener: Listener) -> Iterator[deque[Draft]]:
+        """Decode jobs in order, batch after batch; `Draft.finish` is left to the caller, in any thread.
+
+        For what finishes clips while the next ones are decoded. Otherwise as `generate`, whose errors it raises.
+        """
+        for job in jobs:
+            check_job(job, self.source, self.helpers)
+        return self._decode_all(jobs, output, None, listener)
+
+    def _decode_all(
+        self, jobs: Sequence[Job], output: OutputConfig, known: Known | None, listener: Listener
+    ) -> Iterator[deque[Draft]]:
+        hear, size = _Heard(listener), self.batch_size
         for _, group in groupby(range(len(jobs)), key=lambda index: jobs[index].kind):
             waiting = deque(group)
             suspects = 0  # of those waiting: one of these made a batch fail, and each is tried alone
@@ -357,9 +361,9 @@ class Pipeline:
                 batch = [waiting.popleft() for _ in range(1 if suspects else min(size, len(waiting)))]
                 suspects = max(0, suspects - 1)
                 try:
-                    clips = list(self._generate_batch(jobs, batch, output, known, listener))
+                    drafts = deque(self._generate_batch(jobs, batch, output, known, hear))
                 except Exception as error:
-                    if _is_final(error):
+                    if hear.raised or _is_final(error):
                         raise
                     self._release(error)
                     if len(batch) == 1:
@@ -373,7 +377,7 @@ class Pipeline:
                     else:
                         suspects = len(batch)
                 else:
-                    yield from clips
+                    yield drafts
 
     def _release(self, error: Exception) -> None:
         """Free what a failed batch left: buffers whose values may not be finite, and memory for the next try."""
@@ -389,10 +393,10 @@ class Pipeline:
         output: OutputConfig,
         known: Known | None,
         listener: Listener,
-    ) -> Iterator[Clip]:
-        """Clips of the jobs whose indices `batch` holds; these jobs are of one kind."""
+    ) -> Iterator[Draft]:
+        """Decoded clips of the jobs whose indices `batch` holds; these jobs are of one kind."""
         jobs = [all_jobs[index] for index in batch]
-        sounds: list[_Sound] = []
+        sounds: list[Sound] = []
         short = memory_errors(self.codec.device, f"for a batch of {len(jobs)}", dtype=self.info.dtype)
         with self._turn, short, reproducible_kernels(), importing_meters():
             clock = Stopwatch()
@@ -403,36 +407,18 @@ class Pipeline:
                 part = slice(first, first + size)
                 given = known if known is None or len(known.codes) != len(jobs) else known.rows(part)
                 sounds += self._decode(jobs[part], arrangements[part], given, listener, clock)
-        for row, job in enumerate(jobs):
-            own, sound = Stopwatch(), sounds.pop(0)  # a long one takes disk space until it is dropped
-            kind = output.normalize
-            if kind == "auto":
-                kind = "none" if job.edit.keeps_samples else "loudness"
-            # The offset goes first, so that fades end at zero.
-            raw = remove_offset(sound.waveform, self.info.sample_rate) if kind == "loudness" else sound.waveform
-            waveform, rate = arrangements[row].finish(raw)
-            tempo = None
-            if arrangements[row].loop is not None:
-                waveform, tempo = in_time(waveform, rate, arrangements[row], job.edit.bpm)
-            if output.sample_rate is not None:
-                waveform, rate = at_rate(waveform, rate, output.sample_rate, arrangements[row]), output.sample_rate
-            audio = level(waveform, rate, replace(output, normalize=kind), loop=job.edit.loop)
-            own.lap("loudness")
-            yield Clip(
-                index=batch[row],
+        for index, job, sound, arrangement in zip(batch, jobs, sounds, arrangements, strict=True):
+            yield Draft(
+                index=index,
                 job=job,
                 batch=len(jobs),
-                codes=sound.codes,
-                audio=audio,
-                sample_rate=rate,
-                tokens=sound.tokens,
+                sound=sound,
+                arrangement=arrangement,
+                sample_rate=self.info.sample_rate,
+                timings=clock.laps,
+                output=output,
+                inputs=self.arranger.inputs,
                 unknown_words=tuple(dict.fromkeys(word for text in job.texts for word in self.unknown_words(text))),
-                timings=clock.laps | own.laps,
-                tempo=tempo,
-                passes=sound.passes,
-                marks=loop_marks(arrangements[row], job.edit.bpm),
-                output=self.arranger.inputs.output(output, job.edit.input, ".wav"),
-                input=input_of(job.edit, self.arranger.inputs),
                 provenance=self.provenance,
             )
 
@@ -443,7 +429,7 @@ class Pipeline:
         known: Known | None,
         listener: Listener,
         clock: Stopwatch,
-    ) -> Iterator[_Sound]:
+    ) -> Iterator[Sound]:
         """Decode these jobs together."""
 
         passes = 0
@@ -462,7 +448,7 @@ class Pipeline:
         waveforms = decode_waveforms(self.codec, codes, loop=arrangements[0].loop is not None)
         clock.lap("codec")
         arrays = codes.numpy().astype(np.int16)
-        return (_Sound(*sound, passes) for sound in zip(arrays, tokens, waveforms, strict=True))
+        return (Sound(*sound, passes) for sound in zip(arrays, tokens, waveforms, strict=True))
 
     def decode_window(self, job: Job, before: Tensor | None, *, first_frame: int, listener: DecodingListener) -> Tensor:
         """One window of something that has no end: codes int64 [1, K, T] of `frames`, which begin with `before`.
@@ -552,27 +538,19 @@ class Pipeline:
         return float(np.average(values, weights=weights))
 
 
-def level(waveform: NDArray[np.float32], sample_rate: int, output: OutputConfig, *, loop: bool) -> Normalized:
-    """Set the level of a waveform [C, L]; that of a loop as it sounds when it is repeated."""
-    if not loop:
-        return normalize(waveform, sample_rate, output)
-    # The limiter looks ahead and recovers: in the middle of three rounds it does so across the seam.
-    rounds = normalize(np.tile(waveform, (1, 3)), sample_rate, output)
-    return replace(rounds, waveform=np.ascontiguousarray(np.split(rounds.waveform, 3, axis=1)[1]))
+class _Heard:
+    """A listener, and whether it has raised what is to stop the work: that is no failure of a clip."""
 
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.raised = False
 
-class Stopwatch:
-    """Seconds spent in each stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._started = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Add the time since the last lap to this stage."""
-        now = time.perf_counter()
-        self.laps[stage] = self.laps.get(stage, 0.0) + now - self._started
-        self._started = now
+    def __call__(self, event: Downloading | TextEncoded | StepDone | ClipFailed) -> None:
+        try:
+            self._listener(event)
+        except Exception:
+            self.raised = True
+            raise
 
 
 def _is_final(error: Exception) -> bool:
