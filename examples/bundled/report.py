@@ -42,7 +42,7 @@ from measures import (
 )
 
 SHOWN = ("piano", "drums", "disco", "rock", "strings", "flute")
-LEARNED = 300  # rendered clips that the classifier learns from, as they are and through the codec
+LEARNED = 880  # rendered clips that the classifier learns from, as they are and through the codec
 OPUS = 1.0  # libsndfile's strongest compression
 
 
