@@ -60,7 +60,7 @@ def draw(subjects: Sequence[Subject], texts: Mapping[str, str] | None = None) ->
     across = min(len(subjects), 2 if len(subjects) <= 8 else 3)
     down = -(-len(subjects) // across)
     figure = Figure(figsize=(across * width, down * height), dpi=DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
     spectra = [mel_spectrogram(one.waveform, one.sample_rate, columns=COLUMNS) for one in subjects]
     loudest = max(float(one.levels.max()) for one in spectra)
     for place, (subject, spectrum) in enumerate(zip(subjects, spectra, strict=True)):
