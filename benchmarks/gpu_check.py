@@ -65,7 +65,7 @@ class Check:
         runtime = RuntimeConfig(str(self.device), dtype)
         inner = torch.bfloat16 if dtype == "float8" else getattr(torch, dtype)
         codec = replace(RELEASED_CODEC, n_filters=4, dimension=16) if self.small else RELEASED_CODEC
-        return parts_of(
+        parts = parts_of(
             name,
             self.shape(name),
             codec,
@@ -73,6 +73,7 @@ class Check:
             dtype=inner,
             network=network or (lambda decoder: fastest(decoder, runtime)),
         )
+        return replace(parts, eight_bits=runtime.eight_bits)
 
 
 # -- the steps: each returns what goes into the file -------------------------------------------------------------------

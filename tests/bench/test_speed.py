@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from magnet_cli.bench.flops import minimum_flops
+from magnet_cli.bench.impact import PUBLISHED, ImpactSize, sound_parts
 from magnet_cli.bench.speed import BenchParts, benchmark, parts_of, random_parts, shapes
 from magnet_cli.engines.cpu import FastTransformer
-from magnet_cli.engines.device import matmul_rate
+from magnet_cli.engines.device import matmul_rate, peak_memory
+from magnet_cli.engines.linear import eight_bit_rate
 from magnet_cli.errors import UsageError
 from magnet_cli.model.config import RELEASED_CODEC
 from magnet_cli.model.decoder import MaskedTransformer
+from magnet_cli.options.runtime import EightBits
 from magnet_cli.options.sampling import SamplingConfig
 from support.golden import CPU
 
@@ -81,6 +84,54 @@ def test_without_memory_for_float32_the_rest_is_reported(tiny: BenchParts) -> No
         tiny.model.float()
     assert report.logits is None
     assert "too little memory" in dict(report.rows)["logits"]
+
+
+def test_8_bits_are_compared_with_a_peak_of_8_bits(tiny: BenchParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magnet_cli.bench.speed.matmul_rate", lambda device, dtype: 1e9)
+    monkeypatch.setattr(
+        "magnet_cli.bench.speed.eight_bit_rate", lambda device, kind: {"int8": 4e9, "float8": 2e9}[kind]
+    )
+    for kind, peak in ((None, 1e9), ("int8", 4e9), ("float8", 2e9)):
+        report = benchmark(replace(tiny, eight_bits=kind), SAMPLING, runs=1, compare_logits=False)
+        assert (report.peak, report.dtype) == (peak, kind or "float32")
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_products_of_8_bits_run(kind: EightBits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magnet_cli.engines.linear.peak_size", lambda device: 64)
+    assert eight_bit_rate(CPU, kind) > 0
+
+
+def test_the_logits_need_not_be_compared(tiny: BenchParts) -> None:
+    def never() -> MaskedTransformer:
+        raise AssertionError
+
+    parts = replace(tiny, in_float32=never)
+    report = benchmark(parts, SAMPLING, runs=1, compare_logits=False)
+    assert (report.compared, report.logits) == (False, None)
+    assert "logits" not in dict(report.rows)
+
+
+def test_memory_of_a_gpu_is_what_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 3)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2)
+    assert peak_memory(torch.device("cuda:1")) == 3
+
+
+@pytest.mark.parametrize(("size", "millions"), [("small", 420), ("medium", 1841)])
+def test_the_anchor_has_the_shape_of_the_sound_models(
+    size: ImpactSize, millions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnet_cli.bench.speed.random_decoder", lambda config, device, dtype: config)
+    monkeypatch.setattr("magnet_cli.bench.speed.random_text_encoder", lambda width, device: width)
+    parts = sound_parts(size, torch.device("meta"), torch.float32, lambda model: model)
+    assert parts.codec.config.sample_rate == 16_000
+    assert parts.codec.config.frame_rate == 50
+    assert list(PUBLISHED[size]) == [1, 8, 64]
+    assert parts.text == 1024  # type: ignore[comparison-overlap]  # T5-large
+    with torch.device("meta"):
+        model = MaskedTransformer(parts.model)  # type: ignore[arg-type]
+    assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(millions * 1e6, rel=0.01)
 
 
 def test_the_peak_is_above_what_a_tiny_model_reaches(tiny: BenchParts) -> None:

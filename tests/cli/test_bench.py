@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from magnet_cli.bench import impact
+from magnet_cli.bench.speed import shapes
 from magnet_cli.hub import store
 from magnet_cli.terminal.console import Console
 from support.command import Magnet, one_line_error
@@ -45,9 +48,42 @@ def test_bench_prints_a_table(magnet: Magnet) -> None:
     )
 
 
+def test_the_logits_are_left_out_if_asked(magnet: Magnet) -> None:
+    result = magnet("bench", "--model", MUSIC, "--runs", "1", "--no-precision", *QUICK, *FLOAT32)
+    assert result.code == 0, result.err
+    assert "peak memory" in result.out
+    assert "logits" not in result.out
+
+
+@pytest.fixture
+def tiny_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The released sizes, but tiny, and small batches."""
+    small = replace(shapes()["small-10secs"], width=32, heads=2, layers=1, feed_forward=32, codes=16, clip_seconds=0.3)
+    monkeypatch.setattr(impact, "shapes", lambda: {"small-10secs": small})
+    monkeypatch.setattr(impact, "TEXT_WIDTH", 64)
+    monkeypatch.setitem(impact.PUBLISHED, "small", {1: 1.6, 3: 6.9})
+    monkeypatch.setattr(impact, "SOUND_CODEC", replace(impact.SOUND_CODEC, n_filters=4, dimension=16, codes=16))
+
+
+@pytest.mark.usefixtures("tiny_sound")
+def test_published_seconds_are_shown_beside(magnet: Magnet) -> None:
+    asked = ("bench", "--impact", "small", "--runs", "1", *QUICK, *FLOAT32)
+    table = magnet(*asked)
+    assert table.code == 0, table.err
+    assert re.findall(r"^clips +(\d+) of", table.out, re.M) == ["1", "3"]
+    assert re.findall(r"^published +(\S+) s on a V100 \(IMPACT\)", table.out, re.M) == ["1.6", "6.9"]
+    assert table.out.count("logits") == 1
+    printed = magnet(*asked, "--json")
+    assert printed.code == 0, printed.err
+    reports = printed.records
+    assert [(one["batch"], one["published"]["seconds"]) for one in reports] == [(1, 1.6), (3, 6.9)]
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
+        (("--impact", "large"), "unknown size 'large'"),
+        (("--impact", "small", "-b", "2"), "--impact sets the model and the batches"),
         (("--random-weights", "huge"), "unknown shape 'huge'"),
         (("--model", MUSIC, "--runs", "0"), "0 runs"),
         (("--model", MUSIC, "--steps", "1,1"), "4 codebooks"),

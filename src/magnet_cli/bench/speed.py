@@ -31,6 +31,7 @@ from magnet_cli.engines.device import (
     peak_memory,
     reproducible_kernels,
 )
+from magnet_cli.engines.linear import eight_bit_rate
 from magnet_cli.errors import MemoryShortageError, UsageError
 from magnet_cli.model.codec import Codec
 from magnet_cli.model.config import RELEASED_CODEC, CodecConfig, DecoderConfig
@@ -39,6 +40,7 @@ from magnet_cli.model.t5 import T5Config, T5Encoder
 from magnet_cli.model.text_encoder import TextEncoder
 from magnet_cli.model.weights import without_weights
 from magnet_cli.options.output import OutputConfig
+from magnet_cli.options.runtime import EightBits
 from magnet_cli.options.sampling import SamplingConfig
 
 PROMPT = "80s electronic track with melodic synthesizers, catchy beat and groovy bass"
@@ -50,7 +52,8 @@ class BenchParts:
     """The networks that a clip passes through.
 
     network: the one that decodes, which is the model itself or a faster form of it; in_float32: builds the model from
-    its stored weights, in float32 on the CPU.
+    its stored weights, in float32 on the CPU. eight_bits: the form of the network's large matrices; None: that of the
+    model.
     """
 
     name: str
@@ -59,11 +62,24 @@ class BenchParts:
     network: Network
     codec: Codec
     in_float32: Callable[[], MaskedTransformer]
+    eight_bits: EightBits | None = None
 
     @property
     def frames(self) -> int:
         """Frames in a clip."""
         return int(self.model.config.clip_seconds * self.codec.config.frame_rate)
+
+    @property
+    def dtype(self) -> str:
+        """The precision of the large matrices."""
+        return self.eight_bits or str(self.model.dtype).removeprefix("torch.")
+
+    def peak(self) -> float:
+        """Operations per second of a plain matrix product in this precision, measured now."""
+        device = self.model.device
+        if self.eight_bits is not None:
+            return eight_bit_rate(device, self.eight_bits)
+        return matmul_rate(device, self.model.dtype)
 
 
 @dataclass(frozen=True)
@@ -76,8 +92,9 @@ class Report:
     throughput          seconds of audio for each second
     flops               operations of the decoder that a batch needs at least (`flops.minimum_flops`)
     flops_per_second    those, by the seconds of its codebooks
-    peak                operations per second of a plain matrix product in the same dtype
-    peak_memory         bytes: allocated on a GPU; of the process, weights and libraries included, on a CPU
+    peak                operations per second of a plain matrix product in the same dtype, 8 bits included
+    peak_memory         bytes: reserved on a GPU; of the process, weights and libraries included, on a CPU
+    compared            whether the logits were to be compared with float32
     logits              how far they are from float32; None where there is no memory for the model in float32
     """
 
@@ -100,6 +117,7 @@ class Report:
     flops_per_second: float
     peak: float
     peak_memory: int
+    compared: bool
     logits: Deviation | None
 
     @property
@@ -107,6 +125,8 @@ class Report:
         """The report as a table of names and values."""
         seconds = [(stage, f"{value:.3f} s") for stage, value in self.stages.items()]
         share = self.flops_per_second / self.peak
+        short = "not compared with float32: too little memory"
+        logits = [("logits", short if self.logits is None else self.logits.words)] if self.compared else []
         return [
             ("model", f"{self.model}, {self.network} in {self.dtype}"),
             ("device", f"{self.device}, {self.threads} threads, PyTorch {self.torch}"),
@@ -117,12 +137,17 @@ class Report:
             ("throughput", f"{self.throughput:.2f} s of audio per second"),
             ("arithmetic", f"{self.flops_per_second / 1e9:,.1f} GFLOP/s, {share:.0%} of {self.peak / 1e9:,.0f}"),
             ("peak memory", f"{self.peak_memory / 1e9:.2f} GB"),
-            ("logits", "not compared with float32: too little memory" if self.logits is None else self.logits.words),
+            *logits,
         ]
 
 
-def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, runs: int = 3) -> Report:
-    """Generate `batch` clips `runs` times, after one run that is reported as cold; on a GPU, another records graphs."""
+def benchmark(
+    parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, runs: int = 3, compare_logits: bool = True
+) -> Report:
+    """Generate `batch` clips `runs` times, after one run that is reported as cold; on a GPU, another records graphs.
+
+    compare_logits: with those of the plain decoder in float32, on the CPU.
+    """
     if batch < 1 or runs < 1:
         raise UsageError(f"cannot measure {runs} runs of {batch} clips", "Give at least 1 of each")
     device = parts.model.device
@@ -134,7 +159,7 @@ def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, ru
         if device.type == "cuda":
             _generate(parts, sampling, batch)
         for _ in range(runs):
-            peaks.append(matmul_rate(device, parts.model.dtype))
+            peaks.append(parts.peak())
             laps.append(_generate(parts, sampling, batch)[1])
     stages = {stage: statistics.median(lap[stage] for lap in laps) for stage in laps[0]}
     totals = [sum(lap.values()) for lap in laps]
@@ -146,7 +171,7 @@ def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, ru
     return Report(
         model=parts.name,
         device=device_name(device),
-        dtype=str(parts.model.dtype).removeprefix("torch."),
+        dtype=parts.dtype,
         network=type(parts.network).__name__,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
@@ -163,7 +188,8 @@ def benchmark(parts: BenchParts, sampling: SamplingConfig, *, batch: int = 1, ru
         flops_per_second=flops / decoding,
         peak=statistics.median(peaks),
         peak_memory=peak_memory(device),  # before anything is compared
-        logits=_deviation(parts, sampling, codes[:1]),
+        compared=compare_logits,
+        logits=_deviation(parts, sampling, codes[:1]) if compare_logits else None,
     )
 
 
@@ -289,7 +315,7 @@ def random_decoder(config: DecoderConfig, device: torch.device, dtype: torch.dty
 
 
 def random_text_encoder(width: int, device: torch.device) -> TextEncoder:
-    """T5-base's encoder with random weights, and a tokenizer that counts words."""
+    """The encoder of T5-base, or T5-large of width 1024, with random weights, and a tokenizer that counts words."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -297,7 +323,9 @@ def random_text_encoder(width: int, device: torch.device) -> TextEncoder:
     tokenizer = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     with device:
-        encoder = T5Encoder(T5Config(d_model=width, d_ff=4 * width, num_layers=12, num_heads=width // 64))
+        encoder = T5Encoder(
+            T5Config(d_model=width, d_ff=4 * width, num_layers=24 if width == 1024 else 12, num_heads=width // 64)
+        )
     return TextEncoder(encoder.eval().requires_grad_(False), tokenizer)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from magnet_cli.cli.run_jobs import load, open_parts
 from magnet_cli.errors import UsageError
 from magnet_cli.hub.registry import DEFAULT_MODEL
 from magnet_cli.options.runtime import PlacesConfig, RuntimeConfig
-from magnet_cli.options.sampling import SamplingConfig, check_steps, default_sampling
+from magnet_cli.options.sampling import SamplingConfig, Task, check_steps, default_sampling
 from magnet_cli.options.sampling_overrides import Overrides
 from magnet_cli.terminal import options
 from magnet_cli.terminal.console import Console
@@ -19,7 +20,11 @@ from magnet_cli.terminal.options import Speech
 from magnet_cli.terminal.signature import only, without
 
 if TYPE_CHECKING:
-    from magnet_cli.bench.speed import BenchParts
+    import torch
+
+    from magnet_cli.bench.speed import BenchParts, Report
+    from magnet_cli.decoding.masked import Network
+    from magnet_cli.model.decoder import MaskedTransformer
 
 
 def bench(
@@ -58,6 +63,24 @@ def bench(
             "--plain", help="Measure the readable decoder instead of the fast one.", rich_help_panel="Measurement"
         ),
     ] = False,
+    no_precision: Annotated[
+        bool,
+        typer.Option(
+            "--no-precision",
+            help="Do not compare the logits with float32. The comparison takes memory for the model in float32, and "
+            "a large model takes a CPU a minute.",
+            rich_help_panel="Measurement",
+        ),
+    ] = False,
+    impact: Annotated[
+        str | None,
+        typer.Option(
+            metavar="small|medium",
+            help="Measure the work of a published benchmark, IMPACT: batches of 1, 8 and 64 clips of 10 s by a sound "
+            "model of this size with random weights. Its seconds on a V100 are shown beside.",
+            rich_help_panel="Measurement",
+        ),
+    ] = None,
     overrides: Annotated[Overrides, only("preset", "steps", "spans")],
     runtime: Annotated[RuntimeConfig, without("batch_size")],
     places: PlacesConfig,
@@ -66,9 +89,10 @@ def bench(
     """Measure the speed, memory and precision of a model.
 
     Prints latency, throughput, the time of every stage, and the arithmetic as a share of the device's peak. All are
-    medians, but for the first run, which is reported as cold. A plain matrix product is measured between the runs, so
-    that the share is meaningful on a busy machine, too. The last line states how much the logits differ from those of
-    the plain decoder in float32.
+    medians, but for the first run, which is reported as cold. The peak is a plain matrix product in the same precision,
+    measured between the runs, so that the share is meaningful on a busy machine, too. Memory is what is reserved on a
+    GPU, or what the process has taken on a CPU. The last line states how much the logits differ from those of the plain
+    decoder in float32.
 
     Example: magnet bench --random-weights small-10secs
     """
@@ -77,46 +101,108 @@ def bench(
         if batch_size < 1 or runs < 1:
             raise UsageError(f"cannot measure {runs} runs of {batch_size} clips", "Give at least 1 of each")
 
+        if impact is not None:
+            if random_weights is not None or batch_size != 1 or model != DEFAULT_MODEL:
+                raise UsageError(
+                    "--impact sets the model and the batches", "Leave out --model, --random-weights and -b"
+                )
+            measure_impact(speech, impact, overrides, runtime, plain=plain, runs=runs, precision=not no_precision)
+            return
         defaults = None
         if random_weights is None:
             defaults, parts = model_parts(console, model, runtime, places, plain=plain)
         else:
             parts = shape_parts(random_weights, runtime, plain=plain)
-
-        from magnet_cli.bench.speed import benchmark
-        from magnet_cli.engines.cuda import GraphTransformer
-
-        config = parts.model.config
-        sampling = overrides.apply(defaults or default_sampling("music", config.clip_seconds, config.codebooks))
-        check_steps(sampling, codebooks=config.codebooks)
-        console.message(
-            f"measuring {runs} runs of batch size {batch_size}, after a first one, which is reported as cold"
+        report = measure(
+            console,
+            parts,
+            overrides.apply(defaults or usual(parts, "music")),
+            batch=batch_size,
+            runs=runs,
+            precision=not no_precision,
         )
-        report = benchmark(parts, sampling, batch=batch_size, runs=runs)
-        if runtime.eight_bits and not plain:
-            report = replace(report, dtype=runtime.dtype)
-        if isinstance(parts.network, GraphTransformer) and parts.network.compiled:
-            report = replace(report, network=f"{report.network}, compiled,")
         if speech.json:
             console.result(asdict(report))
         else:
-            for name, value in report.rows:
-                console.result(f"{name:<12} {value}")
+            print_rows(console, report.rows)
+
+
+def usual(parts: BenchParts, task: Task) -> SamplingConfig:
+    """The sampling options of released models of this length."""
+    config = parts.model.config
+    return default_sampling(task, config.clip_seconds, config.codebooks)
+
+
+def measure(
+    console: Console, parts: BenchParts, sampling: SamplingConfig, *, batch: int, runs: int, precision: bool
+) -> Report:
+    """Measure clips of these parts. precision: compare the logits with float32."""
+    from magnet_cli.bench.speed import benchmark
+    from magnet_cli.engines.cuda import GraphTransformer
+
+    check_steps(sampling, codebooks=parts.model.config.codebooks)
+    console.message(f"measuring {runs} runs of batch size {batch}, after a first one, which is reported as cold")
+    report = benchmark(parts, sampling, batch=batch, runs=runs, compare_logits=precision)
+    if isinstance(parts.network, GraphTransformer) and parts.network.compiled:
+        report = replace(report, network=f"{report.network}, compiled,")
+    return report
+
+
+def measure_impact(
+    speech: Speech,
+    size: str,
+    overrides: Overrides,
+    runtime: RuntimeConfig,
+    *,
+    plain: bool,
+    runs: int,
+    precision: bool,
+) -> None:
+    """Measure each batch of the published benchmark; the logits once."""
+    console = speech.console
+    from magnet_cli.bench.impact import PUBLISHED, beside, sound_parts
+
+    known = next((one for one in PUBLISHED if one == size), None)
+    if known is None:
+        raise UsageError(f"unknown size {size!r}", "Give --impact small or --impact medium")
+    parts = built(lambda *form: sound_parts(known, *form), runtime, plain=plain)
+    sampling = overrides.apply(usual(parts, "sound"))
+    for batch, seconds in PUBLISHED[known].items():
+        report = measure(console, parts, sampling, batch=batch, runs=runs, precision=precision and batch == 1)
+        if speech.json:
+            console.result({**asdict(report), "published": {"seconds": seconds, "device": "V100", "source": "IMPACT"}})
+        else:
+            print_rows(console, beside(known, report))
+
+
+def print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values as a table."""
+    for name, value in rows:
+        console.result(f"{name:<12} {value}")
 
 
 def shape_parts(shape: str, runtime: RuntimeConfig, *, plain: bool) -> BenchParts:
     """A released shape with random weights."""
     from magnet_cli.bench.speed import random_parts
+
+    return built(lambda *form: random_parts(shape, *form), runtime, plain=plain)
+
+
+def built(
+    build: Callable[[torch.device, torch.dtype, Callable[[MaskedTransformer], Network]], BenchParts],
+    runtime: RuntimeConfig,
+    *,
+    plain: bool,
+) -> BenchParts:
+    """What `build` makes for a device, a dtype and a network: those of the runtime, or the plain network."""
     from magnet_cli.engines.choose import fastest
     from magnet_cli.engines.device import resolve_device, resolve_dtype
 
     device = resolve_device(runtime)
-    return random_parts(
-        shape,
-        device,
-        resolve_dtype(runtime, device),
-        lambda decoder: decoder if plain else fastest(decoder, runtime),
+    parts = build(
+        device, resolve_dtype(runtime, device), lambda decoder: decoder if plain else fastest(decoder, runtime)
     )
+    return parts if plain else replace(parts, eight_bits=runtime.eight_bits)
 
 
 def model_parts(
@@ -152,4 +238,5 @@ def model_parts(
         network,
         pipeline.codec,
         lambda: build_decoder(stored, torch.device("cpu"), torch.float32),
+        None if plain else runtime.eight_bits,
     )

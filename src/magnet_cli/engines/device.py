@@ -8,10 +8,11 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magnet_cli.errors import DeviceError, MagnetWarning, MemoryShortageError, UsageError, one_line
@@ -162,15 +163,25 @@ def clip_bytes(decoder: DecoderConfig, codec: CodecConfig, dtype: torch.dtype) -
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> float:
     """Operations per second of a plain matrix product, the best of a few."""
-    size = PEAK_SIZE.get(device.type, PEAK_SIZE["cpu"])
+    size = peak_size(device)
     if device.type == "cpu" and dtype != torch.float32 and not computes_bfloat16():
         size //= 4  # emulated arithmetic would take minutes
     # Random numbers: a GPU that multiplies ones needs less power, and so runs at a higher clock than it ever does.
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return product_rate(lambda: left @ right, size, repeats=repeats)
+
+
+def peak_size(device: torch.device) -> int:
+    """Rows and columns of matrices whose product runs at a device's peak."""
+    return PEAK_SIZE.get(device.type, PEAK_SIZE["cpu"])
+
+
+def product_rate(product: Callable[[], Tensor], size: int, *, repeats: int = 5) -> float:
+    """Operations per second of a product of two square matrices, the best of a few."""
 
     def once() -> float:
         started = time.perf_counter()
-        (left @ right)[0, 0].item()  # waits for the device
+        product()[0, 0].item()  # waits for the device
         return time.perf_counter() - started
 
     once()  # not counted: the first product initializes libraries
@@ -241,9 +252,12 @@ def reproducible_kernels() -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Highest number of bytes in use so far: allocated on a GPU; of the process on a CPU, 0 where it is unknown."""
+    """Highest number of bytes in use so far: reserved on a GPU; of the process on a CPU, 0 where it is unknown.
+
+    What PyTorch reserves is what a GPU must have free: the pools of graphs are in it, and fragments of no use.
+    """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     try:
         import resource
     except ImportError:  # Windows

@@ -15,7 +15,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from magnet_cli.engines.device import peak_size, product_rate
 from magnet_cli.model.decoder import Layer
+from magnet_cli.options.runtime import EightBits
 
 WEIGHT_LEVELS = 127  # on either side of zero
 FLOAT8 = torch.float8_e4m3fn
@@ -149,3 +151,24 @@ def fits_float8(linear: nn.Linear) -> bool:
 def _refuse_bias(linear: nn.Linear) -> None:
     if linear.bias is not None:
         raise ValueError("a linear layer with a bias is not supported here")
+
+
+def eight_bit_rate(device: torch.device, kind: EightBits) -> float:
+    """Operations per second of a plain product of matrices in 8 bits, the best of a few; compare `matmul_rate`."""
+    size = peak_size(device)
+    left, right = (torch.randn(size, size, device=device) for _ in range(2))
+    if kind == "int8":
+        # Activations of 7 bits where 8 would overflow, as in Int8Linear; the largest of the random numbers is about 6.
+        numbers = torch.quantize_per_tensor(left, 6 / activation_levels(), activation_levels() + 1, torch.quint8)
+        weight = torch.quantize_per_tensor(right, 6 / WEIGHT_LEVELS, 0, torch.qint8)
+        packed = torch.ops.quantized.linear_prepack(weight, None)
+        scale = 6.0 * size**0.5 / WEIGHT_LEVELS  # of the products
+        return product_rate(lambda: torch.ops.quantized.linear(numbers, packed, scale, 128).int_repr(), size)
+    one = torch.ones((), device=device)
+    rows, columns = left.to(FLOAT8), right.to(FLOAT8).t()
+    return product_rate(
+        lambda: torch._scaled_mm(
+            rows, columns, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
+        ),
+        size,
+    )

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, get_args
 from magnet_cli.errors import UsageError, did_you_mean
 from magnet_cli.options.declared import Option, Panel, short_repr
 
+EightBits = Literal["int8", "float8"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8", "float8"]
 
 
@@ -99,9 +100,9 @@ class RuntimeConfig:
     __repr__ = short_repr
 
     @property
-    def eight_bits(self) -> bool:
-        """Whether the large matrices are in 8 bits."""
-        return self.dtype in ("int8", "float8")
+    def eight_bits(self) -> EightBits | None:
+        """The form of the large matrices if it has 8 bits."""
+        return self.dtype if self.dtype in ("int8", "float8") else None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?|mps", self.device):
