@@ -37,6 +37,8 @@ types: $(VENV)/installed-dev
 docs: $(VENV)/installed
 	$(BIN)/python -m magnet_cli.cli.reference > docs/cli.md.new
 	mv docs/cli.md.new docs/cli.md
+	$(BIN)/python -m magnet_cli.cli.manual_page > docs/magnet.1.new
+	mv docs/magnet.1.new docs/magnet.1
 
 demo: $(VENV)/installed
 	@echo
