@@ -21,7 +21,7 @@ from magnet_cli.terminal.signature import only
 if TYPE_CHECKING:
     from magnet_cli.judge.clips import FoundClip
     from magnet_cli.judge.evaluation import Comparison, Evaluation
-    from magnet_cli.judge.reference import Encoder, SetDistances
+    from magnet_cli.judge.reference import SetDistances, SetEncoder
     from magnet_cli.judge.statistics import Estimate
     from magnet_cli.pipeline.pipeline import Pipeline
 
@@ -122,14 +122,14 @@ def evaluate(
     with console.reporting():
         from magnet_cli.judge.clips import find_clips
         from magnet_cli.judge.measures import chosen
-        from magnet_cli.judge.reference import Encoder
+        from magnet_cli.judge.reference import SetEncoder
 
         wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
         names = chosen(wanted, has_model=model is not None)
         found = find_clips(clips, prompts)
         others = None if against is None else find_clips([against], prompts)
         wanted_kind = None if reference is None else find_clips([reference])
-        judge = Encoder.of(encoder, weights)
+        judge = SetEncoder.of(encoder, weights)
         if others is not None and wanted_kind is not None:
             raise UsageError("--against and --reference cannot be combined", "Evaluate each set with --reference")
         pipeline = None if model is None else judging(console, model, runtime, places)
@@ -184,7 +184,7 @@ def measured(
 
 
 def apart(
-    console: Console, clips: Sequence[FoundClip], reference: Sequence[FoundClip], encoder: Encoder
+    console: Console, clips: Sequence[FoundClip], reference: Sequence[FoundClip], encoder: SetEncoder
 ) -> SetDistances:
     """How far clips are from a reference, with a warning about each distance that is refused."""
     from magnet_cli.judge.reference import embedded, set_distances
