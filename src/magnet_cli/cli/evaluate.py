@@ -109,7 +109,7 @@ def evaluate(
     places: PlacesConfig,
     speech: Annotated[Speech, only("json", "quiet", "log_file")],
 ) -> None:
-    """Measure clips: tempo, silence, clipping, loudness, bandwidth, width, repetition, and how well they fit the text.
+    """Measure clips: tempo, loudness, faults, repetition, and how well they fit the text.
 
     Prints the measures of each clip and their means, with 95 % bootstrap intervals. With --json, the last object is the
     summary. Clips that cannot be measured are named, and the exit code is then 8.
