@@ -3,9 +3,9 @@
     python examples/bundled/render.py data --clips 9000 --prompts 120
 
 writes `data/*.flac` and `data/metadata.jsonl` (the audiofolder convention), whose `text` is a list of captions for
-each clip; and `data/held-out/`, pieces that are not among them, with a prompt each and what it asks for. What was
-stopped goes on where it stopped. Needs `pyfluidsynth`, FluidSynth and Debian's packages fluid-soundfont-gm and
-musescore-general-soundfont-small.
+each clip; and `data/held-out/`, pieces that are not among them, with a prompt each and what it asks for. A
+rendering that was stopped resumes where it stopped. Needs `pyfluidsynth`, FluidSynth and Debian's packages
+fluid-soundfont-gm and musescore-general-soundfont-small.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PART = 50  # clips that one job renders before it writes down their metadata
 
 
 def sound_of(piece: Piece, players: list[soundfonts.SoundfontPlayer], rng: random.Random) -> NDArray[np.float32]:
-    """The waveform of a piece, [L] at RATE: one of the soundfonts, our synthesis, a room, and a mixing desk."""
+    """The waveform of a piece, [L] at RATE: one of the soundfonts, the synthesizers, a room, and a mixing desk."""
     style = STYLES[piece.style]
     player = rng.choice(players)
     total = int(SECONDS * RATE)

@@ -47,8 +47,8 @@ def evaluate(
         typer.Option(
             "--reference",
             metavar="CLIPS",
-            help="Folder, file or manifest of clips of the kind that is wanted. Prints how far the clips as a set are "
-            "from these as a set: Fréchet and kernel distance of their embeddings by --encoder.",
+            help="Folder, file or manifest of clips of the kind that is wanted. Prints the Fréchet and the kernel "
+            "distance between the two sets, of the embeddings by --encoder.",
             rich_help_panel="Measurement",
         ),
     ] = None,
@@ -57,8 +57,8 @@ def evaluate(
         typer.Option(
             "--encoder",
             metavar="spectrum|vggish",
-            help="What makes the embeddings for --reference. spectrum: levels of bands, second by second. vggish: the "
-            "network of the published Fréchet audio distance; needs --weights.",
+            help="Encoder that computes the embeddings for --reference. spectrum: levels of bands, second by second. "
+            "vggish: the network of the published Fréchet audio distance; needs --weights.",
             rich_help_panel="Measurement",
         ),
     ] = "spectrum",
@@ -165,7 +165,7 @@ def measured(
 
     if "likelihood" in names and (without := sum(clip.text is None for clip in clips)):
         console.warning(
-            f"{without:,} of {len(clips):,} clips have no known prompt, and so no likelihood: give --prompts"
+            f"{without:,} of {len(clips):,} clips have no known prompt, and so no likelihood. Give --prompts."
         )
     with console.progress(len(clips)) as bar:
 
@@ -190,7 +190,7 @@ def apart(
     from magnet_cli.judge.reference import embedded, set_distances
 
     def left_out(clip: FoundClip, error: MagnetError) -> None:
-        console.warning(f"{clip.path} is in no distance: {error.message}.")
+        console.warning(f"{clip.path} is left out of the distances: {error.message}.")
 
     with console.busy("embedding the clips"):
         sets = [embedded(one, encoder, left_out) for one in (clips, reference)]

@@ -76,7 +76,7 @@ def show(
 
     Example: magnet models show magnet-small-10secs
 
-    Example: magnet models show bundled --words
+    Example: magnet models show mine --words
     """
     console = Console()
     with console.reporting():

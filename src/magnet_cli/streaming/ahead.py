@@ -15,10 +15,10 @@ PATIENCE = 0.1  # seconds after which a waiting thread looks whether it is to st
 
 
 class HearingClock:
-    """How far the music is ahead of what is heard.
+    """Measures how far the music is ahead of what is heard.
 
-    What the player got is heard at the pace of time, from the first piece on. A player that takes it more slowly, as
-    one that is paused, stops the time.
+    The player is taken to play in real time what it has received, from the first piece on. If it takes pieces more
+    slowly, for example because it is paused, the clock waits for it.
     """
 
     def __init__(self) -> None:
