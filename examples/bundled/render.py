@@ -4,8 +4,8 @@
 
 writes `data/*.flac` and `data/metadata.jsonl` (the audiofolder convention), whose `text` is a list of captions for
 each clip; and `data/held-out/`, pieces that are not among them, with a prompt each and what it asks for. A
-rendering that was stopped resumes where it stopped. Needs `pyfluidsynth`, FluidSynth and Debian's packages fluid-soundfont-gm and
-musescore-general-soundfont-small.
+rendering that was stopped resumes where it stopped. Needs `pyfluidsynth`, FluidSynth and Debian's packages
+fluid-soundfont-gm and musescore-general-soundfont-small.
 """
 
 from __future__ import annotations
