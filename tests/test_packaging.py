@@ -18,6 +18,7 @@ from packaging.metadata import Metadata
 
 import magnet_cli
 from support.command import clean_environment
+from support.packaged import packaged
 
 DISTRIBUTION = "magnet-cli"
 ROOT = Path(__file__).parents[1]
@@ -65,16 +66,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         path.relative_to(unpacked).as_posix(): path.read_bytes() for path in unpacked.rglob("*") if path.is_file()
     }
     return Built(sdist, sources, wheel, files)
-
-
-def packaged() -> dict[str, bytes]:
-    """The files of the package in this repository, by their paths in a wheel."""
-    package = ROOT / "src" / "magnet_cli"
-    return {
-        path.relative_to(package.parent).as_posix(): path.read_bytes()
-        for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
 
 
 def declared() -> set[str]:
