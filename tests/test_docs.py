@@ -43,9 +43,11 @@ NEEDS_MORE = re.compile(
     r"magnet-(small|medium)|musicgen|--hybrid|--random-weights|--install-completion|\btrain\b|\bdoctor\b"
     r"|\bmagnet (play|stream)\b"  # which need a player, and have no end
 )
+ACT_AT_ONCE = {"--install-completion", "--version"}  # when they are parsed; the value of the former is optional
 NOT_HERE = "<!-- needs a download -->"
 OTHER_PROGRAMS = {"make", "pip", "git", "accelerate", "sudo", "rm", "cp", ".venv/bin/python"}
-OTHER_OPTIONS = {"--gpus", "--try"}  # of docker and of examples/bundled, where the text mentions them
+OTHER_PROGRAMS |= {"docker", "mkdir", "pipx", "python", "twine", "uv", "uvx"}
+OTHER_OPTIONS = {"--gpus", "--try", "--user"}  # of docker, of examples/bundled and of pip, where the text mentions them
 FEW_STEPS = SamplingConfig(steps=(2, 1, 1, 1), temperature=1.0, guidance=3.0)
 
 
@@ -191,7 +193,7 @@ def test_every_command_parses(page: str, monkeypatch: pytest.MonkeyPatch) -> Non
             if program == "make":
                 named = [word for word in shlex.split(command.text, comments=True)[1:] if "=" not in word]
                 assert set(named) <= targets, where
-        elif "--install-completion" not in used.arguments:  # its value is optional, and it acts when it is parsed
+        elif not ACT_AT_ONCE & set(used.arguments):
             try:
                 parse(used.arguments)
             except Exception as error:  # of the library that parses, whichever it is

@@ -12,6 +12,7 @@ from typer._click.exceptions import ClickException
 from typer.main import get_command
 
 from magnet_cli._version import __version__
+from magnet_cli.cli.about import about
 from magnet_cli.cli.again import again
 from magnet_cli.cli.archive import export_archive, import_archive
 from magnet_cli.cli.batch import batch
@@ -60,9 +61,11 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        Console().result(f"magnet {__version__}")
+        console = Console()
+        with console.reporting():
+            console.result(about() if context.params["as_json"] else f"magnet {__version__}")
         raise typer.Exit
 
 
@@ -70,9 +73,23 @@ def _show_version(wanted: bool) -> None:
 def magnet(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        # Not eager: then --json, which is, has been read before, in whichever order they stand.
+        typer.Option("--version", "-V", callback=_show_version, expose_value=False, help="Show the version and exit."),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            is_eager=True,
+            help="With --version: show the versions of magnet, Python and the libraries, the platform and the usable "
+            "devices as JSON.",
+        ),
     ] = False,
 ) -> None:
+    if as_json:
+        with Console().reporting():
+            raise UsageError("--json before a command goes with --version only", "Give it after the command")
     context.default_map = read_defaults(config_path(), sections(context.command).below)
 
 
@@ -81,7 +98,7 @@ def sections(command: Any) -> Section:
     options = {
         option[2:]: str(parameter.name)
         for parameter in command.params
-        if not parameter.is_eager
+        if not parameter.is_eager and parameter.expose_value
         for option in parameter.opts
         if option.startswith("--")
     }
@@ -134,13 +151,21 @@ EVERYDAY = {
         *("--preset", "--duration", "--device", "--json", "--quiet"),
     ),
 }
-for function in (generate, batch, again, info, replay, play, stream, evaluate, encode, decode, bench, doctor):
-    command(app, everyday=EVERYDAY.get(function, ()))(function)
-command(app, "help")(show_help)
+# The sections of `magnet --help`, in their order.
+GENERATING, CLIPS, MODELS, HELP = "Generate", "Work with clips", "Work with models", "Help"
+for title, functions in (
+    (GENERATING, (generate, batch, again, stream)),
+    (CLIPS, (play, info, replay, evaluate)),
+    (MODELS, (encode, decode, bench)),
+    (HELP, (doctor,)),
+):
+    for function in functions:
+        command(app, everyday=EVERYDAY.get(function, ()), panel=title)(function)
+command(app, "help", panel=HELP)(show_help)
 command(models)(export_archive)
 command(models)(import_archive)
-app.add_typer(models)
-app.add_typer(train)
+app.add_typer(models, rich_help_panel=MODELS)
+app.add_typer(train, rich_help_panel=MODELS)
 
 
 def run() -> int:

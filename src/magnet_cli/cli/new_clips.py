@@ -223,7 +223,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     def take(product: Product) -> None:
         if order.to_stdout:
             console.message(describe_clip(product.clip, STDOUT_TARGET, order.finish))
-            write_standard_output(console, product, metadata=not order.files.no_metadata)
+            write_standard_output(console, production, product)
             return
         console.result(result(product, as_json=speech.json), announced=not speech.json)
         written.append(product.item.target.audio)
