@@ -58,6 +58,7 @@ DECODER_STEPS ?= 26000
 train-bundled: $(VENV)/installed-train
 	test -f $(BUNDLED)/data/held-out/prompts.jsonl || $(BIN)/python examples/bundled/render.py $(BUNDLED)/data --clips 9000
 	$(BIN)/magnet train codec $(BUNDLED)/data -o $(BUNDLED)/codec --begin phase-free --steps $(CODEC_STEPS) \
+	    --held-out $(BUNDLED)/data/held-out \
 	    --ratios 4,4,5,8 --filters 24 --dimension 96 --lstm 2 --codebooks 4 --codes 1024 --seed 1 \
 	    --batch-size 6 --seconds 1.12 --learning-rate 3e-4 --warmup 20 --last-rate 0.1 \
 	    --adversarial-from 200 --adversarial-every 3 --discriminator-filters 4 --discriminator-windows 1024,512,256

@@ -73,7 +73,7 @@ class Verdict:
     features: Floats | None = None
 
 
-class Judge(Protocol):
+class StudyJudge(Protocol):
     """Measures clips; higher is better."""
 
     reference: Floats | None  # features of real clips, which those of generated clips are compared with
@@ -102,7 +102,7 @@ class RenderedJudge:
         return (vectors - self._classifier.mean) / self._classifier.scale
 
     def judge(self, rows: Sequence[Row], clips: Sequence[Floats], rate: int) -> Verdict:
-        """See Judge. `follows` is the mean of what the prompt asks for and the clip has: its style, and its tempo."""
+        """See StudyJudge. `follows`: the mean of what the prompt asks for and the clip has, its style and its tempo."""
         vectors = np.array([measures.features(clip, rate) for clip in clips])
         style = np.array(
             [self._classifier.kind(vector) == row["style"] for vector, row in zip(vectors, rows, strict=True)],
@@ -132,7 +132,7 @@ class CommandJudge:
         self._command = shlex.split(command)
 
     def judge(self, rows: Sequence[Row], clips: Sequence[Floats], rate: int) -> Verdict:
-        """See Judge."""
+        """See StudyJudge."""
         with tempfile.TemporaryDirectory(prefix="sampling-study-") as folder:
             lines = []
             for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
@@ -196,7 +196,7 @@ class Point:
 
 
 def measure_point(
-    pipeline: Pipeline, judge: Judge, rows: Sequence[Row], seeds: Sequence[int], way: tuple[str, str], steps: str
+    pipeline: Pipeline, judge: StudyJudge, rows: Sequence[Row], seeds: Sequence[int], way: tuple[str, str], steps: str
 ) -> Point:
     """Generate and judge all clips of a point."""
     sampling = change_sampling(pipeline.info.sampling, {"steps": steps, **options_of(way[1])})
@@ -246,7 +246,7 @@ def stored_at(folder: Path, key: dict[str, Any]) -> Path:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A value with its interval."""
 
     value: float
@@ -265,16 +265,16 @@ def by_prompt(values: Floats, rows: Sequence[Row]) -> Floats:
     return np.array([np.nanmean(one) if not np.isnan(one).all() else np.nan for one in groups.values()])
 
 
-def mean_of(values: Floats) -> Estimate:
+def mean_of(values: Floats) -> Interval:
     """The mean of prompts [P], with a bootstrap interval."""
     values = values[~np.isnan(values)]
     if not len(values):
-        return Estimate(np.nan, np.nan, np.nan)
+        return Interval(np.nan, np.nan, np.nan)
     draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
     return estimate(float(values.mean()), values[draws].mean(axis=1))
 
 
-def distance_of(features: Floats, reference: Floats) -> Estimate:
+def distance_of(features: Floats, reference: Floats) -> Interval:
     """Fréchet distance of clips' features to those of real clips, with a bootstrap interval over the clips."""
     random = np.random.default_rng(0)
     draws = (features[random.integers(len(features), size=len(features))] for _ in range(RESAMPLES // 10))
@@ -284,9 +284,9 @@ def distance_of(features: Floats, reference: Floats) -> Estimate:
     )
 
 
-def estimate(value: float, draws: Floats) -> Estimate:
+def estimate(value: float, draws: Floats) -> Interval:
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, float(low), float(high))
+    return Interval(value, float(low), float(high))
 
 
 def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -298,7 +298,7 @@ def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return best
 
 
-def table(points: Sequence[Point], rows: Sequence[Row], judge: Judge, bounds: dict[str, Verdict]) -> str:
+def table(points: Sequence[Point], rows: Sequence[Row], judge: StudyJudge, bounds: dict[str, Verdict]) -> str:
     """All figures in Markdown."""
     names = list(points[0].verdict.values)
     heads = ["way", "steps", "passes", "s", *names, f"{names[0]} against {REFERENCE}"]
@@ -322,14 +322,14 @@ def table(points: Sequence[Point], rows: Sequence[Row], judge: Judge, bounds: di
     return "\n".join(lines) + "\n"
 
 
-def distance_cell(verdict: Verdict, judge: Judge) -> list[str]:
+def distance_cell(verdict: Verdict, judge: StudyJudge) -> list[str]:
     if judge.reference is None:
         return []
     return ["" if verdict.features is None else str(distance_of(verdict.features, judge.reference))]
 
 
 def picture(
-    estimates: Sequence[tuple[str, float, Estimate]], bounds: dict[str, float], measure: str, size: tuple[int, int]
+    estimates: Sequence[tuple[str, float, Interval]], bounds: dict[str, float], measure: str, size: tuple[int, int]
 ) -> str:
     """An SVG: passes to the right, the measure upwards, a bar for each interval, and the front as a line."""
     width, height = size
@@ -417,7 +417,7 @@ def study(options: argparse.Namespace) -> str:
     pipeline = Pipeline.load(options.model, **loaded)  # type: ignore[arg-type]
     if not isinstance(pipeline.info.sampling, SamplingConfig):
         raise SystemExit(f"error: {options.model} is a MusicGen, which decodes frame after frame")
-    judge: Judge = CommandJudge(options.judge) if options.judge else RenderedJudge(options.prompts, pipeline)
+    judge: StudyJudge = CommandJudge(options.judge) if options.judge else RenderedJudge(options.prompts, pipeline)
     folder = options.out / "points"
     folder.mkdir(parents=True, exist_ok=True)
     same = {
@@ -448,7 +448,7 @@ def study(options: argparse.Namespace) -> str:
     return text
 
 
-def upper_bounds(pipeline: Pipeline, judge: Judge, rows: Sequence[Row], folder: Path) -> dict[str, Verdict]:
+def upper_bounds(pipeline: Pipeline, judge: StudyJudge, rows: Sequence[Row], folder: Path) -> dict[str, Verdict]:
     """The verdicts on what the prompts describe: as it was rendered, and through the codec."""
     rate = pipeline.info.sample_rate
     clips = [soundfile.read(folder / Path(row["file_name"]).name, dtype="float32")[0] for row in rows]

@@ -3,9 +3,9 @@
     python examples/bundled/render.py data --clips 9000 --prompts 120
 
 writes `data/*.flac` and `data/metadata.jsonl` (the audiofolder convention), whose `text` is a list of captions for
-each clip; and `data/held-out/`, pieces that are not among them, with a prompt each and what it asks for. What was
-stopped goes on where it stopped. Needs `pyfluidsynth`, FluidSynth and Debian's packages fluid-soundfont-gm and
-musescore-general-soundfont-small.
+each clip; and `data/held-out/`, pieces that are not among them, with a prompt each and what it asks for. A
+rendering that was stopped resumes where it stopped. Needs `pyfluidsynth`, FluidSynth and Debian's packages
+fluid-soundfont-gm and musescore-general-soundfont-small.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ GUITARS = 0.15  # their level
 PART = 50  # clips that one job renders before it writes down their metadata
 
 
-def sound_of(piece: Piece, players: list[soundfonts.Player], rng: random.Random) -> NDArray[np.float32]:
-    """The waveform of a piece, [L] at RATE: one of the soundfonts, our synthesis, a room, and a mixing desk."""
+def sound_of(piece: Piece, players: list[soundfonts.SoundfontPlayer], rng: random.Random) -> NDArray[np.float32]:
+    """The waveform of a piece, [L] at RATE: one of the soundfonts, the synthesizers, a room, and a mixing desk."""
     style = STYLES[piece.style]
     player = rng.choice(players)
     total = int(SECONDS * RATE)
@@ -98,18 +98,18 @@ def render_part(indices: range, *, seed: int, folder: Path) -> None:
     temporary.replace(rows_file)
 
 
-def open_players() -> list[soundfonts.Player]:
-    return [soundfonts.Player(path) for _, path in soundfonts.SOUNDFONTS]
+def open_players() -> list[soundfonts.SoundfontPlayer]:
+    return [soundfonts.SoundfontPlayer(path) for _, path in soundfonts.SOUNDFONTS]
 
 
 @lru_cache(maxsize=1)
-def _kept() -> list[soundfonts.Player]:
+def _kept() -> list[soundfonts.SoundfontPlayer]:
     """Players that never play: while a soundfont is open, FluidSynth opens it again in no time."""
     return open_players()
 
 
 @contextmanager
-def fresh_players() -> Iterator[list[soundfonts.Player]]:
+def fresh_players() -> Iterator[list[soundfonts.SoundfontPlayer]]:
     """New players. A voice of FluidSynth begins at the loudness with which it last played, so the past can be heard.
 
     So the bytes of a clip depend on those before it in its part, and on nothing else.

@@ -42,6 +42,18 @@ def test_clips_are_played_when_they_are_written(magnet: Magnet, tiny: str, progr
     assert "playing 7.wav: 0.30 s" in done.err
 
 
+def test_of_several_candidates_only_the_one_that_is_written_is_played(
+    magnet: Magnet, tiny: str, programs: Path
+) -> None:
+    heard = install(programs, "aplay")
+    best = ("--best-of", "3", "--judge", "likelihood", "-n", "2")
+    done = magnet("generate", "x", "-o", "{seed}.wav", "--model", tiny, "--play", *best, *QUICK)
+    assert done.code == 0, done.err
+    written = done.out.split()
+    assert len(written) == 2
+    assert heard.read_bytes() == b"".join(samples(path) for path in written)
+
+
 def test_a_clip_that_cannot_be_played_is_written_and_said(magnet: Magnet, tiny: str, programs: Path) -> None:
     done = magnet("generate", "x", "-o", "a.wav", "--model", tiny, "--play", *QUICK)
     assert (done.code, done.out) == (0, "a.wav\n")

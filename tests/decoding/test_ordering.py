@@ -80,7 +80,7 @@ def test_hybrid_decides_half_by_the_sequence_and_half_by_the_confidence(music: G
     probability = torch.rand(1, frames, generator=torch.Generator().manual_seed(0))
     hidden: list[set[int]] = []
 
-    class Given:
+    class GivenRescorer:
         def __call__(self, codes: torch.Tensor, proposed: torch.Tensor, codebook: int) -> torch.Tensor:
             masked = codes[0, codebook] == music.decoder.config.mask_code
             hidden.append({int(frame) // span for frame in masked.nonzero()})
@@ -90,7 +90,7 @@ def test_hybrid_decides_half_by_the_sequence_and_half_by_the_confidence(music: G
             pass
 
     sampling = SamplingConfig((steps, 1, 1, 1), span_order="hybrid", rescore_weight=0.0)
-    decode(music.decoder, music.memory("x"), [4], sampling, frames=frames, rescorer=Given())
+    decode(music.decoder, music.memory("x"), [4], sampling, frames=frames, rescorer=GivenRescorer())
     score = [1 - float(probability[0, span * unit : span * unit + span].max()) for unit in range(spans)]
     order, left, wanted = corput_order(spans), set(range(spans)), []
     for rate in mask_rates(steps)[1:]:

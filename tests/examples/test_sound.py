@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_bytes_and_no_clip_hears_the_one_before(tmp
         wave, rate = soundfile.read(tmp_path / "one" / row["file_name"])
         assert (len(wave), rate) == (160_000, RATE)
         assert 0.1 < np.abs(wave).max() <= 0.7001
-    player = soundfonts.Player(soundfonts.SOUNDFONTS[0][1])
+    player = soundfonts.SoundfontPlayer(soundfonts.SOUNDFONTS[0][1])
     player.play([Note(0.0, 3.0, "organ", 60, 100)], 1.0, RATE)
     after = player.play([Note(0.5, 0.4, "organ", 60, 100)], 1.0, RATE)
     assert np.abs(after[: RATE // 3]).max() < 1e-4

@@ -113,7 +113,7 @@ def test_a_damaged_marker_is_no_marker(text: str, tmp_path: Path) -> None:
     target = tmp_path / "there"
     write(target)
     (target / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(OutputError, match=r"not a codec that magnet wrote: it holds codec\.safetensors"):
+    with pytest.raises(OutputError, match=r"not a codec that magnet wrote: it holds analysis\.safetensors"):
         write(target, word="new")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from magnet_cli import Job, Pipeline, RuntimeConfig, SamplingConfig
 from magnet_cli.errors import NumericsError, OutputError
 from magnet_cli.jobs.manifest import Header, Item, Manifest
 from magnet_cli.jobs.targets import Target
-from magnet_cli.jobs.writer import ItemFailed, Product, Production
+from magnet_cli.jobs.writer import Finisher, ItemFailed, Product, Production
 from magnet_cli.options.output import OutputConfig
 from magnet_cli.pipeline.clip import Clip
 from magnet_cli.pipeline.draft import Draft
@@ -156,6 +159,53 @@ def test_what_is_decoded_is_written_before_the_work_stops(
         Production(pipeline, "x", OutputConfig()).run(items_of(tmp_path), listener=heard)
     assert heard.written == ["a", "b"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.wav", "b.json", "b.wav"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal cannot be sent to one thread")
+def test_an_interrupt_while_a_clip_is_awaited_does_not_lose_it(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last clips are decoded, and the caller's thread only waits for those that finish them."""
+    waiting = threading.Event()
+    take = Finisher.take
+
+    def interrupt(draft: Draft) -> None:
+        if draft.job.prompt == "a":
+            assert waiting.wait(LONGEST)
+            time.sleep(0.2)  # until it waits for this clip
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.5)  # the signal arrives before the clip does
+
+    def noted(self: Finisher, *, wait: bool) -> Any:
+        if wait and self._waiting:
+            waiting.set()
+        return take(self, wait=wait)
+
+    finishing(monkeypatch, interrupt)
+    monkeypatch.setattr(Finisher, "take", noted)
+    heard = Heard()
+    with pytest.raises(KeyboardInterrupt):
+        Production(pipeline, "x", OutputConfig()).run(items_of(tmp_path, "ab"), listener=heard)
+    assert heard.written == ["a", "b"]
+
+
+def test_a_listener_that_raises_stops_the_work_and_what_is_decoded_is_written(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(draft: Draft) -> None:
+        if draft.job.prompt == "a":
+            raise NumericsError("samples are not finite", "Try another seed")
+
+    def stop(event: object) -> None:
+        if isinstance(event, ItemFailed):
+            raise event.error
+
+    finishing(monkeypatch, fail)
+    heard = Heard(stop)
+    with pytest.raises(NumericsError, match="not finite"):
+        Production(pipeline, "x", OutputConfig()).run(items_of(tmp_path), listener=heard)
+    assert heard.written[0] == "b"
+    assert (tmp_path / "b.wav").exists()
 
 
 def test_a_file_that_cannot_be_written_stops_the_work(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from magnet_cli.streaming.ahead import Clock
+from magnet_cli.streaming.ahead import HearingClock
 from magnet_cli.streaming.pace import LEVELS, RESERVE, Pace, lowered
 
 STEPS = (20, 10, 10, 10)
@@ -55,7 +55,7 @@ def test_it_never_breaks_off_while_a_quarter_of_the_steps_is_fast_enough(speed: 
 def test_the_clock_runs_from_the_first_piece_and_waits_for_music_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = Clock()
+    clock = HearingClock()
     clock.add(5.0)
     clock.late()
     assert (clock.ahead(), clock.breaks) == (None, 0)
@@ -79,7 +79,7 @@ def test_the_clock_runs_from_the_first_piece_and_waits_for_music_that_is_late(mo
 def test_a_player_that_pauses_is_no_break(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = Clock()
+    clock = HearingClock()
     clock.add(10.0)
     clock.heard(2.0)
     now = 60.0  # it took nothing for a minute, though there was music

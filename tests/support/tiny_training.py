@@ -25,4 +25,4 @@ def load(folder: Path) -> Pipeline:
 
 def losses(run: Path) -> dict[int, float]:
     with (run / "log.csv").open() as file:
-        return {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)}
+        return {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file) if row["loss"]}

@@ -66,7 +66,7 @@ def test_a_frame_closes_on_both_sides() -> None:
 def test_without_unicode_there_are_no_frames(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("magnet_cli.terminal.panels.FRAME", "\ud800")  # which no encoding has
     page = magnet("--help").out
-    assert "\nCommands:\n  generate " in page
+    assert "\nGenerate:\n  generate " in page
 
 
 @pytest.mark.parametrize("arguments", [(), ("help",), ("--help",), ("-h",)])

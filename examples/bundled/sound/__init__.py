@@ -1,1 +1,1 @@
-"""How notes become sound: instruments, the soundfonts that have them, synthesis of our own, and effects."""
+"""How notes become sound: instruments, the soundfonts that have them, synthesizers, and effects."""

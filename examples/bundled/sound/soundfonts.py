@@ -41,7 +41,7 @@ def missing() -> list[str]:
     return [package for package, path in SOUNDFONTS if not path.is_file()]
 
 
-class Player:
+class SoundfontPlayer:
     """A synthesizer with one soundfont, without reverberation or chorus: `effects.py` adds the first."""
 
     def __init__(self, soundfont: Path) -> None:

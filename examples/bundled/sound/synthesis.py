@@ -1,4 +1,4 @@
-"""Synthesizers and drum machines of our own: waveforms out of band-limited tables, drums out of sines and noise."""
+"""Synthesizers and drum machines: waveforms out of band-limited tables, drums out of sines and noise."""
 
 from __future__ import annotations
 

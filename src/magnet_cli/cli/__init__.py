@@ -151,13 +151,21 @@ EVERYDAY = {
         *("--preset", "--duration", "--device", "--json", "--quiet"),
     ),
 }
-for function in (generate, batch, again, info, replay, play, stream, evaluate, encode, decode, bench, doctor):
-    command(app, everyday=EVERYDAY.get(function, ()))(function)
-command(app, "help")(show_help)
+# The sections of `magnet --help`, in their order.
+GENERATING, CLIPS, MODELS, HELP = "Generate", "Work with clips", "Work with models", "Help"
+for title, functions in (
+    (GENERATING, (generate, batch, again, stream)),
+    (CLIPS, (play, info, replay, evaluate)),
+    (MODELS, (encode, decode, bench)),
+    (HELP, (doctor,)),
+):
+    for function in functions:
+        command(app, everyday=EVERYDAY.get(function, ()), panel=title)(function)
+command(app, "help", panel=HELP)(show_help)
 command(models)(export_archive)
 command(models)(import_archive)
-app.add_typer(models)
-app.add_typer(train)
+app.add_typer(models, rich_help_panel=MODELS)
+app.add_typer(train, rich_help_panel=MODELS)
 
 
 def run() -> int:

@@ -21,7 +21,7 @@ from magnet_cli.terminal.signature import only
 if TYPE_CHECKING:
     from magnet_cli.judge.clips import FoundClip
     from magnet_cli.judge.evaluation import Comparison, Evaluation
-    from magnet_cli.judge.reference import Encoder, SetDistances
+    from magnet_cli.judge.reference import SetDistances, SetEncoder
     from magnet_cli.judge.statistics import Estimate
     from magnet_cli.pipeline.pipeline import Pipeline
 
@@ -47,8 +47,8 @@ def evaluate(
         typer.Option(
             "--reference",
             metavar="CLIPS",
-            help="Folder, file or manifest of clips of the kind that is wanted. Prints how far the clips as a set are "
-            "from these as a set: Fréchet and kernel distance of their embeddings by --encoder.",
+            help="Folder, file or manifest of clips of the kind that is wanted. Prints the Fréchet and the kernel "
+            "distance between the two sets, of the embeddings by --encoder.",
             rich_help_panel="Measurement",
         ),
     ] = None,
@@ -57,8 +57,8 @@ def evaluate(
         typer.Option(
             "--encoder",
             metavar="spectrum|vggish",
-            help="What makes the embeddings for --reference. spectrum: levels of bands, second by second. vggish: the "
-            "network of the published Fréchet audio distance; needs --weights.",
+            help="Encoder that computes the embeddings for --reference. spectrum: levels of bands, second by second. "
+            "vggish: the network of the published Fréchet audio distance; needs --weights.",
             rich_help_panel="Measurement",
         ),
     ] = "spectrum",
@@ -109,7 +109,7 @@ def evaluate(
     places: PlacesConfig,
     speech: Annotated[Speech, only("json", "quiet", "log_file")],
 ) -> None:
-    """Measure clips: tempo, silence, clipping, loudness, bandwidth, width, repetition, and how well they fit the text.
+    """Measure clips: tempo, loudness, faults, repetition, and how well they fit the text.
 
     Prints the measures of each clip and their means, with 95 % bootstrap intervals. With --json, the last object is the
     summary. Clips that cannot be measured are named, and the exit code is then 8.
@@ -122,14 +122,14 @@ def evaluate(
     with console.reporting():
         from magnet_cli.judge.clips import find_clips
         from magnet_cli.judge.measures import chosen
-        from magnet_cli.judge.reference import Encoder
+        from magnet_cli.judge.reference import SetEncoder
 
         wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
         names = chosen(wanted, has_model=model is not None)
         found = find_clips(clips, prompts)
         others = None if against is None else find_clips([against], prompts)
         wanted_kind = None if reference is None else find_clips([reference])
-        judge = Encoder.of(encoder, weights)
+        judge = SetEncoder.of(encoder, weights)
         if others is not None and wanted_kind is not None:
             raise UsageError("--against and --reference cannot be combined", "Evaluate each set with --reference")
         pipeline = None if model is None else judging(console, model, runtime, places)
@@ -165,7 +165,7 @@ def measured(
 
     if "likelihood" in names and (without := sum(clip.text is None for clip in clips)):
         console.warning(
-            f"{without:,} of {len(clips):,} clips have no known prompt, and so no likelihood: give --prompts"
+            f"{without:,} of {len(clips):,} clips have no known prompt, and so no likelihood. Give --prompts."
         )
     with console.progress(len(clips)) as bar:
 
@@ -184,13 +184,13 @@ def measured(
 
 
 def apart(
-    console: Console, clips: Sequence[FoundClip], reference: Sequence[FoundClip], encoder: Encoder
+    console: Console, clips: Sequence[FoundClip], reference: Sequence[FoundClip], encoder: SetEncoder
 ) -> SetDistances:
     """How far clips are from a reference, with a warning about each distance that is refused."""
     from magnet_cli.judge.reference import embedded, set_distances
 
     def left_out(clip: FoundClip, error: MagnetError) -> None:
-        console.warning(f"{clip.path} is in no distance: {error.message}.")
+        console.warning(f"{clip.path} is left out of the distances: {error.message}.")
 
     with console.busy("embedding the clips"):
         sets = [embedded(one, encoder, left_out) for one in (clips, reference)]

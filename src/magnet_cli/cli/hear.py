@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ from magnet_cli.jobs.targets import Target
 from magnet_cli.terminal.console import Console
 
 if TYPE_CHECKING:
-    from magnet_cli.jobs.writer import Product
+    from magnet_cli.jobs.writer import Product, Production
 
 STDOUT = "-"
 # What stands for its file in messages.
@@ -80,14 +81,7 @@ def check_standard_output(clips: int, *, as_json: bool, others: bool) -> None:
         )
 
 
-def write_standard_output(console: Console, product: Product, *, metadata: bool) -> None:
+def write_standard_output(console: Console, production: Production, product: Product) -> None:
     """Write a clip to standard output as the WAV file that it would be."""
-    from magnet_cli.audio.files import encode_audio
-    from magnet_cli.pipeline.record import as_tags
-
-    clip, record = product.clip, product.record
-    tags = as_tags(record, f"Model weights: {record['model']['licence']}") if metadata else None
-    name = Path("clip.wav")
-    console.content(
-        encode_audio(name, clip.waveform, clip.sample_rate, clip.output.samples, tags=tags, marks=clip.marks)
-    )
+    named = replace(product, item=replace(product.item, target=Target(Path("clip.wav"))))
+    console.content(production.encode(named))

@@ -67,7 +67,7 @@ def show(
     *,
     words: Annotated[
         bool,
-        typer.Option("--words", help="List the words that the model knows, if its text encoder is its own."),
+        typer.Option("--words", help="Print the words that the model knows, if its text encoder lists them."),
     ] = False,
     as_json: AsJson = False,
     places: Annotated[PlacesConfig, without("offline")],
@@ -76,7 +76,7 @@ def show(
 
     Example: magnet models show magnet-small-10secs
 
-    Example: magnet models show bundled --words
+    Example: magnet models show mine --words
     """
     console = Console()
     with console.reporting():
@@ -104,7 +104,7 @@ def show_words(console: Console, model: ResolvedModel, *, as_json: bool) -> None
         console.result({"name": model.name, "known_words": known})
     elif known is None:
         is_known = model.bundle is not None or registered(model.repository or "") is not None
-        reason = "its text encoder was not trained on its captions alone" if is_known else "it is not on this machine"
+        reason = "its text encoder has no such list" if is_known else "it is not on this machine"
         console.message(f"{model.name} lists no words: {reason}")
     for word in with_ranges(known or []) if not as_json else ():
         console.result(word)

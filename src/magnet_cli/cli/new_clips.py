@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -217,13 +218,15 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
     ]
     words = {target.audio: combination.words for target, (_, combination) in zip(targets, drafts, strict=True)}
     rows: list[Sequence[str]] = []
+    written: list[Path] = []
 
     def take(product: Product) -> None:
         if order.to_stdout:
             console.message(describe_clip(product.clip, STDOUT_TARGET, order.finish))
-            write_standard_output(console, product, metadata=not order.files.no_metadata)
+            write_standard_output(console, production, product)
             return
         console.result(result(product, as_json=speech.json), announced=not speech.json)
+        written.append(product.item.target.audio)
         rows.append(sweep_row(product, words[product.item.target.audio]))
 
     make(console, production, items, take=take, write=not order.to_stdout)
@@ -232,7 +235,7 @@ def make_new_clips(console: Console, order: Order, runtime: RuntimeConfig, speec
         for line in aligned([header, *rows]):
             console.message(line)
     if order.play and not order.to_stdout:
-        play_files(console, list(dict.fromkeys(words)))
+        play_files(console, written)
 
 
 def stand_in(order: Order, error: HubError) -> ResolvedModel:

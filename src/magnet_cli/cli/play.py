@@ -1,4 +1,4 @@
-"""`magnet play`: hear audio files."""
+"""`magnet play`: play audio files."""
 
 from __future__ import annotations
 

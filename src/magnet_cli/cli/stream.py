@@ -70,7 +70,7 @@ def stream(
         typer.Option(
             "--replay",
             metavar="FILE.json",
-            help="Play the stream of a record again: its prompts, steps and seed, and as long as it lasted.",
+            help="Play the stream of a record again, with its prompts, steps, seed and length.",
             rich_help_panel="Clips",
         ),
     ] = None,
@@ -80,7 +80,8 @@ def stream(
         bool | None,
         typer.Option(
             "--live/--no-live",
-            help="Lower the number of decoding steps when the music would otherwise break off, or never.",
+            help="Lower the number of decoding steps when the music would otherwise break off. --no-live: never lower "
+            "it.",
             show_default="live, but not for files",
             rich_help_panel="Stream",
         ),
@@ -94,8 +95,8 @@ def stream(
 ) -> None:
     """Play music without an end.
 
-    The music is generated window by window, ahead of what is heard. A line on standard input is a new prompt, which the
-    next window plays. Ctrl-C ends the stream and writes its record.
+    The music is generated window by window, ahead of what is heard. A line on standard input is the new prompt from the
+    next window on. Ctrl-C ends the stream and writes its record.
 
     Example: magnet stream "calm piano" --model bundled
 

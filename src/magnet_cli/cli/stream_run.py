@@ -35,7 +35,7 @@ from magnet_cli.pipeline.pipeline import Pipeline
 from magnet_cli.pipeline.rules import check_job
 from magnet_cli.playing.pcm import endless_wav_header, pcm16
 from magnet_cli.playing.player import INSTALL, Playback, PlayerError, check_players, start_stream
-from magnet_cli.streaming.ahead import Clock, made_ahead
+from magnet_cli.streaming.ahead import HearingClock, made_ahead
 from magnet_cli.streaming.files import StreamFiles
 from magnet_cli.streaming.record import StreamRecipe, as_json, read_stream_record, record_of
 from magnet_cli.streaming.stream import Stream, StreamPlan, Turning
@@ -124,7 +124,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _PlayedLive:
     """A player, which is stopped at once."""
 
     playback: Playback
@@ -231,7 +231,7 @@ class _Session:
 
 
 def _play(console: Console, command: StreamCommand, recipe: StreamRecipe | None, session: _Session) -> None:
-    clock = Clock()
+    clock = HearingClock()
     stream = Stream(
         session.pipeline,
         session.plan,
@@ -240,7 +240,7 @@ def _play(console: Console, command: StreamCommand, recipe: StreamRecipe | None,
     )
     limit = recipe.seconds if recipe is not None else command.wanted.duration
     most = None if limit is None else round(limit * stream.sample_rate)
-    report = Report(console, stream, clock, live=command.is_live)
+    report = StreamReport(console, stream, clock, live=command.is_live)
     written = _Written(console, session, stream)
     ahead = command.wanted.ahead or session.pipeline.info.clip_seconds
     with (
@@ -310,7 +310,7 @@ def _destination(
         playback, name = start_stream(stream.channels, stream.sample_rate)
         console.message(f"playing through {name}; a line is a new prompt, Ctrl-C ends")
         try:
-            yield _Heard(playback)
+            yield _PlayedLive(playback)
         finally:
             playback.stop()
     elif folder is None:
@@ -366,10 +366,10 @@ def said_of(turning: Turning, stream: Stream) -> str:
     return f"from {where} on: {shortened(turning.prompt)!r} with steps {steps}"
 
 
-class Report:
+class StreamReport:
     """Says now and then how the stream does."""
 
-    def __init__(self, console: Console, stream: Stream, clock: Clock, *, live: bool) -> None:
+    def __init__(self, console: Console, stream: Stream, clock: HearingClock, *, live: bool) -> None:
         self._console, self._stream, self._clock, self._live = console, stream, clock, live
         self._said = time.monotonic()
         self._breaks = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -204,6 +205,8 @@ class Finisher:
             first = self._waiting[0]
             if not wait and not (isinstance(first, Future) and first.done()):
                 return
+            if isinstance(first, Future):
+                concurrent.futures.wait([first])  # an interrupt of this leaves the clip to the next call
             self._waiting.popleft()
             yield first.result() if isinstance(first, Future) else first()
 
@@ -244,35 +247,42 @@ class _Run:
                     del draft, finish  # a long one takes disk space until it is dropped
                 if long:
                     self._settle(wait=True)
-        finally:
+            self._settle(wait=True)
+        finally:  # what was interrupted, even while it waited for the last ones
             self._settle(wait=True)
 
     def _hear(self, event: Downloading | TextEncoded | StepDone | ClipFailed) -> None:
         match event:
             case ClipFailed(index, error):
                 self._settle(wait=True)  # the manifest has the items in order
-                self._fail(ItemFailed(self._items[index], error))
+                failed = ItemFailed(self._items[index], error)
+                self._note(failed)
+                self._listener(failed)
             case TextEncoded() | StepDone():
                 self._settle(wait=False)
                 self._listener(event)
 
     def _settle(self, *, wait: bool) -> None:
         """Write what is finished, and report it; all that is decoded if it may wait."""
+        taken = self._finisher.take(wait=wait)
+        while (one := self._next(taken)) is not None:
+            self._listener(one)
+
+    def _next(self, taken: Iterator[Finished | ItemFailed]) -> Product | ItemFailed | None:
+        """The next of them, after it is written or its failure is noted; None after the last."""
         try:
-            for one in self._finisher.take(wait=wait):
-                if isinstance(one, ItemFailed):
-                    self._fail(one)
-                    continue
-                if one.audio is not None:
-                    self._production.write(one.product, one.audio)
-                self._listener(one.product)
-        except Exception:  # what follows would fail, too
+            one = next(taken, None)
+            if isinstance(one, ItemFailed):
+                self._note(one)
+            elif one is not None and one.audio is not None:
+                self._production.write(one.product, one.audio)
+        except Exception:  # what follows could not be written, either
             self._finisher.drop()
             raise
+        return one.product if isinstance(one, Finished) else one
 
-    def _fail(self, failed: ItemFailed) -> None:
+    def _note(self, failed: ItemFailed) -> None:
         manifest, error = self._production.manifest, failed.error
         if manifest is not None:
             text = error.message if isinstance(error, MagnetError) else f"{type(error).__name__}: {error}"
             manifest.add(Entry(failed.item.key, (), text))
-        self._listener(failed)

@@ -1,7 +1,7 @@
 """Embeddings of sounds that need no trained weights: what the spectrum of each second is like.
 
 They are compared as a set, by the distances of `judge.distances`. A distance of these embeddings is not the published
-Fréchet audio distance, whose encoder is VGGish: it tells how alike two sets of clips sound in their bands, and no more.
+Fréchet audio distance, whose encoder is VGGish: it shows how alike the spectra of two sets of clips are, and no more.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ ENCODERS = ("spectrum", "vggish")
 
 
 @dataclass(frozen=True)
-class Encoder:
+class SetEncoder:
     """What makes embeddings [N, D] of a waveform [C, L] and its rate. sha256: of its weights; None: it has none."""
 
     name: str
@@ -30,7 +30,7 @@ class Encoder:
     sha256: str | None = None
 
     @classmethod
-    def of(cls, name: str, weights: Path | None) -> Encoder:
+    def of(cls, name: str, weights: Path | None) -> SetEncoder:
         """The encoder of this name. weights: their file.
 
         Raises: UsageError for an unknown one, or one without its weights; ModelError for damaged ones.
@@ -71,7 +71,7 @@ class SetDistances:
         return asdict(self)
 
 
-def set_distances(embeddings: NDArray[np.float64], reference: NDArray[np.float64], encoder: Encoder) -> SetDistances:
+def set_distances(embeddings: NDArray[np.float64], reference: NDArray[np.float64], encoder: SetEncoder) -> SetDistances:
     """The distances between two sets of embeddings [N, D] by an encoder."""
     ways: dict[str, Callable[[], float]] = {
         "frechet": lambda: frechet_distance(Gaussian.of(embeddings), Gaussian.of(reference)),
@@ -99,7 +99,7 @@ def set_distances(embeddings: NDArray[np.float64], reference: NDArray[np.float64
 
 
 def embedded(
-    clips: Sequence[FoundClip], encoder: Encoder, failed: Callable[[FoundClip, MagnetError], None]
+    clips: Sequence[FoundClip], encoder: SetEncoder, failed: Callable[[FoundClip, MagnetError], None]
 ) -> NDArray[np.float64]:
     """The embeddings of all clips, [N, D]. failed: called with each that has none.
 

@@ -46,7 +46,8 @@ class StreamOptions:
     overlap: float | None = field(
         default=None,
         metadata=Option(
-            help="Seconds that each window shares with the music before it. More keeps a style, and costs time.",
+            help="Seconds that each window shares with the music before it. A longer overlap keeps the style better "
+            "and takes more time.",
             metavar="SECONDS",
             time=True,
             unset="half of the model's clip",
@@ -55,8 +56,8 @@ class StreamOptions:
     ahead: float | None = field(
         default=None,
         metadata=Option(
-            help="Seconds of finished music that wait to be played. With less, a new prompt sounds sooner; with more, "
-            f"a busy machine is no matter. Above 0 to {MOST_AHEAD:g}.",
+            help="Seconds of finished music that wait to be played. With fewer, a new prompt is heard sooner; with "
+            f"more, the music is less likely to break off on a busy machine. Above 0 to {MOST_AHEAD:g}.",
             metavar="SECONDS",
             time=True,
             unset="one clip of the model",

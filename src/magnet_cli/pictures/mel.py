@@ -11,7 +11,7 @@ from magnet_cli.audio.blocks import Waveform
 
 BANDS = 128  # of the mel scale
 LOWEST = 30.0  # Hz
-WINDOW = 0.064  # seconds: tells notes a semitone apart from 250 Hz on, and beats at any tempo
+WINDOW = 0.064  # seconds: separates notes a semitone apart from 250 Hz on, and beats at any tempo
 HOP_SHARE = 4  # hops in a window
 FLOOR = 1e-12  # power, -120 dB of full scale, which no format of 16 bits reaches
 AT_ONCE = 256  # windows

@@ -14,11 +14,11 @@ from magnet_cli.streaming.stream import Stream, StreamStopped
 PATIENCE = 0.1  # seconds after which a waiting thread looks whether it is to stop
 
 
-class Clock:
-    """How far the music is ahead of what is heard.
+class HearingClock:
+    """Measures how far the music is ahead of what is heard.
 
-    What the player got is heard at the pace of time, from the first piece on. A player that takes it more slowly, as
-    one that is paused, stops the time.
+    The player is taken to play in real time what it has received, from the first piece on. If it takes pieces more
+    slowly, for example because it is paused, the clock waits for it.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Clock:
 class Ahead:
     """The pieces of a stream, of which some wait."""
 
-    def __init__(self, stream: Stream, waiting: int, clock: Clock) -> None:
+    def __init__(self, stream: Stream, waiting: int, clock: HearingClock) -> None:
         self._stream, self._clock = stream, clock
         self._pieces: queue.Queue[Waveform | BaseException] = queue.Queue(maxsize=max(1, waiting))
         self._over = threading.Event()
@@ -105,7 +105,7 @@ class Ahead:
 
 
 @contextmanager
-def made_ahead(stream: Stream, seconds: float, clock: Clock) -> Iterator[Iterator[Waveform]]:
+def made_ahead(stream: Stream, seconds: float, clock: HearingClock) -> Iterator[Iterator[Waveform]]:
     """The pieces of a stream; about so many seconds of them wait to be taken."""
     ahead = Ahead(stream, round(seconds), clock)
     ahead.start()

@@ -68,7 +68,7 @@ class StreamPlan:
 class Stream:
     """A stream of music. One thread iterates over it; another may change its prompt and stop it.
 
-    ahead: tells how many seconds of music wait to be heard; None: as fast as it goes, with all steps. turned: called
+    ahead: returns how many seconds of music wait to be heard; None: as fast as it goes, with all steps. turned: called
     with what a window is decoded with, where that differs from the one before.
     """
 

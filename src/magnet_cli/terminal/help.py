@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typer._click.formatting import HelpFormatter
 
 ARGUMENTS = "Arguments"
+COMMANDS = "Commands"  # where a command goes that has no section of its own
 OTHER = "Other"  # where an option goes that has no section of its own
 EVERYDAY = "Everyday options"
 FEW = 10  # options that need no sections
@@ -173,9 +174,14 @@ class HelpGroup(TyperGroup):
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the help page."""
-        commands = [(name, one.get_short_help_str(limit=200)) for name, one in self.commands.items() if not one.hidden]
+        panels: dict[str, list[Row]] = {}
+        for name, one in self.commands.items():
+            if not one.hidden:
+                title = getattr(one, "rich_help_panel", None)
+                rows = panels.setdefault(title if isinstance(title, str) else COMMANDS, [])
+                rows.append((name, one.get_short_help_str(limit=200)))
         options = [row_of(facts_of(parameter, ctx)) for parameter in self.get_params(ctx)]
-        formatter.write(page(self, ctx, [("Commands", commands), ("Options", options)], self.epilog or ""))
+        formatter.write(page(self, ctx, [*panels.items(), ("Options", options)], self.epilog or ""))
 
 
 def refuse_command(group: HelpGroup, context: Context, name: str) -> NoReturn:

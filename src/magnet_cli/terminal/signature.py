@@ -33,16 +33,19 @@ NONE = type(None)
 METAVARS: dict[Any, str] = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
-def command(app: typer.Typer, name: str | None = None, *, everyday: Sequence[str] = ()) -> Callable[[Command], Command]:
+def command(
+    app: typer.Typer, name: str | None = None, *, everyday: Sequence[str] = (), panel: str | None = None
+) -> Callable[[Command], Command]:
     """Add a function to an app as a command, under its own name unless another is given.
 
-    everyday: the options that --help shows, where that is not to show all of them.
+    everyday: the options that --help shows, where that is not to show all of them. panel: the section of the app's help
+    that lists the command.
     """
 
     def register(function: Command) -> Command:
         run = expanded(function)
         run.everyday = tuple(everyday)  # type: ignore[attr-defined]  # typer copies a function's attributes
-        app.command(name, cls=HelpCommand)(run)
+        app.command(name, cls=HelpCommand, rich_help_panel=panel)(run)
         return function
 
     return register

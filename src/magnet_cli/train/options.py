@@ -284,7 +284,7 @@ class DecoderShape:
         default=None,
         metadata=Option(
             help="Initial weights of a new decoder. random: as the reference has them. context: the first layers begin"
-            " as looks at the codes nearby, without which a small decoder may never learn to use them.",
+            " with attention to the codes nearby, without which a small decoder may never learn to use them.",
             unset=f"context up to width {SMALL_WIDTH}, random above",
         ),
     )
@@ -392,8 +392,8 @@ class DecoderTraining:
     all_hidden: float = field(
         default=0.0,
         metadata=Option(
-            help="Share of the clips of a step of which the whole codebook is hidden: what the text alone says is "
-            "learned from these. Helps a short training with many kinds of sound; e.g. 0.4.",
+            help="Share of the clips of a step in which the whole codebook is hidden, so that the decoder learns what "
+            "follows from the text alone. Helps a short training with many kinds of sound; e.g. 0.4.",
             metavar="SHARE",
         ),
     )

@@ -28,7 +28,7 @@ from magnet_cli.train.synonyms import Synonyms, replacements
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 SMALLEST, LARGEST = 30, 300  # numbers that can be a tempo: they are rounded, and each is a token
 WORD_START = "Ġ"  # the byte-level alphabet's space, with which every word begins
-# Frequencies of the features of a number's logarithm, in radians: the lowest tell 40 from 160, the highest 100 from
+# Frequencies of the features of a number's logarithm, in radians: the lowest separate 40 from 160, the highest 100 from
 # 102. Evenly spaced ones make the similarity of two numbers fall like sin(x) / x, to near 0 within an octave.
 LOWEST_FREQUENCY, HIGHEST_FREQUENCY = 1.0, 32.0
 

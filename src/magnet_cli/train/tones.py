@@ -30,7 +30,7 @@ CYCLE = 32
 
 
 @dataclass(frozen=True)
-class Region:
+class ToneRange:
     """Tones from `low` to `high` Hz: how many in an octave, how often in a frame, and the window in seconds."""
 
     low: float
@@ -40,14 +40,14 @@ class Region:
     window: float
 
 
-REGIONS = (
-    Region(LOWEST, 400.0, 12, 1, 0.128),
-    Region(400.0, 2000.0, 24, 1, 0.064),
-    Region(2000.0, math.inf, 12, 2, 0.032),
+TONE_RANGES = (
+    ToneRange(LOWEST, 400.0, 12, 1, 0.128),
+    ToneRange(400.0, 2000.0, 24, 1, 0.064),
+    ToneRange(2000.0, math.inf, 12, 2, 0.032),
 )
 
 
-def _frequencies(region: Region, highest: float) -> list[float]:
+def _frequencies(region: ToneRange, highest: float) -> list[float]:
     top = min(region.high, highest)
     first = math.ceil(region.per_octave * math.log2(region.low / CONCERT_PITCH))
     last = math.ceil(region.per_octave * math.log2(top / CONCERT_PITCH)) - 1
@@ -63,7 +63,7 @@ class Tones:
 
     def __init__(self, sample_rate: int, hop: int) -> None:
         self.sample_rate, self.hop = sample_rate, hop
-        self._parts = [(region, found) for region in REGIONS if (found := _frequencies(region, 0.49 * sample_rate))]
+        self._parts = [(region, found) for region in TONE_RANGES if (found := _frequencies(region, 0.49 * sample_rate))]
         frequencies: list[float] = []
         places: list[float] = []
         widths: list[int] = []
@@ -89,7 +89,7 @@ class Tones:
             parts.append(power.unflatten(1, (frames, region.slots)).flatten(2))
         return (torch.cat(parts, dim=-1).sqrt() + FLOOR).log10()
 
-    def _energy(self, waveforms: Tensor, region: Region, found: list[float], frames: int) -> Tensor:
+    def _energy(self, waveforms: Tensor, region: ToneRange, found: list[float], frames: int) -> Tensor:
         """Squared amplitudes of a region's tones, [B, T * slots, tones]."""
         size = 2 ** round(math.log2(region.window * self.sample_rate))
         step = self.hop // region.slots

@@ -119,8 +119,8 @@ def begin_with_context(decoder: MaskedTransformer) -> None:
     With small random embeddings, position and text drown the codes, and a training of thousands of steps may never look
     at them: the loss is then as high with nine tenths of a clip given as with nothing. So the embeddings of codes begin
     large, in dimensions apart from those of the fast positions, and the configuration's `position_scale` is to be
-    POSITIONED. Two heads in each of the first layers begin as looks at the frames that lie a fixed distance before and
-    behind, which hand on the codes there: a sinusoidal position a distance away is the position rotated. The first
+    POSITIONED. Two heads in each of the first layers begin with attention to the frames at a fixed distance before and
+    behind, whose codes they copy: a sinusoidal position a distance away is the position rotated. The first
     mask's embedding is larger still, so that normalization makes hidden frames the weaker keys. The output heads begin
     as the embeddings, so that what was handed on is a prediction. All of it is trained on.
     """
