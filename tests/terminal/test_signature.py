@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Optional
 
 import pytest
 import typer
@@ -14,7 +14,7 @@ import typer
 from magnet_cli.errors import UsageError
 from magnet_cli.options.declared import Option, Panel
 from magnet_cli.terminal.help import HelpGroup
-from magnet_cli.terminal.signature import command, given_of, only, option_of, without
+from magnet_cli.terminal.signature import annotated, command, given_of, only, option_of, without
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,3 +222,11 @@ def test_few_options_need_no_sections(capsys: pytest.CaptureFixture[str]) -> Non
     assert "╭─ Options ─" in page
     assert "╭─ Other ─" not in page
     assert "KITCHEN" not in page
+
+
+def test_a_default_of_none_does_not_hide_what_python_3_10_wraps() -> None:
+    hint = Annotated[list[str] | None, typer.Argument(metavar="GUEST...")]
+    assert annotated(hint) is hint
+    assert annotated(Optional[hint]) == hint  # noqa: UP045  # as typing.get_type_hints of Python 3.10 makes it
+    assert annotated(Optional[int]) == Optional[int]  # noqa: UP045
+    assert annotated(int) is int

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -94,7 +94,7 @@ def option_of(kind: type[Any], name: str, *, unset: str = "") -> Any:
 
 def expanded(function: Command) -> Command:
     """The function as Typer takes it: with one parameter for each option."""
-    hints = get_type_hints(function, include_extras=True)
+    hints = {name: annotated(hint) for name, hint in get_type_hints(function, include_extras=True).items()}
     parameters: list[inspect.Parameter] = []
     groups: dict[str, Group] = {}
     for parameter in inspect.signature(function).parameters.values():
@@ -114,6 +114,13 @@ def expanded(function: Command) -> Command:
     run.__annotations__ = {}  # Typer would evaluate them again
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+def annotated(hint: Any) -> Any:
+    """A hint as it is written: Python 3.10 reads that of a parameter whose default is None as Optional[Annotated]."""
+    if get_origin(hint) is not Union:
+        return hint
+    return next((one for one in get_args(hint) if get_origin(one) is Annotated), hint)
 
 
 @dataclass(frozen=True)
