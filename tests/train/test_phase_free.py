@@ -106,10 +106,14 @@ def test_training_moves_the_encoder_to_the_analysis_and_leaves_the_codes(
     assert torch.equal(before, analysis.encode(codec, sine(220, 1.0)))
 
 
-def test_a_shape_without_room_is_refused() -> None:
-    small = CodecShape(sample_rate=RATE, ratios=(8, 8, 5), filters=8, dimension=32, lstm=2, codebooks=3, codes=32)
+@pytest.mark.parametrize(("filters", "dimension", "lstm"), [(8, 32, 2), (64, 128, 2), (36, 32, 1)])
+def test_a_shape_without_room_is_refused(filters: int, dimension: int, lstm: int) -> None:
+    # Too few channels, more components than tones, and no second layer to multiply phases by loudness.
+    shape = CodecShape(
+        sample_rate=RATE, ratios=(8, 8, 5), filters=filters, dimension=dimension, lstm=lstm, codebooks=3, codes=32
+    )
     with pytest.raises(UsageError, match="cannot begin phase-free") as caught:
-        check_room(codec_config(small))
+        check_room(codec_config(shape))
     assert "--filters" in str(caught.value.lines)
 
 

@@ -6,7 +6,7 @@ can only repeat the same waveform at every frame, which sounds like a buzz at th
 convolutions lack, a clock: its first layer counts frames, and its second multiplies the phases of all tones, which
 follow from the count, by their loudness, which follows from the codes. The transposed convolutions begin as windowed
 sinusoids. All other channels begin at random and without effect; training finds what to do with them. The encoder
-begins at random and learns to imitate the analysis.
+begins as a bank of filters with a last layer that is fitted to the analysis, and learns to imitate it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ OPEN = 6.0  # bias of a gate of the LSTM that stays open; a closed one has its n
 TICK, KICK = 6.0, 2.0  # weight and bias of the counters: every step saturates, and the first one, too
 # Where a tone is hardly louder than FLOOR, a gate closes: slope per decade, and the decimal logarithm at its middle.
 SLOPE, MIDDLE = 6.0, math.log10(FLOOR) + 0.5
-# The encoder: phases of each filter, what an amplitude of 1 gives behind one, excerpts and ridge of its least squares.
+# The encoder: phases of each filter; what an amplitude of 1 gives behind one; slope and middle of the gates that turn
+# that into something like its logarithm; excerpts and ridge of the least squares of its last layer.
 PHASES, GAIN = 3, 100.0
-FITTED, RIDGE = 400, 1e-4
 STEEP, ONSET = 3.0, 0.7
+FITTED, RIDGE = 400, 1e-4
 QUIET = 1e-6  # scale of weights that add nothing yet; weight normalization needs a direction
 
 
@@ -55,7 +56,8 @@ def check_room(config: CodecConfig) -> None:
     """
     tones, width, phases = Tones(config.sample_rate, config.hop), _width(config), config.hop
     fits = config.channels == 1 and not config.causal and config.trim_right_ratio == 1.0 and config.lstm == 2
-    fits = fits and 2 * len(tones) + config.dimension <= width and config.dimension + CYCLE <= width
+    fits = fits and config.dimension <= len(tones) and config.dimension + CYCLE <= width
+    fits = fits and 2 * len(tones) + config.dimension <= width
     for number, ratio in enumerate(config.ratios, start=1):
         phases //= ratio
         fits = fits and phases <= width // 2**number
@@ -84,7 +86,10 @@ def analyse(waveforms: Tensor, config: CodecConfig) -> tuple[Analysis, Tensor]:
 
 @torch.no_grad()
 def begin_phase_free(codec: Codec, waveforms: Tensor, generator: torch.Generator) -> Analysis:
-    """Set a new codec's codebooks and decoder for these waveforms [B, 1, L]. Its encoder stays random."""
+    """Set a new codec's weights for these waveforms [B, 1, L], and others like them.
+
+    Raises: UsageError for a shape without room.
+    """
     config = codec.config
     check_room(config)
     analysis, vectors = analyse(waveforms, config)
