@@ -40,7 +40,7 @@ QUICK = {
 }
 # Commands that need the Hub, minutes, or what only a user has.
 NEEDS_MORE = re.compile(
-    r"magnet-(small|medium)|musicgen|--hybrid|--random-weights|--install-completion|\btrain\b|\bdoctor\b"
+    r"magnet-(small|medium)|musicgen|--hybrid|--random-weights|--impact|--install-completion|\btrain\b|\bdoctor\b"
     r"|\bmagnet (play|stream)\b"  # which need a player, and have no end
 )
 ACT_AT_ONCE = {"--install-completion", "--version"}  # when they are parsed; the value of the former is optional

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,11 +113,14 @@ class StreamCommand:
             check_format(Path(f"x.{format}"), None)
 
 
+AT_ONCE = 1024  # samples: 4096 bytes in stereo, which a pipe takes as a whole or not at all
+
+
 class Sink(Protocol):
     """Where a stream goes."""
 
-    def write(self, piece: Waveform) -> None:
-        """Take the next piece [C, L]; may wait."""
+    def write(self, piece: Waveform, count: Callable[[int], None]) -> None:
+        """Take the next piece [C, L]; may wait. count: called with the number of samples that have gone out."""
 
     def finish(self) -> None:
         """The stream is over."""
@@ -129,11 +132,12 @@ class _PlayedLive:
 
     playback: Playback
 
-    def write(self, piece: Waveform) -> None:
+    def write(self, piece: Waveform, count: Callable[[int], None]) -> None:
         try:
             self.playback.write(piece)
         except PlayerError as error:
             raise DeviceError(f"the player ended: {error}", INSTALL) from error
+        count(piece.shape[1])
 
     def finish(self) -> None:
         with suppress(PlayerError):
@@ -146,11 +150,30 @@ class _Piped:
 
     console: Console
 
-    def write(self, piece: Waveform) -> None:
-        self.console.pieces([pcm16(piece)])
+    def write(self, piece: Waveform, count: Callable[[int], None]) -> None:
+        # A full pipe takes such a part as a whole or waits. One that Ctrl-C interrupts stays in Python's buffer, which
+        # is written when the command ends: it counts before it is written.
+        for start in range(0, piece.shape[1], AT_ONCE):
+            part = piece[:, start : start + AT_ONCE]
+            count(part.shape[1])
+            self.console.pieces([pcm16(part)])
 
     def finish(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class _Filed:
+    """Files of some minutes each."""
+
+    files: StreamFiles
+
+    def write(self, piece: Waveform, count: Callable[[int], None]) -> None:
+        self.files.write(piece)
+        count(piece.shape[1])
+
+    def finish(self) -> None:
+        self.files.finish()
 
 
 def run(console: Console, command: StreamCommand) -> None:
@@ -251,9 +274,8 @@ def _play(console: Console, command: StreamCommand, recipe: StreamRecipe | None,
         try:
             for piece in pieces:
                 part = piece if most is None else piece[:, : most - written.samples]
-                sink.write(part)
+                sink.write(part, written.count)
                 clock.heard(part.shape[1] / stream.sample_rate)
-                written.samples += part.shape[1]
                 report.tell(written.seconds)
                 if most is not None and written.samples >= most:
                     break
@@ -282,6 +304,10 @@ class _Written:
     def seconds(self) -> float:
         """How much went out."""
         return self.samples / self._stream.sample_rate
+
+    def count(self, samples: int) -> None:
+        """So many samples have gone out."""
+        self.samples += samples
 
     def save(self, *, overwrite: bool, stopped: bool) -> None:
         """Write the record of what went out so far. stopped: by Ctrl-C, after which one line is shown."""
@@ -336,7 +362,7 @@ def _destination(
         )
         files.check()
         try:
-            yield files
+            yield _Filed(files)
         except BaseException:
             files.finish()  # what there is of the last file
             raise
